@@ -1,0 +1,83 @@
+"""Activation functions as triples (sigma, sigma', G) with G' = sigma^-1.
+
+The dynamics s <- sigma(dPhi/ds) is stationary where dE/ds = G'(s) - dPhi/ds = 0, so G belongs to sigma: 1/2 ||s||^2 is
+right for clip(u, 0, 1) only, and for the paper's clip(u/2, 0, 1) it is s^2.
+
+`bounds`: the values at which a unit is saturated. `holomorphic`: sigma is complex-differentiable, which complex nudging needs.
+"""
+
+from typing import Callable, NamedTuple
+
+from .backend import array_module
+from .errors import EPError
+
+
+class Activation(NamedTuple):
+    name: str
+    sigma: Callable  # s = sigma(u)
+    dsigma: Callable  # sigma'(u)
+    G: Callable  # elementwise, G'(s) = sigma^-1(s)
+    bounds: tuple
+    holomorphic: bool
+
+
+def _clip01(u):
+    xp = array_module(u)
+    if u.dtype.kind == "c":  # xp.clip would compare real parts and quietly return nonsense
+        raise EPError("a clipped activation is not complex-differentiable: use sigmoid or tanh for complex states")
+    return xp.clip(u, 0.0, 1.0)
+
+
+def _logistic(v):
+    xp = array_module(v)
+    return 0.5 + 0.5 * xp.tanh(0.5 * v)  # = 1 / (1 + exp(-v)), without overflow
+
+
+def _entropy_term(s):
+    """s log s, with 0 log 0 = 0."""
+    xp = array_module(s)
+    return s * xp.log(xp.where(s == 0, 1.0, s))
+
+
+def _sigmoid_slope(u):
+    s = _logistic(4.0 * u - 2.0)
+    return 4.0 * s * (1.0 - s)
+
+
+def _between(u, low, high):
+    return ((u > low) & (u < high)).astype(u.dtype)
+
+
+# s = clip(u/2, 0, 1)        u = 2 s                        G = s^2                  the paper's
+HARD_SIGMOID = Activation(
+    "hard-sigmoid",
+    sigma=lambda u: _clip01(0.5 * u),
+    dsigma=lambda u: 0.5 * _between(u, 0.0, 2.0),
+    G=lambda s: s * s,
+    bounds=(0.0, 1.0), holomorphic=False)
+
+# s = clip(u, 0, 1)          u = s                          G = s^2/2                the familiar 1/2 ||s||^2
+CLIP = Activation(
+    "clip",
+    sigma=_clip01,
+    dsigma=lambda u: _between(u, 0.0, 1.0),
+    G=lambda s: 0.5 * s * s,
+    bounds=(0.0, 1.0), holomorphic=False)
+
+# s = 1/(1 + exp(2 - 4u))    u = (log s - log(1-s) + 2)/4   G = (s log s + (1-s) log(1-s) + 2 s)/4
+SIGMOID = Activation(
+    "sigmoid",
+    sigma=lambda u: _logistic(4.0 * u - 2.0),
+    dsigma=_sigmoid_slope,
+    G=lambda s: 0.25 * (_entropy_term(s) + _entropy_term(1.0 - s) + 2.0 * s),
+    bounds=(0.0, 1.0), holomorphic=True)
+
+# s = tanh(u)                u = atanh s                    G = s atanh s + log(1-s^2)/2 = ((1+s) log(1+s) + (1-s) log(1-s))/2
+TANH = Activation(
+    "tanh",
+    sigma=lambda u: array_module(u).tanh(u),
+    dsigma=lambda u: 1.0 - array_module(u).tanh(u) ** 2,
+    G=lambda s: 0.5 * (_entropy_term(1.0 + s) + _entropy_term(1.0 - s)),
+    bounds=(-1.0, 1.0), holomorphic=True)
+
+ACTIVATIONS = {a.name: a for a in (HARD_SIGMOID, CLIP, SIGMOID, TANH)}

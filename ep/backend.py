@@ -1,0 +1,60 @@
+"""NumPy or CuPy: the only file that names cupy.
+
+The rest of the package asks an array where it lives (`xp = array_module(a)`) and then writes `xp.zeros(...)`. Random
+numbers are always drawn by NumPy on the host and copied, so both backends start from the same weights.
+"""
+
+import sys
+
+import numpy as np
+
+from .errors import EPError
+
+INSTALL = "install it with: pip install 'cupy-cuda12x[ctk]' (CUDA 12) or 'cupy-cuda13x[ctk]' (CUDA 13)"
+
+
+def array_module(a):
+    """The module whose functions take `a`: cupy for a CuPy array, numpy for everything else."""
+    cupy = sys.modules.get("cupy")  # an array cannot be CuPy's before someone has imported cupy
+    return cupy if cupy is not None and isinstance(a, cupy.ndarray) else np
+
+
+def to_host(a):
+    """`a` as a NumPy array (a copy if it lived on a device)."""
+    return np.asarray(a) if array_module(a) is np else a.get()
+
+
+def device_module(device="auto"):
+    """numpy or cupy for `device` = "cpu", "cuda" or "auto" (cuda where it works, else cpu).
+
+    Raises EPError for "cuda" without CuPy, with CuPy but without a working GPU, and for any other word.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise EPError(f"unknown device '{device}': expected auto, cpu or cuda")
+    if device == "cpu":
+        return np
+    try:
+        return _working_cupy()
+    except EPError:
+        if device == "cuda":
+            raise
+        return np
+
+
+def _working_cupy():
+    """cupy after a self-test (its own is_available() is True on machines where no kernel can be compiled)."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise EPError(f"--device cuda needs CuPy, which cannot be imported ({error}): {INSTALL}, "
+                      "or use --device cpu") from None
+    try:
+        a = cupy.arange(6, dtype=cupy.float32).reshape(2, 3)
+        ok = float((a @ a.T * 2.0).sum()) == 166.0  # matmul, elementwise and reduction kernels
+    except (RuntimeError, ImportError, cupy.cuda.compiler.CompileException) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EPError(f"CuPy {cupy.__version__} is installed but no GPU works with it ({first_line}): check the driver "
+                      f"with nvidia-smi and, if libraries are missing, {INSTALL}, or use --device cpu") from None
+    if not ok:
+        raise EPError("CuPy is installed but computes wrong numbers on this GPU: use --device cpu")
+    return cupy

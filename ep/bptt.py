@@ -1,0 +1,93 @@
+"""Backpropagation through time, by hand: the gradient that EP has to match.
+
+Unroll s_{t+1} = sigma(u_t), u_t = dPhi/ds (x, s_t), and go back from L = C(s_T, y):
+
+    lam_T = dC/ds_T
+    mu_t  = sigma'(u_t) lam_{t+1}                                      what reaches the argument of sigma at step t
+    lam_t = (d^2 Phi/ds^2) mu_t                                        the drives of mu_t, at the switches of s_t
+    g_t   = (d^2 Phi/dtheta ds) mu_t                                   this step's share of dL/dtheta           (6)
+
+Phi is linear in pre and in post, so both second derivatives are the synapse's own methods: no new calculus.
+"""
+
+from .dynamics import Relaxation, estimate, relax, residual
+from .errors import EPError
+
+
+def bptt_gradient(network, x, y, steps_free, steps_nudged, *, schedule="synchronous", tolerance=0.0):
+    """dL/dtheta (batch mean) through the last `steps_nudged` = K of the T = `steps_free` steps; returns an `Estimate`.
+
+    Same arguments as `eqprop_gradient`, so that one can stand for the other: K is the number of steps of the second
+    phase, here backwards. K = T is the full gradient of T steps from zero. Costs the memory of K states.
+    Raises EPError unless 1 <= K <= T, for schedules other than synchronous, and for a tolerance.
+    """
+    if schedule != "synchronous" or tolerance:
+        raise EPError("BPTT unrolls a fixed number of synchronous steps: use schedule='synchronous' and no tolerance")
+    if not 1 <= steps_nudged <= steps_free:
+        raise EPError(f"BPTT goes back through 1 to T = {steps_free} steps: got K = {steps_nudged}")
+    y = network.targets(y, x.dtype)
+    T, K = steps_free, steps_nudged
+    start = relax(network, x, steps=T - K).states if K < T else network.init_state(x)
+    trajectory, free = unroll(network, x, start, K)
+    gradient = network.readout_gradient(free.states, y)
+    for g_t, _ in sweep(network, x, y, trajectory, free.states):
+        for name in g_t:
+            gradient[name] = gradient.get(name, 0.0) + g_t[name]
+    free.steps = T
+    return estimate(network, gradient, free, y)
+
+
+def bptt_increments(network, x, y, states, steps):
+    """The sweep (6) through `steps` steps that all stay at the free fixed point `states`.
+
+    Returns a list over t = 0 ... steps-1, t = 0 the *last* step in time, of (g_t, mu_t): what `eqprop_increments` gives
+    as (g_t, -ds_t) for beta -> 0. g_t is a batch mean; mu_t = [per layer] is per example.
+    """
+    y = network.targets(y, x.dtype)
+    trajectory, free = unroll(network, x, states, steps)
+    return [({name: g / len(x) for name, g in g_t.items()}, mu) for g_t, mu in sweep(network, x, y, trajectory, free.states)]
+
+
+def unroll(network, x, states, steps):
+    """Forward: ([(s_t, u_t, switches of s_t) for every step], Relaxation at the end)."""
+    trajectory = []
+    for _ in range(steps):
+        u, switches = network.drives(x, states)
+        trajectory.append((states, u, switches))
+        states = [network.activation.sigma(u_n) for u_n in u]
+    last = residual(states, trajectory[-1][0])
+    switches = network.switches(network.input_drives(x), states)
+    return trajectory, Relaxation(states, switches, steps, last, last == 0, [(steps, last)])
+
+
+def sweep(network, x, y, trajectory, final_states):
+    """Backward: yield (g_t, mu_t) for t = T-1, T-2, ... by equations (6); gradients are summed over the batch."""
+    dsigma = network.activation.dsigma
+    lam = [0.0 * s for s in final_states]
+    lam[-1] = -network.cost.force(final_states[-1], y)  # lam_T = dC/ds_T
+    for states, u, switches in reversed(trajectory):
+        mu = [dsigma(u_n) * lam_n for u_n, lam_n in zip(u, lam)]  # mu_t = sigma'(u_t) lam_{t+1}
+        yield parameter_adjoint(network, x, states, switches, mu), mu
+        lam = state_adjoint(network, switches, mu)
+
+
+def state_adjoint(network, switches, mu):
+    """lam = (d^2 Phi/ds^2) mu: the drives of mu, without input and bias, at given switches."""
+    lam, layers = [0.0] * (len(mu) + 1), [None, *mu]
+    for synapse, (i, j), sw in zip(network.synapses, network.wiring, switches):
+        if i > 0:  # nothing flows back into x
+            lam[i] = lam[i] + synapse.drive_pre(layers[j], sw)
+            lam[j] = lam[j] + synapse.linear_post(layers[i], sw)
+    return [lam_n + 0.0 * mu_n for lam_n, mu_n in zip(lam[1:], mu)]
+
+
+def parameter_adjoint(network, x, states, switches, mu):
+    """(d^2 Phi/dtheta ds) mu: dW = hebbian(s_i, mu_j) + hebbian(mu_i, s_j), db = sum mu_j."""
+    s, mu, gradient = [x, *states], [None, *mu], {}
+    for k, (synapse, (i, j)) in enumerate(zip(network.synapses, network.wiring)):
+        g = synapse.hebbian(s[i], mu[j], switches[k])
+        if i > 0:  # mu_0 = 0: x does not move
+            for name, dW in synapse.linear_hebbian(mu[i], s[j], switches[k]).items():
+                g[name] = g[name] + dW
+        gradient.update({f"{k + 1}.{name}": value for name, value in g.items()})
+    return gradient

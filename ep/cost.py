@@ -1,0 +1,73 @@
+"""Costs C(s, y): s is the last state (N, ...), y the targets (N, classes), one-hot or any numbers.
+
+The nudged dynamics need only the force -dC/ds. Both costs have the same five methods:
+
+    value(s, y)       C per example, (N,)
+    force(s, y)       -dC/ds, shape of s: where the target pulls the last layer
+    output(s)         (N, classes): the larger, the likelier
+    parameters()      weights that belong to the cost itself
+    gradient(s, y)    dC/d(those), summed over the batch; EP takes it at the free state s*
+"""
+
+from .backend import array_module
+
+
+class SquaredError:
+    """C = 1/2 ||s - y||^2. The output layer is part of the system: s_L has one unit per class."""
+
+    name = "squared-error"
+
+    def value(self, s, y):
+        return 0.5 * ((s - y) ** 2).sum(1)
+
+    def force(self, s, y):
+        return y - s  # -dC/ds
+
+    def output(self, s):
+        return s
+
+    def parameters(self):
+        return {}
+
+    def gradient(self, s, y):
+        return {}
+
+
+class SoftmaxCrossEntropy:
+    """C = - sum_i y_i log o_i with o = softmax(W^T s + b): a readout *outside* the system, which only nudges s_L.
+
+    W (units of s_L, classes), b (classes,). An image-shaped s_L is flattened.
+    """
+
+    name = "cross-entropy"
+
+    def __init__(self, W, b):
+        self.W, self.b = W, b
+
+    def value(self, s, y):
+        z = self._logits(s)
+        xp = array_module(z)
+        return xp.log(xp.exp(z).sum(1)) - (y * z).sum(1)  # = - sum_i y_i log o_i for sum_i y_i = 1
+
+    def force(self, s, y):
+        return ((y - self.output(s)) @ self.W.T).reshape(s.shape)  # -dC/ds = W (y - o)
+
+    def output(self, s):
+        z = self._logits(s)
+        e = array_module(z).exp(z)
+        return e / e.sum(1, keepdims=True)  # o = softmax(z)
+
+    def parameters(self):
+        return {"W": self.W, "b": self.b}
+
+    def gradient(self, s, y):
+        error = self.output(s) - y  # dC/dz = o - y, (N, classes)
+        return {"W": s.reshape(len(s), -1).T @ error, "b": error.sum(0)}
+
+    def _logits(self, s):
+        """z = W^T s + b, shifted by its largest real part: o is the same, and exp cannot overflow."""
+        z = s.reshape(len(s), -1) @ self.W + self.b
+        return z - z.real.max(1, keepdims=True)
+
+
+COSTS = {c.name: c for c in (SquaredError, SoftmaxCrossEntropy)}

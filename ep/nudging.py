@@ -1,0 +1,130 @@
+"""Which nudged phases to run, and how to combine them: equation (4). Pure maths, this file knows no network.
+
+With theta fixed, f(beta) = -dPhi/dtheta (s^beta) is a function of one number, and the gradient is its derivative f'(0).
+So an EP estimator *is* a numerical differentiation formula, and a formula is data: points beta_k and weights c_k.
+
+    g = sum_k c_k f(beta_k) = f'(0) + bias,     with  sum_k c_k beta_k^m = [m == 1]  for m = 0, 1, ... n-1     (4)
+
+Taylor: g = sum_m f^(m)(0)/m! * moment(m). The first moment after m = 1 that is not zero, m = M, leaves a bias
+O(beta^(M-1)): the `order` of the formula.
+"""
+
+import cmath
+import math
+from dataclasses import dataclass
+
+from .errors import EPError
+
+
+@dataclass(frozen=True)
+class Nudging:
+    """points: the nudging strengths beta_k; weights: c_k; take_real: keep the real part of the sum.
+
+    take_real is for complex points: f is real on the real axis, so f(conj(beta)) = conj(f(beta)), and of each conjugate
+    pair of phases only the one with Im > 0 is run, at double weight.
+    """
+
+    points: tuple
+    weights: tuple
+    take_real: bool = False
+
+    def __post_init__(self):
+        if len(self.points) != len(self.weights) or not self.points:
+            raise EPError(f"a nudging needs one weight per point: got {len(self.points)} points and "
+                          f"{len(self.weights)} weights")
+        if not all(cmath.isfinite(z) for z in (*self.points, *self.weights)) or not any(self.points):
+            raise EPError(f"nudging strengths must be finite and not all zero: got {self.points}")
+        wrong = [m for m in (0, 1) if abs(self.moment(m) - (m == 1)) > 1e-9 * self._magnitude(m)]
+        if wrong:
+            raise EPError(f"these points and weights do not estimate a derivative: sum_k c_k beta_k^{wrong[0]} is "
+                          f"{self.moment(wrong[0])}, expected {int(wrong[0] == 1)}")
+
+    def moment(self, m):
+        """sum_k c_k beta_k^m (its real part where only that is used)."""
+        total = sum(c * b**m for b, c in zip(self.points, self.weights))
+        return total.real if self.take_real else total
+
+    def _magnitude(self, m):
+        return sum(abs(c) * abs(b) ** m for b, c in zip(self.points, self.weights))
+
+    @property
+    def order(self):
+        """The bias is O(beta^order): order = M - 1, M the first m >= 2 whose moment is not zero."""
+        m = 2
+        while abs(self.moment(m)) <= 1e-9 * self._magnitude(m):
+            m += 1
+        return m - 1
+
+    @property
+    def is_complex(self):
+        return any(isinstance(b, complex) for b in self.points)
+
+    @classmethod
+    def one_sided(cls, beta):
+        """(f(beta) - f(0)) / beta: the original EP. Bias O(beta); the free phase itself is the point 0."""
+        _check(beta)
+        return cls((0.0, beta), (-1 / beta, 1 / beta))
+
+    @classmethod
+    def random_sign(cls, beta, rng):
+        """One-sided with a sign drawn from `rng` (numpy Generator), anew for each batch. Unbiased to O(beta^2) on average."""
+        _check(beta)
+        return cls.one_sided(beta if rng.random() < 0.5 else -beta)
+
+    @classmethod
+    def symmetric(cls, beta):
+        """(f(beta) - f(-beta)) / 2 beta: the paper's estimator. Bias O(beta^2)."""
+        _check(beta)
+        return cls((-beta, beta), (-0.5 / beta, 0.5 / beta))
+
+    @classmethod
+    def four_point(cls, beta):
+        """(f(-2h) - 8 f(-h) + 8 f(h) - f(2h)) / 12 h with h = beta/2, so that beta is the largest |beta_k|. Bias O(beta^4)."""
+        _check(beta)
+        h = beta / 2
+        return cls((-2 * h, -h, h, 2 * h), tuple(c / (12 * h) for c in (1, -8, 8, -1)))
+
+    @classmethod
+    def holomorphic(cls, beta, n, shifted=False):
+        """Cauchy's formula on n points of the circle |beta_k| = beta. Bias O(beta^n), n >= 2.
+
+        Only the phases with Im >= 0 are kept: n//2 + 1 of them; exactly n/2 for even n with the points `shifted` by
+        pi/n (n = 2 is then the single point i beta: the complex step).
+        """
+        _check(beta)
+        if n < 2:
+            raise EPError(f"holomorphic nudging needs at least 2 points on the circle: got {n}")
+        points, weights = [], []
+        for k in range(n):
+            turn = (2 * k + shifted) / n  # the angle in units of pi: 0 <= turn < 2
+            if turn > 1:
+                continue  # the conjugate of a point that is kept
+            z = _unit(turn)
+            points.append(beta * z)
+            weights.append((2 if 0 < turn < 1 else 1) * z.conjugate() / (n * beta))
+        return cls(tuple(points), tuple(weights), take_real=True)
+
+    @classmethod
+    def from_points(cls, points):
+        """The formula of the highest order on any distinct real points: c_k is the slope at 0 of Lagrange's polynomial l_k."""
+        points = tuple(points)
+        if len(set(points)) != len(points) or len(points) < 2:
+            raise EPError(f"nudging points must be at least two different numbers: got {points}")
+        weights = []
+        for k, b in enumerate(points):
+            others = points[:k] + points[k + 1:]
+            # l_k(z) = prod_j (z - b_j)/(b_k - b_j), so l_k'(0) = sum_m prod_{j != m} (-b_j) / prod_j (b_k - b_j)
+            slope = sum(math.prod(-o for j, o in enumerate(others) if j != m) for m in range(len(others)))
+            weights.append(slope / math.prod(b - o for o in others))
+        return cls(points, tuple(weights))
+
+
+def _check(beta):
+    if isinstance(beta, complex) or not math.isfinite(beta) or beta == 0:
+        raise EPError(f"the nudging strength beta must be a finite number other than 0: got {beta}")
+
+
+def _unit(turn):
+    """exp(i pi turn), exact on the axes (so that a real point stays exactly real)."""
+    exact = {0.0: 1 + 0j, 0.5: 1j, 1.0: -1 + 0j}
+    return exact.get(turn, cmath.exp(1j * math.pi * turn))

@@ -1,0 +1,165 @@
+"""Convolution and pooling, written by hand: plain functions on channels-last arrays, NumPy or CuPy, real or complex.
+
+    x   (N, H, W, C_in)          images or states
+    W   (k, k, C_in, C_out)      kernel
+    y   (N, H', W', C_out)       H' = (H + 2 padding - k) // stride + 1
+    cols (N, H', W', k, k, C_in) the patch of x under each output position
+
+Every linear map stands beside its adjoint: <A x, y> = <x, A^T y> with the sum over all elements and *no* complex
+conjugation (states are complex only as a tool for differentiation). The loops at the end are the definitions.
+"""
+
+from typing import Callable, NamedTuple
+
+import numpy as np
+
+from .backend import array_module
+
+# --- patches ----------------------------------------------------------------------------------------------------------
+
+
+def im2col(x, k, stride=1, padding=0):
+    """x (N, H, W, C) -> cols (N, H', W', k, k, C):  cols[n, i, j, a, b] = x[n, stride i + a - p, stride j + b - p]."""
+    xp = array_module(x)
+    N, H, W, C = x.shape
+    if padding:
+        x_inner, x = x, xp.zeros((N, H + 2 * padding, W + 2 * padding, C), dtype=x.dtype)
+        x[:, padding:padding + H, padding:padding + W] = x_inner
+    H_out, W_out = output_size(H, k, stride, padding), output_size(W, k, stride, padding)
+    n, h, w, c = x.strides
+    patches = xp.lib.stride_tricks.as_strided(  # a view; channels-last makes each patch k runs of k*C numbers
+        x, (N, H_out, W_out, k, k, C), (n, stride * h, stride * w, h, w, c))
+    return xp.ascontiguousarray(patches)
+
+
+def col2im(cols, shape, stride=1, padding=0):
+    """Adjoint of im2col: add every patch back to where it was read. cols (N, H', W', k, k, C) -> x (N, *shape, C)."""
+    xp = array_module(cols)
+    N, H_out, W_out, k, _, C = cols.shape
+    H, W = shape
+    x = xp.zeros((N, H + 2 * padding, W + 2 * padding, C), dtype=cols.dtype)
+    for a in range(k):
+        for b in range(k):
+            x[:, a:a + stride * H_out:stride, b:b + stride * W_out:stride] += cols[:, :, :, a, b]
+    return x[:, padding:padding + H, padding:padding + W]
+
+
+def output_size(size, k, stride, padding):
+    """Number of output positions along one axis (0 or less: the kernel does not fit)."""
+    return (size + 2 * padding - k) // stride + 1
+
+
+# --- convolution and its two adjoints ---------------------------------------------------------------------------------
+
+
+def conv(x, W, stride=1, padding=0):
+    """y[n, i, j] = sum_ab x[n, stride i + a - p, stride j + b - p] @ W[a, b]     (cross-correlation, as in every framework)."""
+    k, _, C_in, C_out = W.shape
+    cols = im2col(x, k, stride, padding)
+    y = cols.reshape(-1, k * k * C_in) @ W.reshape(-1, C_out)  # (N H' W', k k C_in) @ (k k C_in, C_out)
+    return y.reshape(*cols.shape[:3], C_out)
+
+
+def conv_adjoint_input(y, W, shape, stride=1, padding=0):
+    """<conv(x, W), y> = <x, conv_adjoint_input(y, W)>: the transposed convolution. shape = (H, W) of x."""
+    C_out = W.shape[3]
+    cols = y.reshape(-1, C_out) @ W.reshape(-1, C_out).T  # (N H' W', C_out) @ (C_out, k k C_in)
+    return col2im(cols.reshape(*y.shape[:3], *W.shape[:3]), shape, stride, padding)
+
+
+def conv_adjoint_kernel(x, y, k, stride=1, padding=0):
+    """<conv(x, W), y> = <W, conv_adjoint_kernel(x, y)>, summed over the N images. Returns (k, k, C_in, C_out)."""
+    C_in, C_out = x.shape[3], y.shape[3]
+    cols = im2col(x, k, stride, padding)
+    W = cols.reshape(-1, k * k * C_in).T @ y.reshape(-1, C_out)  # (k k C_in, N H' W') @ (N H' W', C_out)
+    return W.reshape(k, k, C_in, C_out)
+
+
+# --- pooling: (pool, pool_at, unpool), windows of 2x2 that do not overlap; an odd last row or column is dropped ---------
+
+SIZE = 2
+
+
+def _corners(y):
+    """The SIZE*SIZE views (N, H//2, W//2, C) of y that hold the 1st, 2nd, ... element of every window, row by row."""
+    H, W = y.shape[1] // SIZE * SIZE, y.shape[2] // SIZE * SIZE
+    return [y[:, a:H:SIZE, b:W:SIZE] for a in range(SIZE) for b in range(SIZE)]
+
+
+def max_pool(y):
+    """Largest value of each window, and its `switches`: which corner won (uint8; the first of equals)."""
+    xp = array_module(y)
+    first, *others = _corners(y)
+    v, switches = first.copy(), xp.zeros(first.shape, dtype=np.uint8)
+    for c, corner in enumerate(others, start=1):
+        xp.copyto(switches, np.uint8(c), where=corner > v)
+        xp.maximum(v, corner, out=v)
+    return v, switches
+
+
+def max_pool_at(y, switches):
+    """The value at the given switches: linear in y."""
+    return sum(corner * (switches == c) for c, corner in enumerate(_corners(y)))
+
+
+def max_unpool(v, switches, shape):
+    """Adjoint of max_pool_at: each value goes back to its switch, zeros elsewhere. shape = (H, W) of y."""
+    y = array_module(v).zeros((len(v), *shape, v.shape[3]), dtype=v.dtype)
+    for c, corner in enumerate(_corners(y)):
+        corner[...] = v * (switches == c)
+    return y
+
+
+def average_pool(y):
+    """Mean of each window; there are no switches (None)."""
+    return sum(_corners(y)) * (1 / SIZE**2), None
+
+
+def average_unpool(v, switches, shape):
+    """Adjoint of average_pool: a quarter of each value to every corner."""
+    y = array_module(v).zeros((len(v), *shape, v.shape[3]), dtype=v.dtype)
+    quarter = v * (1 / SIZE**2)
+    for corner in _corners(y):
+        corner[...] = quarter
+    return y
+
+
+class Pooling(NamedTuple):
+    name: str
+    pool: Callable  # y -> (v, switches)
+    pool_at: Callable  # (y, switches) -> v, linear in y
+    unpool: Callable  # (v, switches, (H, W)) -> y, the adjoint of pool_at
+    output_size: Callable  # H -> H'
+    holomorphic: bool
+
+
+MAX_POOL = Pooling("max", max_pool, max_pool_at, max_unpool, lambda size: size // SIZE, holomorphic=False)
+AVERAGE_POOL = Pooling("average", average_pool, lambda y, switches: average_pool(y)[0], average_unpool,
+                       lambda size: size // SIZE, holomorphic=True)
+NO_POOL = Pooling("none", lambda y: (y, None), lambda y, switches: y, lambda v, switches, shape: v,
+                  lambda size: size, holomorphic=True)
+POOLINGS = {p.name: p for p in (MAX_POOL, AVERAGE_POOL, NO_POOL)}
+
+
+# --- the same as loops: what the functions above mean, and what the tests compare them with ---------------------------
+
+
+def conv_loops(x, W, stride=1, padding=0):
+    """`conv` by its definition (NumPy, slow)."""
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    N, H, W_in, _ = x.shape
+    k, C_out = W.shape[0], W.shape[3]
+    y = np.zeros((N, (H - k) // stride + 1, (W_in - k) // stride + 1, C_out), np.result_type(x, W))
+    for n, i, j in np.ndindex(y.shape[:3]):
+        for a, b in np.ndindex(k, k):
+            y[n, i, j] += x[n, stride * i + a, stride * j + b] @ W[a, b]
+    return y
+
+
+def pool_loops(y, reduce=np.max):
+    """`max_pool` or, with reduce=np.mean, `average_pool` by their definition (NumPy, slow); values only."""
+    N, H, W, C = y.shape
+    v = np.zeros((N, H // SIZE, W // SIZE, C), y.dtype)
+    for n, i, j, c in np.ndindex(v.shape):
+        v[n, i, j, c] = reduce(y[n, SIZE * i:SIZE * i + SIZE, SIZE * j:SIZE * j + SIZE, c])
+    return v

@@ -1,0 +1,108 @@
+"""Synapses: each one is a number Phi_n(pre, post), and its three derivatives are all that EP and BPTT need.
+
+    Phi_n(pre, post) = < post, P(W * pre) + b >           per example; * convolution or product, P pooling
+
+    drive_post  = dPhi_n/dpost  = P(W * pre) + b           bottom-up: the forward pass of a layer
+    drive_pre   = dPhi_n/dpre   = W^T * P^T(post)          top-down: unpool, then transposed convolution
+    hebbian     = dPhi_n/dtheta = (pre x P^T(post), post)  a product of what the two layers of the synapse know
+
+Three faces of one number: < drive_post(pre), post > = < pre, drive_pre(post) > + < b, post > = < theta, hebbian >.
+This identity is the contract of a synapse; `tests/test_synapse.py` holds every synapse to it.
+
+P of max-pooling depends on pre through its `switches` (which corner of each window won). They are passed explicitly:
+given the switches P is linear, and `linear_post(pre, switches)` is drive_post without the bias, the adjoint of drive_pre.
+
+    pre  (N, *pre_shape)    post  (N, *post_shape)    shapes are tuples: (units,) or (H, W, C)
+"""
+
+from . import ops
+from .backend import array_module
+from .errors import EPError
+
+
+class Dense:
+    """All-to-all synapse. W (units_pre, units_post), b (units_post,); an image as `pre` is flattened."""
+
+    holomorphic = True
+
+    def __init__(self, W, b, pre_shape):
+        self.W, self.b = W, b
+        self.pre_shape, self.post_shape = tuple(pre_shape), b.shape
+
+    def parameters(self):
+        return {"W": self.W, "b": self.b}
+
+    def phi(self, pre, post):
+        return inner(self.drive_post(pre)[0], post)
+
+    def drive_post(self, pre, switches=None):
+        return self.linear_post(pre) + self.b, None
+
+    def linear_post(self, pre, switches=None):
+        return _flat(pre) @ self.W  # (N, pre) @ (pre, post)
+
+    def drive_pre(self, post, switches=None):
+        return (post @ self.W.T).reshape(len(post), *self.pre_shape)  # (N, post) @ (post, pre)
+
+    def hebbian(self, pre, post, switches=None):
+        return {**self.linear_hebbian(pre, post), "b": post.sum(0)}
+
+    def linear_hebbian(self, pre, post, switches=None):
+        return {"W": _flat(pre).T @ post}  # (pre, N) @ (N, post)
+
+
+class Conv:
+    """Convolution, then pooling. W (k, k, C_pre, C_post), b (C_post,), pre_shape (H, W, C_pre).
+
+    Raises EPError if the kernel or the pooling window does not fit into the image.
+    """
+
+    def __init__(self, W, b, pre_shape, stride=1, padding=1, pool=ops.MAX_POOL):
+        self.W, self.b = W, b
+        self.stride, self.padding, self.pool = stride, padding, pool
+        self.conv_shape = tuple(ops.output_size(size, W.shape[0], stride, padding) for size in pre_shape[:2])
+        self.pre_shape = tuple(pre_shape)
+        self.post_shape = (*(pool.output_size(size) for size in self.conv_shape), W.shape[3])
+        self.holomorphic = pool.holomorphic
+        if min(self.post_shape) < 1:
+            raise EPError(f"a {W.shape[0]}x{W.shape[0]} convolution with padding {padding} and {pool.name} pooling leaves "
+                          f"nothing of a {pre_shape[0]}x{pre_shape[1]} image: use fewer layers or a larger padding")
+
+    def parameters(self):
+        return {"W": self.W, "b": self.b}
+
+    def phi(self, pre, post):
+        return inner(self.drive_post(pre)[0], post)
+
+    def drive_post(self, pre, switches=None):
+        """(drive, switches). Given switches are kept ("frozen"); without, the largest of each window wins."""
+        if switches is not None:
+            return self.linear_post(pre, switches) + self.b, switches
+        v, switches = self.pool.pool(self._conv(pre))
+        return v + self.b, switches  # the bias is one number per channel, so it may be added after pooling
+
+    def linear_post(self, pre, switches):
+        return self.pool.pool_at(self._conv(pre), switches)
+
+    def drive_pre(self, post, switches):
+        y = self.pool.unpool(post, switches, self.conv_shape)
+        return ops.conv_adjoint_input(y, self.W, self.pre_shape[:2], self.stride, self.padding)
+
+    def hebbian(self, pre, post, switches):
+        return {**self.linear_hebbian(pre, post, switches), "b": post.sum((0, 1, 2))}
+
+    def linear_hebbian(self, pre, post, switches):
+        y = self.pool.unpool(post, switches, self.conv_shape)
+        return {"W": ops.conv_adjoint_kernel(pre, y, self.W.shape[0], self.stride, self.padding)}
+
+    def _conv(self, pre):
+        return ops.conv(pre, self.W, self.stride, self.padding)
+
+
+def inner(a, b):
+    """< a, b > per example: (N, ...) and (N, ...) -> (N,). No complex conjugation."""
+    return array_module(a).sum(_flat(a) * _flat(b), axis=1)
+
+
+def _flat(a):
+    return a.reshape(len(a), -1)
