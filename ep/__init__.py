@@ -1,0 +1,56 @@
+"""Equilibrium propagation (EP) for deep ConvNets, from scratch, on NumPy and CuPy.
+
+Laborieux et al. 2021, "Scaling Equilibrium Propagation to Deep ConvNets by Drastically Reducing its Gradient Estimator
+Bias" (arXiv:2006.03824). Read the files in this order; each imports only from those before it.
+
+    nudging.py     which nudged phases to run, and how to combine them      equation (4)
+    ops.py         convolution and pooling, and their adjoints
+    activations.py sigma, sigma' and the G of the energy
+    synapse.py     Phi_n(pre, post) and its three derivatives
+    cost.py        C(s, y) and the force -dC/ds
+    network.py     Phi, E, their derivatives; builders mlp() and convnet()  equation (2)
+    dynamics.py    relax: the fixed points s* and s^beta                    equation (1)
+    eqprop.py      the gradient by EP                                       equations (3), (4), (5)
+    bptt.py        the gradient by backpropagation through time             equation (6)
+
+Symbols
+
+    x        input, held fixed                    (N, H, W, C) or (N, units)
+    s        states [s_1 ... s_L]                 layer 0 is x; a list of arrays, one per layer
+    theta    parameters W, b of the synapses      flat dictionary {"1.W": array, ...}
+    Phi      primitive function                   one number per example, (N,)
+    E        energy, sum G(s) - Phi               (N,)
+    sigma    activation, G' = sigma^-1
+    u        argument of sigma: dPhi/ds - beta dC/ds
+    y        targets                              (N,) labels or (N, classes)
+    C, L     cost of a state; loss L = C(s*, y)
+    beta     nudging strength; s^beta fixed point, s* = s^0
+    T, K     steps of the free and of a nudged phase
+    mu, lam  adjoint states of BPTT
+
+Conventions: arguments in the order (pre, post); images channels-last (N, H, W, C), kernels (k, k, C_in, C_out); gradients are
+dL/dtheta, batch mean, to be descended; a step updates every layer once; the residual is the largest change in one step.
+"""
+
+from .activations import CLIP, HARD_SIGMOID, SIGMOID, TANH
+from .backend import array_module, device_module, to_host
+from .bptt import bptt_gradient, bptt_increments
+from .cost import SoftmaxCrossEntropy, SquaredError
+from .dynamics import relax, residual
+from .eqprop import eqprop_gradient, eqprop_increments
+from .errors import EPError
+from .network import Network, convnet, load, mlp
+from .nudging import Nudging
+from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL
+from .optim import SGD
+from .synapse import Conv, Dense
+from .training import evaluate, in_chunks, train_epoch, worker_threads
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AVERAGE_POOL", "CLIP", "Conv", "Dense", "EPError", "HARD_SIGMOID", "MAX_POOL", "NO_POOL", "Network", "Nudging", "SGD",
+    "SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "TANH", "array_module", "bptt_gradient", "bptt_increments", "convnet",
+    "device_module", "eqprop_gradient", "eqprop_increments", "evaluate", "in_chunks", "load", "mlp", "relax", "residual",
+    "to_host", "train_epoch", "worker_threads",
+]

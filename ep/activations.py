@@ -6,7 +6,8 @@ right for clip(u, 0, 1) only, and for the paper's clip(u/2, 0, 1) it is s^2.
 `bounds`: the values at which a unit is saturated. `holomorphic`: sigma is complex-differentiable, which complex nudging needs.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from .backend import array_module
 from .errors import EPError

@@ -13,7 +13,8 @@ from .activations import ACTIVATIONS, HARD_SIGMOID, TANH
 from .backend import array_module, to_host
 from .cost import COSTS, SoftmaxCrossEntropy, SquaredError
 from .errors import EPError
-from .synapse import Conv, Dense, inner
+from .npz import read_npz, write_npz
+from .synapse import Conv, Dense
 
 
 class Network:
@@ -35,7 +36,8 @@ class Network:
         self.shapes = self._layer_shapes()
         self.holomorphic = activation.holomorphic and all(synapse.holomorphic for synapse in self.synapses)
         if activation is TANH and any(getattr(s, "pool", None) is ops.MAX_POOL for s in self.synapses):
-            raise EPError("max-pooling needs states >= 0, and tanh has negative ones: use another activation or average pooling")
+            raise EPError("max-pooling needs states >= 0, and tanh has negative ones: use another activation, or average "
+                          "pooling")
 
     def _layer_shapes(self):
         """[shape of x, shape of s_1, ...]; raises EPError where two synapses disagree about a layer."""
@@ -141,10 +143,12 @@ class Network:
         """Replace every parameter by the one of the same name. Raises EPError, before any change, if they do not fit."""
         own = self.parameters()
         if own.keys() != parameters.keys():
-            raise EPError(f"these parameters belong to another architecture: expected {sorted(own)}, got {sorted(parameters)}")
+            raise EPError(f"these parameters belong to another architecture: expected {sorted(own)}, got "
+                          f"{sorted(parameters)}")
         for key, w in parameters.items():
             if w.shape != own[key].shape:
-                raise EPError(f"parameter {key} belongs to another architecture: expected shape {own[key].shape}, got {w.shape}")
+                raise EPError(f"parameter {key} belongs to another architecture: expected shape {own[key].shape}, got "
+                              f"{w.shape}")
         for key, w in parameters.items():
             layer, name = key.split(".")
             setattr(self._owners()[layer], name, w)
@@ -159,20 +163,17 @@ class Network:
         if self.recipe is None:
             raise EPError("only networks made by mlp() or convnet() can be saved whole: save network.parameters() instead")
         arrays = {key: to_host(w) for key, w in self.parameters().items()}
-        with open(path, "wb") as file:
-            np.savez(file, recipe=json.dumps(self.recipe), **arrays)
+        write_npz(path, {**arrays, "recipe": np.array(json.dumps(self.recipe))})
 
 
 def load(path):
     """The network that `Network.save` wrote. Raises EPError for a missing, damaged or foreign file."""
+    arrays = read_npz(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        return from_recipe(json.loads(str(arrays.pop("recipe"))), arrays)
-    except FileNotFoundError:
-        raise EPError(f"no such network file: {path}") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError) as error:
-        raise EPError(f"{path} is not a network saved by this package, or it is damaged ({type(error).__name__})") from None
+        recipe = json.loads(str(arrays.pop("recipe")))
+    except (KeyError, ValueError):
+        raise EPError(f"{path} is not a network that was written by Network.save") from None
+    return from_recipe(recipe, arrays)
 
 
 def from_recipe(recipe, parameters=None):
@@ -197,7 +198,8 @@ def mlp(sizes, activation=HARD_SIGMOID, cost=SoftmaxCrossEntropy, scale=1.0, see
     With SquaredError the last size is the last layer of the system, with SoftmaxCrossEntropy the readout outside it.
     """
     if len(sizes) < 2 + (cost is SoftmaxCrossEntropy) or min(sizes) < 1:
-        raise EPError(f"an MLP needs inputs, at least one hidden layer for cross-entropy, and classes: got sizes {list(sizes)}")
+        raise EPError("an MLP needs inputs, at least one hidden layer for cross-entropy, and classes: got sizes "
+                      f"{list(sizes)}")
     draw = _Draw(seed, scale, dtype)
     *units, classes = sizes
     synapses = [_dense(draw, (pre,), post) for pre, post in zip(units, units[1:])]

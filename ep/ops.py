@@ -9,7 +9,8 @@ Every linear map stands beside its adjoint: <A x, y> = <x, A^T y> with the sum o
 conjugation (states are complex only as a tool for differentiation). The loops at the end are the definitions.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def max_pool(y):
     first, *others = _corners(y)
     v, switches = first.copy(), xp.zeros(first.shape, dtype=np.uint8)
     for c, corner in enumerate(others, start=1):
-        xp.copyto(switches, np.uint8(c), where=corner > v)
+        xp.maximum(switches, (corner > v) * np.uint8(c), out=switches)  # c grows, so the last corner to lead wins
         xp.maximum(v, corner, out=v)
     return v, switches
 

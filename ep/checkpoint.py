@@ -1,0 +1,50 @@
+"""Checkpoints: everything a run needs to continue bit for bit, in one .npz file without pickle.
+
+    parameter/NAME, velocity/NAME   arrays
+    meta                            JSON text: format, config, epoch, step, totals of the unfinished epoch, log so far
+
+A run has no generator state and no stored permutation: both are drawn anew from (seed, epoch, step), see training.py.
+"""
+
+import json
+
+import numpy as np
+
+from .backend import array_module, to_host
+from .errors import EPError
+from .npz import read_npz, write_npz
+
+FORMAT = 1
+
+
+def save_checkpoint(path, network, optimizer, meta):
+    """Write parameters, optimizer state and the JSON-able dictionary `meta`, atomically."""
+    arrays = {f"parameter/{name}": to_host(w) for name, w in network.parameters().items()}
+    arrays |= {f"velocity/{name}": v for name, v in optimizer.state().items()}
+    write_npz(path, {**arrays, "meta": np.array(json.dumps({"format": FORMAT, **meta}))})
+
+
+def read_meta(path):
+    """The dictionary `meta` of a checkpoint. Raises EPError if the file is not a checkpoint of this format."""
+    try:
+        meta = json.loads(str(read_npz(path)["meta"]))
+    except (KeyError, ValueError):
+        raise EPError(f"{path} is not a checkpoint of this package") from None
+    if meta.get("format") != FORMAT:
+        raise EPError(f"{path} has checkpoint format {meta.get('format')}, this version reads format {FORMAT}: "
+                      "continue it with the version that wrote it")
+    return meta
+
+
+def restore(path, network, optimizer):
+    """Load parameters and optimizer state in place. Raises EPError, before any change, if they do not fit."""
+    arrays = read_npz(path)
+    own = {f"{kind}/{name}": w.shape for kind in ("parameter", "velocity") for name, w in network.parameters().items()}
+    found = {key: a.shape for key, a in arrays.items() if key != "meta"}
+    wrong = sorted(key for key in own.keys() | found.keys() if own.get(key) != found.get(key))
+    if wrong:
+        raise EPError(f"{path} belongs to another architecture: {wrong[0]} has shape {found.get(wrong[0])} in the file, "
+                      f"expected {own.get(wrong[0])}")
+    optimizer.set_state({name: arrays[f"velocity/{name}"] for name in optimizer.velocity})
+    for name, w in network.parameters().items():  # in place: the optimizer holds the same arrays
+        w[...] = array_module(w).asarray(arrays[f"parameter/{name}"])

@@ -1,0 +1,91 @@
+"""What every example's command line needs: checked numbers, one-sentence errors, and settings with presets."""
+
+import argparse
+import math
+import os
+import sys
+
+from .errors import EPError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake ends in one sentence instead of the whole usage (exit code 2)."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message} (--help lists every option)\n")
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """--help: the description as it is written, and options in one column."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=30, width=110)
+
+
+def count(text):
+    """argparse type: an integer of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
+    return int(text)
+
+
+def seed(text):
+    """argparse type: an integer of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got '{text}'")
+    return int(text)
+
+
+def number(text):
+    """argparse type: a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got '{text}'")
+    return value
+
+
+def positive(text):
+    """argparse type: a finite number above 0."""
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
+    return value
+
+
+def not_negative(text):
+    """argparse type: a finite number of at least 0."""
+    value = number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got '{text}'")
+    return value
+
+
+def cores():
+    """Number of processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def given(args, names):
+    """{name: value} of those options that were on the command line (their default is None)."""
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+
+
+def refuse_changes(config, options):
+    """Raise EPError, naming every field, if `options` would change a stored configuration."""
+    changed = [f"{name} ({config.get(name)} in the run, {value} asked for)" for name, value in options.items()
+               if value != config.get(name)]
+    if changed:
+        raise EPError(f"a run is resumed with its own configuration, but these differ: {', '.join(changed)}; leave them out, "
+                      "or start a new run")
+
+
+def run(main):
+    """Call main(); an EPError becomes its sentence on stderr and its exit code."""
+    try:
+        main()
+    except EPError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,37 @@
+"""Dictionaries of arrays as .npz files: never pickled, and never half written."""
+
+import os
+import zipfile
+import zlib
+
+import numpy as np
+
+from .errors import EPError
+
+
+def write_npz(path, arrays):
+    """Write {name: NumPy array} to `path` atomically: to a temporary file beside it, fsync, rename.
+
+    Raises EPError (exit code 1) if that fails; the file that was there before is then still whole.
+    """
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise EPError(f"cannot write {path}: {error.strerror or error}", exit_code=1) from None
+
+
+def read_npz(path):
+    """The arrays that `write_npz` wrote. Raises EPError for a missing, damaged or pickled file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except FileNotFoundError:
+        raise EPError(f"no such file: {path}") from None
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise EPError(f"{path} is damaged or not a file of this package ({type(error).__name__}): "
+                      "use another copy of it") from None

@@ -1,0 +1,285 @@
+"""A run folder: what a training run leaves behind, and how it is interrupted and continued.
+
+    config.json      every setting, resolved
+    log.jsonl        one line per epoch: pandas.read_json("log.jsonl", lines=True)
+    curves.png       the log as a picture, drawn anew after every epoch
+    checkpoint.npz   what --resume needs
+    result.json      the outcome, once the run is complete
+"""
+
+import json
+import os
+import signal
+import time
+import zlib
+from pathlib import Path
+
+from tqdm import tqdm
+
+from . import data
+from .checkpoint import read_meta, restore, save_checkpoint
+from .commandline import given, refuse_changes
+from .errors import EPError
+from .training import gradient_norms, stuck_shares
+
+SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
+EARLY = 20  # the step of the first epoch after which a run that cannot work is reported
+SETTLED = 1e-6  # the log says at which step of the free phase the residual passed this
+
+
+class Run:
+    """One training run: counts what happens, logs it, saves it, and stops cleanly on Ctrl-C and SIGTERM.
+
+    for epoch in range(run.epoch, epochs):
+        run.start_epoch(steps)
+        train_epoch(..., epoch=epoch, first_step=run.step, on_step=run.on_step)
+        run.end_epoch(test_accuracy, test_loss)
+    run.finish(...)
+
+    Starts anew; raises EPError if the folder holds a run already or cannot be written. `resumed` continues one.
+    """
+
+    def __init__(self, folder, config, network, optimizer, meta=None):
+        self.folder, self.config, self.network, self.optimizer = Path(folder), config, network, optimizer
+        meta = meta or dict(epoch=0, step=0, totals={}, log=[], warned=[])
+        self.epoch, self.step, self.totals, self.log = meta["epoch"], meta["step"], meta["totals"], meta["log"]
+        self.warned, self.signal, self.bar = set(meta["warned"]), None, None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.on_signal)
+        self.write_log()  # on resuming: without lines that came after the checkpoint
+        self.save()
+
+    @classmethod
+    def started(cls, folder, config, network, optimizer):
+        """A new run in a new folder."""
+        claim(folder)
+        write_text(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
+        return cls(folder, config, network, optimizer)
+
+    @classmethod
+    def resumed(cls, folder, network, optimizer):
+        """The run in `folder`, with parameters, optimizer, position and log as they were at its checkpoint."""
+        path = Path(folder) / "checkpoint.npz"
+        meta = read_meta(path)
+        restore(path, network, optimizer)
+        return cls(folder, meta["config"], network, optimizer, meta)
+
+    def save(self):
+        save_checkpoint(self.folder / "checkpoint.npz", self.network, self.optimizer, dict(
+            config=self.config, epoch=self.epoch, step=self.step, totals=self.totals, log=self.log,
+            warned=sorted(self.warned)))
+        self.saved_at = time.monotonic()
+
+    # --- one epoch ----------------------------------------------------------------------------------------------------
+
+    def start_epoch(self, steps):
+        self.clock = time.monotonic()
+        self.bar = tqdm(total=steps, initial=self.step, unit="step", dynamic_ncols=True,
+                        desc=f"epoch {self.epoch + 1}/{self.config['epochs']}")
+
+    def on_step(self, step, estimate):
+        """Count one training step; save if it is time to, or if a signal asks to stop."""
+        self.step = step + 1
+        accumulate(self.totals, self.network, estimate, self.lap())
+        mean = averages(self.totals)
+        self.bar.set_postfix_str(f"loss {mean['train_loss']:.3f}, accuracy {mean['train_accuracy']:.1%}, "
+                                 f"residual {mean['residual']:.0e}", refresh=False)
+        self.bar.update()
+        if self.epoch == 0 and self.step == EARLY:
+            self.warn(mean)
+        self.stop_if_asked()
+        if time.monotonic() - self.saved_at > SAVE_EVERY:
+            self.save()
+
+    def end_epoch(self, test_accuracy, test_loss, test_images):
+        """Write the epoch's line to the log, the picture and a checkpoint."""
+        self.totals["seconds"] += self.lap()
+        record = dict(epoch=self.epoch + 1, **averages(self.totals), test_accuracy=test_accuracy, test_loss=test_loss,
+                      test_images=test_images)
+        self.bar.close()
+        self.warn(record)
+        self.log.append(record)
+        self.epoch, self.step, self.totals = self.epoch + 1, 0, {}
+        self.save()  # first: a log line without its checkpoint would be taken back by resuming, not repeated
+        self.write_log()
+        print(f"epoch {self.epoch}: train loss {record['train_loss']:.3f}, train accuracy {record['train_accuracy']:.1%}, "
+              f"test accuracy {test_accuracy:.1%} ({test_images} images), {record['seconds']:.0f} s", flush=True)
+        self.stop_if_asked()
+
+    def finish(self, **outcome):
+        """Write result.json: the outcome, the last line of the log, and what kind of run it was."""
+        kept = ("dataset", "source", "preset", "nudging", "algorithm", "cost", "seed", "device")
+        last = self.log[-1]
+        result = dict({key: self.config[key] for key in kept}, epochs=self.epoch,
+                      train_accuracy=last["train_accuracy"], test_accuracy=last["test_accuracy"],
+                      test_images=last["test_images"], seconds=sum(line["seconds"] for line in self.log), **outcome)
+        write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+        print(f"test accuracy {result['test_accuracy']:.1%} on {result['source']}; see {self.folder / 'curves.png'}")
+
+    def lap(self):
+        """Seconds since it was called last, or since the epoch started."""
+        before, self.clock = self.clock, time.monotonic()
+        return self.clock - before
+
+    def write_log(self):
+        write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
+        if self.log:
+            plot_curves(self.log, f"{self.config['source']}: {self.config['nudging']} {self.config['algorithm']}, "
+                                  f"{self.config['cost']}", self.folder / "curves.png")
+
+    def warn(self, mean):
+        """Say once, for each kind of quiet failure, that it happens and where."""
+        for kind, sentence in quiet_failures(mean):
+            if kind not in self.warned:
+                self.warned.add(kind)
+                tqdm.write(f"WARNING: {sentence}")
+
+    # --- signals ------------------------------------------------------------------------------------------------------
+
+    def on_signal(self, number, frame):
+        if self.signal:  # the second time, do not wait
+            raise KeyboardInterrupt
+        self.signal = number
+        tqdm.write(f"{signal.Signals(number).name}: saving after this step (once more to stop at once, without saving)")
+
+    def stop_if_asked(self):
+        if self.signal:
+            self.save()
+            self.bar.close()
+            print(f"stopped in epoch {self.epoch + 1} after step {self.step}; continue with --resume {self.folder}")
+            raise SystemExit(128 + self.signal)  # 130 for Ctrl-C, 143 for SIGTERM
+
+
+# --- the numbers of an epoch ------------------------------------------------------------------------------------------
+
+
+def accumulate(totals, network, estimate, seconds):
+    """Add one training step's `Estimate` to the dictionary `totals` (sums over images or steps, and the largest residual)."""
+    free, N = estimate.free, len(estimate.free.states[0])
+    settled = [t for t, residual in free.history if residual <= SETTLED]
+    sums = dict(images=N, batches=1, seconds=seconds, loss=estimate.loss * N, correct=estimate.correct,
+                steps=free.steps * N, converged=free.converged * N, settled_batches=bool(settled),
+                settled=settled[0] if settled else 0)
+    for layer, norm in gradient_norms(estimate.gradient).items():
+        sums[f"gradient_norm_{layer}"] = norm
+    for layer, share in enumerate(stuck_shares(network, free.states), start=1):
+        sums[f"stuck_{layer}"] = share
+    for key, value in sums.items():
+        totals[key] = totals.get(key, 0) + value
+    totals["residual"] = max(totals.get("residual", 0.0), free.residual)
+
+
+def averages(totals):
+    """The line of the log that belongs to `totals`."""
+    images, batches = totals["images"], totals["batches"]
+    return dict(
+        train_loss=totals["loss"] / images, train_accuracy=totals["correct"] / images, seconds=totals["seconds"],
+        steps_free=totals["steps"] / images, residual=totals["residual"], converged=totals["converged"] / images,
+        settled_step=totals["settled"] / totals["settled_batches"] if totals["settled_batches"] else None,
+        **{key: totals[key] / batches for key in totals if key.startswith(("gradient_norm_", "stuck_"))})
+
+
+def quiet_failures(mean):
+    """[(kind, sentence)] for what looks like a run but cannot learn."""
+    for key, value in mean.items():
+        kind, _, layer = key.rpartition("_")
+        if kind == "stuck" and value > 0.95:
+            yield key, (f"{value:.0%} of the units of layer {layer} sit at a bound in every image of a batch: they cannot "
+                        "learn; try a smaller learning rate or another scale")
+        if kind == "gradient_norm" and value == 0:
+            yield key, f"the gradient of layer {layer} is exactly 0: it does not learn; try a larger scale or more steps"
+    if mean["residual"] > 0.3:
+        yield "residual", (f"the free phase does not converge: its largest residual is {mean['residual']:.2g}; "
+                           "try a smaller scale or more steps")
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+def identity(dataset):
+    """What a configuration keeps of its data set, so that resuming can find, and recognise, the same images."""
+    return dict(dataset=dataset.name, source=dataset.source, data=dataset.folder,
+                checksum=zlib.crc32(dataset.train_images) ^ zlib.crc32(dataset.train_labels))
+
+
+def check_sizes(config, dataset):
+    """Raise EPError if more images are asked for than there are."""
+    for key, labels in (("train_images", dataset.train_labels), ("test_images", dataset.test_labels)):
+        if config[key] > len(labels):
+            raise EPError(f"{key.replace('_', ' ')}: {config[key]} asked for, but {dataset.source} has {len(labels)}")
+
+
+def stored(args):
+    """(configuration, data set) of the run in args.resume: the data set it was started with, never another one.
+
+    Raises EPError if there is no run, if an option on the command line differs from its configuration, or if the images do.
+    """
+    config = read_meta(Path(args.resume) / "checkpoint.npz")["config"]
+    refuse_changes(config, given(args, config.keys() - {"device", "data"}))
+    dataset = data.load(config["dataset"], args.data or config["data"], not args.no_download)
+    if identity(dataset)["checksum"] != config["checksum"]:
+        raise EPError(f"these are not the images that {args.resume} was started with ({config['source']}): pass their folder "
+                      "with --data")
+    return config, dataset
+
+
+def default_folder(config):
+    """runs/DATE-TIME-DATASET-NUDGING: a new folder for every run."""
+    name = config["algorithm"] if config["algorithm"] == "bptt" else config["nudging"]
+    return Path("runs") / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{config['dataset']}-{name}"
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def claim(folder):
+    """Make the run folder. Raises EPError if it holds a run already, or cannot be written."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "checkpoint.npz").exists() or (folder / "config.json").exists():
+            raise EPError(f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out")
+        write_text(folder / "config.json", "{}\n")
+    except OSError as error:
+        raise EPError(f"cannot write to the output folder {folder} ({error.strerror}): choose another with --out") from None
+
+
+def write_text(path, text):
+    """Write a text file atomically."""
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def plot_curves(log, title, path):
+    """Accuracy, loss, convergence of the free phase, gradient and saturation per layer, over epochs."""
+    from matplotlib.figure import Figure  # slow to import, and no display is needed
+
+    epochs = [line["epoch"] for line in log]
+    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(2, 3).flat
+    panels = [("accuracy", {"train": "train_accuracy", "test": "test_accuracy"}),
+              ("loss", {"train": "train_loss", "test": "test_loss"}),
+              ("free phase: largest residual", {"": "residual"}),
+              ("free phase: mean number of steps", {"": "steps_free"}),
+              ("norm of the gradient", per_layer(log[0], "gradient_norm_")),
+              ("share of units stuck at a bound", per_layer(log[0], "stuck_"))]
+    for axis, (name, lines) in zip(axes, panels):
+        for (label, key), marker in zip(lines.items(), "osD^vP*X" * 4):
+            axis.plot(epochs, [line[key] for line in log], marker=marker, markersize=4, label=label)
+        axis.set(title=name, xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        if len(lines) > 1:
+            axis.legend(fontsize="small")
+        if name in ("free phase: largest residual", "norm of the gradient"):
+            axis.set_yscale("log", nonpositive="mask")
+    temporary = Path(f"{path}.tmp")
+    figure.savefig(temporary, format="png", dpi=110)
+    os.replace(temporary, path)
+
+
+def per_layer(line, prefix):
+    """{layer: key} of the per-layer columns."""
+    return {f"layer {key.removeprefix(prefix)}": key for key in line if key.startswith(prefix)}

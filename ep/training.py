@@ -1,0 +1,138 @@
+"""Training: three short functions around any gradient, EP's or BPTT's, and anyone's arrays.
+
+    gradient(network, x, y, rng) -> Estimate       rng: this batch's own random generator
+    prepare(images, rng) -> x                      a batch of stored images -> float inputs; rng None: no augmentation
+
+Whatever is random in a batch is drawn from default_rng([seed, epoch, step]), for the whole batch at once. So there is no
+generator state to keep: (seed, epoch, step) says where a run stands, and the number of threads changes nothing.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from .backend import array_module
+from .dynamics import Estimate, Relaxation, relax
+from .errors import EPError
+
+CHUNK = 16  # images that are relaxed together by one thread: their patches fit into a CPU's caches
+
+
+def train_epoch(network, images, labels, gradient, optimizer, *, batch_size, epoch=0, seed=0, prepare=None,
+                first_step=0, on_step=lambda step, estimate: None):
+    """One pass over the images in an order drawn from (seed, epoch); `on_step` sees every step's `Estimate`.
+
+    images (N, ...), labels (N,). first_step: skip the steps before it (to resume). An incomplete last batch is used too.
+    Raises EPError (exit code 1), before any parameter has changed, if a gradient is not finite.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(labels))
+    for step in range(first_step, steps_per_epoch(len(labels), batch_size)):
+        batch = order[step * batch_size:(step + 1) * batch_size]
+        rng = np.random.default_rng([seed, epoch, step])
+        x = images[batch] if prepare is None else prepare(images[batch], rng)
+        estimate = gradient(network, x, labels[batch], rng)
+        check_finite(estimate.gradient, epoch, step)
+        optimizer.step(estimate.gradient, epoch)
+        on_step(step, estimate)
+
+
+def evaluate(network, images, labels, relax, *, prepare=None, batch_size=256, map=map):
+    """(accuracy from 0 to 1, mean loss) of the free fixed points that relax(network, x) reaches."""
+    def one_chunk(chunk):
+        x = images[chunk] if prepare is None else prepare(images[chunk], None)
+        states, y = relax(network, x).states, network.targets(labels[chunk], x.dtype)
+        return int((network.predict(states) == y.argmax(1)).sum()), float(network.cost.value(states[-1], y).sum())
+
+    results = list(map(one_chunk, chunks(len(labels))))
+    return tuple(sum(column) / len(labels) for column in zip(*results))
+
+
+def steps_per_epoch(images, batch_size):
+    return -(-images // batch_size)
+
+
+# --- chunks and threads -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def worker_threads(threads):
+    """A `map` that runs in `threads` threads, each with single-threaded BLAS (NumPy releases the interpreter lock)."""
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        yield pool.map
+
+
+def chunks(n):
+    """[slice(0, CHUNK), slice(CHUNK, 2 CHUNK), ...] over n images: cut by the index in the batch alone."""
+    return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
+
+
+def in_chunks(gradient, network, x, y, map=map):
+    """gradient(network, x, y) chunk by chunk, merged in the order of the chunks: the result is independent of `map`."""
+    parts = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), chunks(len(y))))
+    return merge(parts, [len(y[chunk]) for chunk in chunks(len(y))])
+
+
+def merge(parts, sizes):
+    """One `Estimate` for a batch from those of its chunks. `free.steps` is then the mean over the images,
+    `free.residual` the largest, `free.converged` the share of images whose chunk reached the tolerance."""
+    share = [size / sum(sizes) for size in sizes]
+    xp = array_module(parts[0].free.states[0])
+    history = {}
+    for part in parts:
+        for t, residual in part.free.history:
+            history[t] = max(history.get(t, 0.0), residual)
+    free = Relaxation(
+        states=[xp.concatenate(layer) for layer in zip(*(part.free.states for part in parts))], switches=[],
+        steps=sum(a * part.free.steps for a, part in zip(share, parts)),
+        residual=max(part.free.residual for part in parts),
+        converged=sum(a * part.free.converged for a, part in zip(share, parts)),
+        history=sorted(history.items()))
+    return Estimate(
+        gradient={name: sum(a * part.gradient[name] for a, part in zip(share, parts)) for name in parts[0].gradient},
+        loss=sum(a * part.loss for a, part in zip(share, parts)),
+        correct=sum(part.correct for part in parts), free=free)
+
+
+# --- before the work starts -------------------------------------------------------------------------------------------
+
+
+def rehearse(network, gradient, prepare, images, labels):
+    """The gradient of one image, thrown away: settings that do not fit together raise their EPError here."""
+    rng = np.random.default_rng(0)
+    gradient(network, prepare(images[:1], rng), labels[:1], rng)
+
+
+def seconds_per_step(network, x, schedule, map, threads):
+    """Measured seconds per image and relaxation step while `threads` chunks like x are relaxed at once."""
+    start = time.perf_counter()
+    list(map(lambda _: relax(network, x, steps=3, schedule=schedule), range(threads)))
+    return (time.perf_counter() - start) / (4 * threads * len(x))  # the switches at the end cost about one more step
+
+
+# --- what tells a failing run from a good one -------------------------------------------------------------------------
+
+
+def check_finite(gradient, epoch, step):
+    """Raise EPError naming the first layer whose gradient is NaN or infinite."""
+    for name, g in gradient.items():
+        if not bool(array_module(g).isfinite(g).all()):
+            raise EPError(f"the gradient of {name} is not finite at epoch {epoch + 1}, step {step + 1}: the parameters are "
+                          "unchanged since the step before; try a smaller learning rate or scale", exit_code=1)
+
+
+def gradient_norms(gradient):
+    """{layer: Euclidean norm of its gradient, weights and biases together}."""
+    squares = {}
+    for name, g in gradient.items():
+        layer = name.split(".")[0]
+        squares[layer] = squares.get(layer, 0.0) + float((g * g).sum())
+    return {layer: total**0.5 for layer, total in squares.items()}
+
+
+def stuck_shares(network, states):
+    """Per layer, the share of units at the same bound of the activation in every image: such a unit learns nothing."""
+    low, high = network.activation.bounds
+    return [float(((s <= low).all(0) | (s >= high).all(0)).mean()) for s in states]

@@ -1,0 +1,139 @@
+"""Can a deep ConvNet learn by relaxing instead of backpropagating?
+
+    python examples/cifar10_sym_ep.py            # CIFAR-10 if it is here or can be downloaded, else embedded images
+
+Symmetric equilibrium propagation, Laborieux et al. 2021 (arXiv:2006.03824). Expected on two CPU cores: EXPECTED.
+The run folder gets config.json, log.jsonl, curves.png, checkpoint.npz and result.json.
+"""
+
+from functools import partial
+
+try:
+    import ep
+    from ep import Nudging, commandline as cli, data, runs, training
+except ImportError as error:
+    raise SystemExit(f"error: the package is not installed ({error}); in the repository, run: pip install -e .") from None
+
+# What each preset sets, per data set. An option on the command line replaces the entry of the same name.
+CPU = dict(channels=[32, 64, 128, 128], scale=1.5, schedule="checkerboard", tolerance=1e-4, beta=0.5, steps_free=25,
+           steps_nudged=8, lr=[0.1], weight_decay=3e-4, batch_size=64)
+PAPER = dict(channels=[128, 256, 512, 512], scale=1.0, schedule="synchronous", tolerance=0.0, beta=1.0, steps_free=250,
+             steps_nudged=25, lr=[0.25, 0.15, 0.1, 0.08, 0.05], weight_decay=3e-4, batch_size=128)
+PRESETS = {
+    ("cpu", "synthetic"): dict(CPU, epochs=4, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0),
+    ("cpu", "cifar10"): dict(CPU, epochs=8, train_images=10000, test_images=2000, final_test_images=10000, flip=True, pad=0),
+    ("paper", "cifar10"): dict(PAPER, epochs=120, anneal_epochs=100, train_images=50000, test_images=10000,
+                               final_test_images=10000, flip=True, pad=4),
+}
+PAPER_SQUARED_ERROR = dict(beta=0.5, steps_nudged=30)  # the paper's other two numbers, for --cost squared-error
+BPTT = dict(schedule="synchronous", tolerance=0.0)  # what --algorithm bptt changes: it unrolls a fixed number of steps
+DEFAULTS = dict(nudging="symmetric", algorithm="eqprop", cost="cross-entropy", seed=0)
+
+NUDGINGS = {
+    "symmetric": lambda beta, rng: Nudging.symmetric(beta),
+    "one-sided": lambda beta, rng: Nudging.one_sided(beta),
+    "random-sign": Nudging.random_sign,
+    "four-point": lambda beta, rng: Nudging.four_point(beta),
+}
+COSTS = {cost.name: cost for cost in (ep.SoftmaxCrossEntropy, ep.SquaredError)}
+
+
+def main():
+    args = options()
+    xp = ep.device_module(args.device)
+    config, dataset = runs.stored(args) if args.resume else configured(args, xp)
+    print(data.banner(dataset), flush=True)
+    network = ep.convnet(config["channels"], cost=COSTS[config["cost"]], scale=config["scale"], seed=config["seed"]).to(xp)
+    optimizer = ep.SGD(network, config["lr"], 0.9, config["weight_decay"], config["anneal_epochs"])
+    images, labels, test_images, test_labels = dataset[:4]
+    images, labels = images[:config["train_images"]], labels[:config["train_images"]]
+    relaxation = dict(schedule=config["schedule"], tolerance=config["tolerance"])
+    phases = dict(steps_free=config["steps_free"], steps_nudged=config["steps_nudged"], **relaxation)
+
+    def prepare(batch, rng):  # uint8 images -> float32 input; rng is None for test images
+        if rng is not None:
+            batch = data.augment(batch, rng, config["pad"], config["flip"])
+        return data.normalise(xp.asarray(batch))
+
+    def gradient(network, x, y, rng):
+        if config["algorithm"] == "bptt":
+            one_chunk = partial(ep.bptt_gradient, **phases)
+        else:  # the nudging is drawn once for the batch: its sign may be random
+            one_chunk = partial(ep.eqprop_gradient, nudging=NUDGINGS[config["nudging"]](config["beta"], rng), **phases)
+        return ep.in_chunks(one_chunk, network, x, y, threads)
+
+    with ep.worker_threads(args.threads) as threads:
+        training.rehearse(network, gradient, prepare, images, labels)  # bad settings end here, before anything is written
+        run = runs.Run.resumed(args.resume, network, optimizer) if args.resume else runs.Run.started(
+            args.out or runs.default_folder(config), config, network, optimizer)
+        print(expected_time(config, network, prepare(images[:training.CHUNK], None), threads, args.threads), flush=True)
+        for epoch in range(run.epoch, config["epochs"]):
+            run.start_epoch(training.steps_per_epoch(len(labels), config["batch_size"]))
+            ep.train_epoch(network, images, labels, gradient, optimizer, batch_size=config["batch_size"], epoch=epoch,
+                           seed=config["seed"], prepare=prepare, first_step=run.step, on_step=run.on_step)
+            n = config["test_images" if epoch + 1 < config["epochs"] else "final_test_images"]
+            free_phase = partial(ep.relax, steps=config["steps_free"], **relaxation)
+            run.end_epoch(*ep.evaluate(network, test_images[:n], test_labels[:n], free_phase, prepare=prepare, map=threads), n)
+        run.finish()
+
+
+def configured(args, xp):
+    """(configuration, data set) of a new run: the preset's row of the table, and what the command line replaces in it."""
+    dataset = data.load(args.dataset or "auto", args.data, not args.no_download)
+    preset = args.preset or ("paper" if xp.__name__ == "cupy" and dataset.name == "cifar10" else "cpu")
+    if (preset, dataset.name) not in PRESETS:
+        raise ep.EPError(f"--preset {preset} is for CIFAR-10 and refuses the embedded images: pass --data, or use --preset cpu")
+    config = DEFAULTS | cli.given(args, DEFAULTS) | PRESETS[preset, dataset.name]
+    if config["cost"] == "squared-error" and preset == "paper":
+        config |= PAPER_SQUARED_ERROR
+    if config["algorithm"] == "bptt":
+        config |= BPTT
+    config |= cli.given(args, config)
+    config.setdefault("anneal_epochs", config["epochs"])
+    config["final_test_images"] = args.test_images or config["final_test_images"]
+    runs.check_sizes(config, dataset)
+    return dict(config, preset=preset, device=xp.__name__, **runs.identity(dataset)), dataset
+
+
+def expected_time(config, network, x, threads, number_of_threads):
+    T, K = config["steps_free"], config["steps_nudged"]
+    phases = {"symmetric": 2, "four-point": 4}.get(config["nudging"], 1)
+    steps = config["epochs"] * (config["train_images"] * (T + K * phases) + config["test_images"] * T) + config["final_test_images"] * T
+    minutes = steps * training.seconds_per_step(network, x, config["schedule"], threads, number_of_threads) / 60
+    return f"expected time: at most {minutes:.0f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
+
+
+def options():
+    parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
+    add = parser.add_argument
+    add("--preset", choices=["cpu", "paper"], help="settings to start from: cpu is small and fast, paper is section 4 of the "
+        "paper (default: paper with CUDA and CIFAR-10, else cpu)")
+    add("--nudging", choices=list(NUDGINGS), help="which nudged phases estimate the gradient (default: symmetric)")
+    add("--algorithm", choices=["eqprop", "bptt"], help="bptt: backpropagation through the last K steps (default: eqprop)")
+    add("--cost", choices=list(COSTS), help="default: cross-entropy")
+    add("--beta", type=cli.number, help="nudging strength, the largest |beta| of the points")
+    add("--steps-free", type=cli.count, metavar="T", help="steps of the free phase, at most")
+    add("--steps-nudged", type=cli.count, metavar="K", help="steps of each nudged phase")
+    add("--schedule", choices=list(ep.dynamics.SCHEDULES), help="which layers are updated together")
+    add("--tolerance", type=cli.not_negative, help="end the free phase once the residual is below this; 0: never")
+    add("--channels", type=cli.count, nargs="+", metavar="C", help="channels of each convolution")
+    add("--scale", type=cli.positive, help="factor on the paper's initial weights")
+    add("--lr", type=cli.positive, nargs="+", help="learning rate: one, or one per layer with the last for the classes")
+    add("--weight-decay", type=cli.not_negative)
+    add("--batch-size", type=cli.count)
+    add("--epochs", type=cli.count)
+    add("--train-images", type=cli.count, metavar="N", help="use the first N training images")
+    add("--test-images", type=cli.count, metavar="N", help="evaluate on the first N test images (default: a few after each epoch, all after the last)")
+    add("--seed", type=cli.seed, help="of initial weights, order, augmentation and signs (default: 0)")
+    add("--dataset", choices=["auto", "cifar10", "synthetic"], help="auto: CIFAR-10 if possible, else synthetic (default)")
+    add("--data", metavar="DIR", help="where cifar-10-batches-bin is, or is to be downloaded to")
+    add("--no-download", action="store_true", help="never touch the network")
+    add("--out", metavar="DIR", help="run folder (default: a new one in runs/)")
+    add("--resume", metavar="RUN_DIR", help="continue this run, bit for bit")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--threads", type=cli.count, default=cli.cores(), help="worker threads; they change no result (default: all cores)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,80 @@
+"""Files: written whole or not at all, read back bit for bit, and refused in one sentence when they are not right."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ep import SGD, EPError, mlp
+from ep.checkpoint import FORMAT, read_meta, restore, save_checkpoint
+from ep.npz import read_npz, write_npz
+
+
+def trained(sizes=(4, 3, 2), seed=0):
+    network = mlp(list(sizes), seed=seed)
+    optimizer = SGD(network, 0.1)
+    rng = np.random.default_rng(seed)
+    optimizer.step({name: rng.normal(size=w.shape).astype(w.dtype) for name, w in network.parameters().items()})
+    return network, optimizer
+
+
+def test_round_trip(tmp_path):
+    """Parameters, velocity and meta come back exactly, into the arrays the optimizer holds."""
+    network, optimizer = trained()
+    meta = dict(config={"beta": 0.1}, epoch=3, step=7, totals={"loss": 0.1 + 0.2}, log=[{"epoch": 1}])
+    save_checkpoint(tmp_path / "c.npz", network, optimizer, meta)
+    assert read_meta(tmp_path / "c.npz") == {"format": FORMAT, **meta}
+    other, other_optimizer = trained(seed=5)
+    restore(tmp_path / "c.npz", other, other_optimizer)
+    for name, w in network.parameters().items():
+        assert (other.parameters()[name] == w).all()
+        assert (other_optimizer.velocity[name] == optimizer.velocity[name]).all()
+        assert other_optimizer.parameters[name] is other.parameters()[name]
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_cut_file(tmp_path, keep):
+    """A checkpoint that was cut anywhere is one sentence."""
+    save_checkpoint(tmp_path / "c.npz", *trained(), {})
+    whole = (tmp_path / "c.npz").read_bytes()
+    (tmp_path / "c.npz").write_bytes(whole[: int(keep * len(whole)) if keep < 1 else keep])
+    with pytest.raises(EPError, match="damaged"):
+        read_meta(tmp_path / "c.npz")
+
+
+def test_other_files(tmp_path):
+    with pytest.raises(EPError, match="no such file"):
+        read_meta(tmp_path / "absent.npz")
+    write_npz(tmp_path / "foreign.npz", {"a": np.zeros(3)})
+    with pytest.raises(EPError, match="not a checkpoint"):
+        read_meta(tmp_path / "foreign.npz")
+    write_npz(tmp_path / "newer.npz", {"meta": np.array(json.dumps({"format": FORMAT + 1}))})
+    with pytest.raises(EPError, match=f"format {FORMAT + 1}"):
+        read_meta(tmp_path / "newer.npz")
+    np.savez(tmp_path / "pickled.npz", meta=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(EPError, match="damaged or not"):
+        read_npz(tmp_path / "pickled.npz")
+
+
+def test_other_architecture_changes_nothing(tmp_path):
+    save_checkpoint(tmp_path / "c.npz", *trained(), {})
+    network, optimizer = trained((4, 5, 2))
+    before = network.parameters()["1.W"].copy()
+    with pytest.raises(EPError, match="another architecture"):
+        restore(tmp_path / "c.npz", network, optimizer)
+    assert (network.parameters()["1.W"] == before).all()
+
+
+def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    """The disk fills up in the middle of writing: one sentence, and the last good file is still there."""
+    write_npz(tmp_path / "c.npz", {"a": np.arange(3)})
+
+    def full_disk(file, **arrays):
+        file.write(b"half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(EPError, match="No space left") as caught:
+        write_npz(tmp_path / "c.npz", {"a": np.zeros(3)})
+    assert caught.value.exit_code == 1
+    assert (read_npz(tmp_path / "c.npz")["a"] == np.arange(3)).all()

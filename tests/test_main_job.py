@@ -1,0 +1,222 @@
+"""The main job, end to end on a few embedded images: run folder, resuming, and one sentence for every bad input."""
+
+import functools
+import importlib.util
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ep import data, runs
+from ep.npz import read_npz, write_npz
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
+        "--steps-nudged 2 --threads 1 --device cpu").split()
+
+plot_curves = runs.plot_curves
+spec = importlib.util.spec_from_file_location("cifar10_sym_ep", EXAMPLES / "cifar10_sym_ep.py")
+job = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(job)
+
+
+synthetic_images = functools.cache(data.synthetic_images)
+
+
+@pytest.fixture
+def start(monkeypatch, capsys):
+    """start(*options) -> (exit code, stdout, stderr) of the main job in this process; signal handlers are put back.
+
+    To save time the embedded images are drawn once for all tests, and curves.png only where a test looks at it.
+    """
+    monkeypatch.setattr(data, "synthetic_images", synthetic_images)
+    monkeypatch.setattr(runs, "plot_curves", lambda *arguments: None)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def start(*options):
+        monkeypatch.setattr(sys, "argv", ["cifar10_sym_ep.py", *map(str, options)])
+        code = 0
+        try:
+            job.cli.run(job.main)
+        except SystemExit as stop:
+            code = stop.code
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        return code, *capsys.readouterr()
+
+    return start
+
+
+def without_time(log):
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in log.read_text().splitlines()]
+
+
+def test_run_folder(start, tmp_path, monkeypatch):
+    """Everything that the header promises is there, and the numbers in it agree with each other."""
+    monkeypatch.setattr(runs, "plot_curves", plot_curves)
+    code, out, err = start(*TINY, "--out", tmp_path / "run")
+    assert code == 0, err
+    assert {f.name for f in (tmp_path / "run").iterdir()} == {
+        "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "result.json"}
+    assert "SYNTHETIC DATA - THIS IS NOT CIFAR-10" in out and "expected time" in out
+    log = without_time(tmp_path / "run" / "log.jsonl")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [line["epoch"] for line in log] == [1, 2]
+    assert {"train_loss", "train_accuracy", "test_accuracy", "steps_free", "residual", "gradient_norm_1",
+            "gradient_norm_readout", "stuck_4"} <= log[0].keys()
+    assert result["test_accuracy"] == log[1]["test_accuracy"] and 0 <= result["test_accuracy"] <= 1
+    assert (result["dataset"], result["source"]) == ("synthetic", "embedded synthetic images (not CIFAR-10)")
+    assert {"train_accuracy", "seconds", "epochs", "nudging", "algorithm", "cost", "preset", "seed", "device"} <= result.keys()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["channels"] == [4, 4, 4, 4]
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("options", ["--nudging one-sided", "--nudging random-sign", "--nudging four-point", "--algorithm bptt",
+                                     "--cost squared-error", "--schedule synchronous"])
+def test_variants_run(start, tmp_path, options):
+    code, out, err = start(*TINY, "--epochs", 1, *options.split(), "--out", tmp_path / "run")
+    assert code == 0, err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())[options.split()[0][2:]] == options.split()[1]
+
+
+@pytest.mark.parametrize("stop_after, number", [(1, signal.SIGINT), (3, signal.SIGTERM), (5, signal.SIGINT)])
+def test_interrupted_and_resumed_is_bit_for_bit(start, tmp_path, monkeypatch, stop_after, number):
+    """A signal in the first or last step of an epoch, or in the second epoch: the resumed run ends where the straight one does."""
+    options = [*TINY, "--nudging", "random-sign"]
+    assert start(*options, "--out", tmp_path / "straight")[0] == 0
+    plain, calls = runs.accumulate, []
+
+    def accumulate(*arguments):
+        calls.append(1)
+        if len(calls) == stop_after:
+            signal.raise_signal(number)
+        plain(*arguments)
+
+    monkeypatch.setattr(runs, "accumulate", accumulate)
+    code, out, err = start(*options, "--out", tmp_path / "stopped")
+    assert code == 128 + number and len(calls) == stop_after and not (tmp_path / "stopped" / "result.json").exists()
+    assert "--resume" in out
+    assert start("--resume", tmp_path / "stopped", "--threads", 2)[0] == 0
+    straight, stopped = (read_npz(tmp_path / name / "checkpoint.npz") for name in ("straight", "stopped"))
+    for key in straight:
+        if key != "meta":
+            assert (straight[key] == stopped[key]).all(), key
+    assert without_time(tmp_path / "straight" / "log.jsonl") == without_time(tmp_path / "stopped" / "log.jsonl")
+
+
+def test_sigterm_to_a_real_process(tmp_path):
+    """The process itself: SIGTERM during training exits with 143 and leaves a checkpoint that continues."""
+    run = subprocess.Popen([sys.executable, EXAMPLES / "cifar10_sym_ep.py", *TINY, "--epochs", "10000", "--out", tmp_path / "run"],
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "curves.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    run.terminate()
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 143, err
+    assert "Traceback" not in err and "continue with --resume" in out
+    assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] >= 1
+
+
+def test_resuming_names_what_differs(start, tmp_path):
+    assert start(*TINY, "--out", tmp_path / "run")[0] == 0
+    before = (tmp_path / "run" / "log.jsonl").read_text()
+    code, _, err = start("--resume", tmp_path / "run", "--beta", 0.3, "--seed", 4, "--epochs", 2)
+    assert code == 2 and "beta (0.5 in the run, 0.3 asked for)" in err and "seed (0 in the run, 4 asked for)" in err
+    assert "epochs" not in err and (tmp_path / "run" / "log.jsonl").read_text() == before
+
+
+def test_new_run_does_not_overwrite_an_old_one(start, tmp_path):
+    assert start(*TINY, "--out", tmp_path / "run")[0] == 0
+    code, _, err = start(*TINY, "--out", tmp_path / "run")
+    assert code == 2 and "holds a run already" in err
+
+
+BAD = {
+    "--beta 0": "beta must be a finite number other than 0",
+    "--beta nan": "expected a finite number, got 'nan'",
+    "--steps-free 0": "whole number of at least 1, got '0'",
+    "--steps-nudged -1": "whole number of at least 1, got '-1'",
+    "--nudging sideways": "invalid choice: 'sideways'",
+    "--cost hinge": "invalid choice: 'hinge'",
+    "--channels 4 4 4 4 4 4": "leaves nothing of a 1x1 image",
+    "--train-images 5000": "train images: 5000 asked for, but embedded synthetic images (not CIFAR-10) has 4000",
+    "--lr 0.1 0.1": "one for each of the 5 layers",
+    "--preset paper": "refuses the embedded images",
+    "--algorithm bptt --steps-nudged 5": "BPTT goes back through 1 to T = 4 steps",
+    "--algorithm bptt --schedule checkerboard": "BPTT unrolls a fixed number of synchronous steps",
+    "--out /dev/null/run": "cannot write to the output folder",
+    "--resume no-such-run": "no such file",
+    "--dataset cifar10 --data no-such-folder --no-download": "no CIFAR-10 in no-such-folder",
+}
+
+
+@pytest.mark.parametrize("options", BAD)
+def test_bad_input_is_one_sentence(start, tmp_path, monkeypatch, options):
+    """Exit code 2, one line on stderr that says what was wrong, and nothing written."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = start(*(() if "--resume" in options else TINY), *options.split())
+    assert code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err, err
+    assert BAD[options] in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_or_foreign_checkpoints(start, tmp_path):
+    """Cut in half, or with an array of another shape: one sentence, exit code 2, and the file is left alone."""
+    assert start(*TINY, "--out", tmp_path / "run")[0] == 0
+    path = tmp_path / "run" / "checkpoint.npz"
+    whole, arrays = path.read_bytes(), read_npz(path)
+    path.write_bytes(whole[: len(whole) // 2])
+    code, _, err = start("--resume", tmp_path / "run")
+    assert code == 2 and "is damaged" in err and path.stat().st_size == len(whole) // 2
+    write_npz(path, {**arrays, "parameter/2.W": np.zeros((3, 3, 5, 4), np.float32)})
+    code, _, err = start("--resume", tmp_path / "run")
+    assert code == 2 and "another architecture: parameter/2.W" in err
+
+
+def test_nan_stops_the_run_and_keeps_the_checkpoint(start, tmp_path, monkeypatch):
+    """A gradient that is not finite ends the run with exit code 1, names the layer, and the last good checkpoint stays."""
+    plain = job.ep.eqprop_gradient
+
+    def poisoned(network, x, y, *arguments, **options):
+        estimate = plain(network, x, y, *arguments, **options)
+        if len(calls := poisoned.calls) == 4:  # the rehearsal, then the third step
+            estimate.gradient["2.W"] = estimate.gradient["2.W"] * np.float32(np.nan)
+        calls.append(1)
+        return estimate
+
+    poisoned.calls = []
+    monkeypatch.setattr(job.ep, "eqprop_gradient", poisoned)
+    code, _, err = start(*TINY, "--epochs", 3, "--out", tmp_path / "run")
+    assert code == 1 and re.search(r"error: the gradient of 2\.W is not finite at epoch 2, step 1", err), err
+    assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] == 1
+
+
+def test_quiet_failures_are_said_once(start, tmp_path):
+    """A rate that is far too high saturates the units: the run goes on, but says which layer cannot learn."""
+    code, out, err = start(*TINY, "--lr", 1000, "--out", tmp_path / "run")
+    assert code == 0
+    assert len(re.findall(r"WARNING: \d+% of the units of layer 4 sit at a bound", out + err)) == 1
+
+
+def test_uninstalled_package_is_one_sentence(tmp_path):
+    """Without the package on the path, the example says how to install it."""
+    code = f"import sys; sys.modules['ep'] = None; sys.argv = ['x']; exec(open({str(EXAMPLES / 'cifar10_sym_ep.py')!r}).read())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and "pip install -e ." in done.stderr and "Traceback" not in done.stderr
+
+
+def test_eqprop_by_hand_prints_what_its_header_says():
+    """examples/01: imports nothing from ep, and its output is the one in its docstring."""
+    source = (EXAMPLES / "01_eqprop_by_hand.py").read_text()
+    assert not re.search(r"^\s*(import|from) ep", source, re.M)
+    done = subprocess.run([sys.executable, EXAMPLES / "01_eqprop_by_hand.py"], capture_output=True, text=True, check=True)
+    header = source.split('"""')[1].split("It prints:")[1]
+    assert [line.split() for line in done.stdout.splitlines()] == [line.split() for line in header.strip().splitlines()]

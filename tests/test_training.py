@@ -1,0 +1,150 @@
+"""The training loop: what is drawn from where, chunks and threads, refusal of numbers that are not finite."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+import ep
+from ep import Nudging, training
+
+
+def small(dtype="float32", seed=1):
+    rng = np.random.default_rng(seed)
+    network = ep.convnet([4, 6], (8, 8, 3), classes=3, dtype=dtype)
+    return network, rng.normal(size=(40, 8, 8, 3)).astype(dtype), rng.integers(0, 3, 40)
+
+
+one_chunk = partial(ep.eqprop_gradient, steps_free=15, steps_nudged=5, nudging=Nudging.symmetric(0.5), tolerance=1e-3)
+
+
+def gradient(network, x, y, rng):
+    return one_chunk(network, x, y)
+
+
+def test_threads_change_no_bit():
+    """Chunks are cut by the index in the batch and added in order, whichever thread relaxed them, early stopping included."""
+    network, x, y = small()
+    reference = ep.in_chunks(one_chunk, network, x, y)
+    assert 1 < reference.free.steps < 15  # some chunks stopped early
+    for threads in (1, 2, 3):
+        with ep.worker_threads(threads) as map_:
+            estimate = ep.in_chunks(one_chunk, network, x, y, map_)
+        for name, g in reference.gradient.items():
+            assert (g == estimate.gradient[name]).all()
+        assert (reference.loss, reference.correct, reference.free.steps) == (estimate.loss, estimate.correct, estimate.free.steps)
+
+
+def test_chunks_add_up():
+    """With a fixed number of steps, chunking changes the gradient by no more than rounding (40 = 16 + 16 + 8 images)."""
+    network, x, y = small("float64")
+    fixed = partial(one_chunk, tolerance=0.0)
+    whole, chunked = fixed(network, x, y), ep.in_chunks(fixed, network, x, y)
+    for name, g in whole.gradient.items():
+        np.testing.assert_allclose(chunked.gradient[name], g, rtol=1e-10, atol=1e-14)
+    assert whole.loss == pytest.approx(chunked.loss, rel=1e-13)
+    assert whole.correct == chunked.correct and len(chunked.free.states[0]) == 40
+
+
+def test_merge_weighs_images():
+    """steps is the mean over the images, residual the largest, converged the share of images."""
+    network, x, y = small()
+    parts = [one_chunk(network, x[a:b], y[a:b]) for a, b in ((0, 30), (30, 40))]
+    parts[0].free.steps, parts[1].free.steps = 4, 8
+    parts[0].free.converged, parts[1].free.converged = True, False
+    merged = training.merge(parts, [30, 10])
+    assert merged.free.steps == 5.0 and merged.free.converged == 0.75
+    assert merged.free.residual == max(part.free.residual for part in parts)
+
+
+def test_epoch_visits_every_image_once_in_seeded_order():
+    network, x, y = small()
+    seen = []
+
+    def spy(network, x, y, rng):
+        seen.append(x[:, 0, 0, 0])
+        return gradient(network, x, y, rng)
+
+    for epoch in (0, 0, 1):
+        ep.train_epoch(network, x, y, spy, ep.SGD(network, 1e-9), batch_size=16, epoch=epoch, seed=3)
+    first, again, other = (np.concatenate(seen[k:k + 3]) for k in (0, 3, 6))
+    assert [len(batch) for batch in seen[:3]] == [16, 16, 8]
+    assert (first == again).all() and (first != other).any()
+    assert sorted(first) == sorted(other) == sorted(x[:, 0, 0, 0])
+
+
+def test_resuming_in_the_middle_of_an_epoch_changes_no_bit():
+    """(seed, epoch, step) is all the state there is: random signs, augmentation and order included."""
+    def prepare(images, rng):
+        return images * np.float32(rng.uniform(0.5, 1.5))
+
+    def random_sign(network, x, y, rng):
+        return ep.eqprop_gradient(network, x, y, 10, 4, nudging=Nudging.random_sign(0.5, rng))
+
+    def run(stop):
+        network, x, y = small()
+        optimizer, steps = ep.SGD(network, 0.1), []
+        arguments = dict(batch_size=16, epoch=2, seed=7, prepare=prepare)
+
+        class Stop(Exception):
+            pass
+
+        def on_step(step, estimate):
+            steps.append(step)
+            if step == stop:
+                raise Stop
+
+        try:
+            ep.train_epoch(network, x, y, random_sign, optimizer, **arguments, on_step=on_step)
+        except Stop:
+            ep.train_epoch(network, x, y, random_sign, optimizer, **arguments, on_step=on_step, first_step=stop + 1)
+        assert steps == [0, 1, 2]
+        return network.parameters()
+
+    straight, stopped = run(None), run(0)
+    for name, w in straight.items():
+        assert (w == stopped[name]).all()
+
+
+def test_not_finite_stops_before_the_update():
+    """NaN names the layer and the step, and the parameters are those of the step before."""
+    network, x, y = small()
+    network.parameters()["2.W"][0, 0, 0, 0] = np.nan
+    before = {name: w.copy() for name, w in network.parameters().items()}
+    with pytest.raises(ep.EPError, match=r"gradient of [12]\.\w is not finite at epoch 1, step 1") as caught:
+        ep.train_epoch(network, x, y, gradient, ep.SGD(network, 0.1), batch_size=16)
+    assert caught.value.exit_code == 1
+    for name, w in network.parameters().items():
+        np.testing.assert_array_equal(w, before[name])
+
+
+def test_evaluate_is_the_plain_average():
+    network, x, y = small("float64")
+    relax = partial(ep.relax, steps=20)
+    states = relax(network, x).states
+    accuracy, loss = ep.evaluate(network, x, y, relax)
+    assert accuracy == (network.predict(states) == y).mean()
+    assert loss == pytest.approx(network.cost.value(states[-1], network.targets(y)).mean(), rel=1e-12)
+
+
+def test_learns_a_separable_task_by_ep_and_by_bptt():
+    """The same loop, both gradients: bright against dark images, from chance to all right."""
+    rng = np.random.default_rng(0)
+    y = np.arange(64) % 2
+    x = (rng.normal(size=(64, 8, 8, 1)) * 0.3 + (2.0 * y - 1)[:, None, None, None]).astype(np.float32)
+    for one in (partial(ep.eqprop_gradient, nudging=Nudging.symmetric(0.5)), ep.bptt_gradient):
+        network = ep.convnet([4, 8], (8, 8, 1), classes=2, scale=1.5)
+        optimizer = ep.SGD(network, 0.1)
+        for epoch in range(6):
+            ep.train_epoch(network, x, y, lambda network, x, y, rng, one=one: one(network, x, y, 20, 8), optimizer,
+                           batch_size=16, epoch=epoch)
+        assert ep.evaluate(network, x, y, partial(ep.relax, steps=20))[0] == 1.0
+
+
+def test_stuck_shares_and_gradient_norms():
+    """A unit is stuck if it is at the *same* bound in every image."""
+    network = ep.mlp([2, 3, 2])
+    states = [np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]])]
+    assert training.stuck_shares(network, states) == pytest.approx([2 / 3])
+    norms = training.gradient_norms({"1.W": np.array([3.0]), "1.b": np.array([4.0]), "readout.W": np.zeros(2)})
+    assert norms == {"1": 5.0, "readout": 0.0}
