@@ -73,12 +73,12 @@ def sweep(network, x, y, trajectory, final_states):
 
 def state_adjoint(network, switches, mu):
     """lam = (d^2 Phi/ds^2) mu: the drives of mu, without input and bias, at given switches."""
-    lam, layers = [0.0] * (len(mu) + 1), [None, *mu]
+    mu, lam = [None, *mu], [None, *(0.0 * mu_n for mu_n in mu)]
     for synapse, (i, j), sw in zip(network.synapses, network.wiring, switches):
         if i > 0:  # nothing flows back into x
-            lam[i] = lam[i] + synapse.drive_pre(layers[j], sw)
-            lam[j] = lam[j] + synapse.linear_post(layers[i], sw)
-    return [lam_n + 0.0 * mu_n for lam_n, mu_n in zip(lam[1:], mu)]
+            lam[i] = lam[i] + synapse.drive_pre(mu[j], sw)
+            lam[j] = lam[j] + synapse.linear_post(mu[i], sw)
+    return lam[1:]
 
 
 def parameter_adjoint(network, x, states, switches, mu):

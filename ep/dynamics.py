@@ -9,6 +9,8 @@ fixed points wherever there is only one).
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from .backend import array_module
 from .errors import EPError
 
@@ -58,13 +60,14 @@ def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchron
           switches=None):
     """Iterate (1) from `start` (default: all zero) for `steps` steps, or fewer if the residual falls to `tolerance`.
 
-    x (N, *input shape), y (N, classes) targets, needed if beta != 0. beta: nudging strength, real or complex.
+    x (N, *input shape); y (N,) labels or (N, classes) targets, needed if beta != 0. beta: nudging strength, real or complex.
     switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live").
     check_every: compute the residual every so many steps, and at the last (it makes a GPU wait). Default: every step
     if there is a tolerance, else only at the last.
     Returns a `Relaxation`. Raises EPError if y is missing, or for complex beta in a network that is not holomorphic.
     """
     beta = _checked(network, y, beta, steps, schedule)
+    y = None if y is None else network.targets(y, x.dtype)
     states = list(network.init_state(x) if start is None else start)
     if isinstance(beta, complex):
         states = [s + 0j for s in states]
@@ -81,7 +84,8 @@ def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchron
                 break
     if not frozen:
         switches = network.switches(inputs, states)
-    return Relaxation(states, switches, *history[-1], history[-1][1] <= tolerance, history)
+    steps_made, last = history[-1]
+    return Relaxation(states, switches, steps_made, last, last <= tolerance, history)
 
 
 def step(network, group, inputs, states, switches, y, beta, frozen=False):
@@ -117,9 +121,7 @@ def _checked(network, y, beta, steps, schedule):
         raise EPError(f"the number of steps must be at least 1: got {steps}")
     if beta != 0 and y is None:
         raise EPError("nudging (beta != 0) needs the targets y")
-    if not isinstance(beta, complex):
-        return float(beta)  # a Python number, so that float32 states stay float32
-    if not network.holomorphic:
+    if np.iscomplexobj(beta) and not network.holomorphic:
         raise EPError("complex nudging needs a holomorphic network: use sigmoid or tanh and average (or no) pooling "
                       "instead of clipping and max-pooling")
-    return beta
+    return complex(beta) if np.iscomplexobj(beta) else float(beta)  # a Python number, so that float32 states stay float32

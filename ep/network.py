@@ -116,12 +116,18 @@ class Network:
         return [array_module(x).zeros((len(x), *shape), dtype=x.dtype) for shape in self.shapes[1:]]
 
     def targets(self, labels, dtype=None):
-        """Integer labels (N,) -> one-hot (N, classes), on the network's device; anything two-dimensional is kept."""
+        """Integer labels (N,) -> one-hot (N, classes), on the network's device; (N, classes) stays what it is.
+
+        Raises EPError for another shape, and for labels outside 0 ... classes - 1.
+        """
         b = self._last_bias()
-        xp = array_module(b)
-        if labels.ndim == 2:
-            return xp.asarray(labels, dtype=dtype or b.dtype)
-        return (xp.asarray(labels)[:, None] == xp.arange(len(b))).astype(dtype or b.dtype)
+        xp, classes, dtype = array_module(b), len(b), dtype or b.dtype
+        if labels.ndim == 2 and labels.shape[1] == classes:
+            return xp.asarray(labels, dtype=dtype)
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise EPError(f"expected integer labels (N,) from 0 to {classes - 1}, or targets (N, {classes}): got shape "
+                          f"{tuple(labels.shape)}, {labels.dtype}" + (f", {labels.min()} to {labels.max()}" if labels.size else ""))
+        return (xp.asarray(labels)[:, None] == xp.arange(classes)).astype(dtype)
 
     def predict(self, states):
         """The likeliest class per example, (N,) integers, from relaxed states."""
@@ -170,10 +176,9 @@ def load(path):
     """The network that `Network.save` wrote. Raises EPError for a missing, damaged or foreign file."""
     arrays = read_npz(path)
     try:
-        recipe = json.loads(str(arrays.pop("recipe")))
-    except (KeyError, ValueError):
-        raise EPError(f"{path} is not a network that was written by Network.save") from None
-    return from_recipe(recipe, arrays)
+        return from_recipe(json.loads(str(arrays.pop("recipe"))), arrays)
+    except (KeyError, ValueError, TypeError):
+        raise EPError(f"{path} is not a network that was written by Network.save, or by another version of it") from None
 
 
 def from_recipe(recipe, parameters=None):

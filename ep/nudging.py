@@ -29,6 +29,8 @@ class Nudging:
     take_real: bool = False
 
     def __post_init__(self):
+        for field in ("points", "weights"):  # Python numbers, for a NumPy number would promote float32 arrays
+            object.__setattr__(self, field, tuple(complex(z) if isinstance(z, complex) else float(z) for z in getattr(self, field)))
         if len(self.points) != len(self.weights) or not self.points:
             raise EPError(f"a nudging needs one weight per point: got {len(self.points)} points and "
                           f"{len(self.weights)} weights")
@@ -62,25 +64,25 @@ class Nudging:
     @classmethod
     def one_sided(cls, beta):
         """(f(beta) - f(0)) / beta: the original EP. Bias O(beta); the free phase itself is the point 0."""
-        _check(beta)
+        beta = _number(beta)
         return cls((0.0, beta), (-1 / beta, 1 / beta))
 
     @classmethod
     def random_sign(cls, beta, rng):
         """One-sided with a sign drawn from `rng` (numpy Generator), anew for each batch. Unbiased to O(beta^2) on average."""
-        _check(beta)
+        beta = _number(beta)
         return cls.one_sided(beta if rng.random() < 0.5 else -beta)
 
     @classmethod
     def symmetric(cls, beta):
         """(f(beta) - f(-beta)) / 2 beta: the paper's estimator. Bias O(beta^2)."""
-        _check(beta)
+        beta = _number(beta)
         return cls((-beta, beta), (-0.5 / beta, 0.5 / beta))
 
     @classmethod
     def four_point(cls, beta):
         """(f(-2h) - 8 f(-h) + 8 f(h) - f(2h)) / 12 h with h = beta/2, so that beta is the largest |beta_k|. Bias O(beta^4)."""
-        _check(beta)
+        beta = _number(beta)
         h = beta / 2
         return cls((-2 * h, -h, h, 2 * h), tuple(c / (12 * h) for c in (1, -8, 8, -1)))
 
@@ -91,7 +93,7 @@ class Nudging:
         Only the phases with Im >= 0 are kept: n//2 + 1 of them; exactly n/2 for even n with the points `shifted` by
         pi/n (n = 2 is then the single point i beta: the complex step).
         """
-        _check(beta)
+        beta = _number(beta)
         if n < 2:
             raise EPError(f"holomorphic nudging needs at least 2 points on the circle: got {n}")
         points, weights = [], []
@@ -107,7 +109,7 @@ class Nudging:
     @classmethod
     def from_points(cls, points):
         """The formula of the highest order on any distinct real points: c_k is the slope at 0 of Lagrange's polynomial l_k."""
-        points = tuple(points)
+        points = tuple(float(b) for b in points)
         if len(set(points)) != len(points) or len(points) < 2:
             raise EPError(f"nudging points must be at least two different numbers: got {points}")
         weights = []
@@ -119,9 +121,11 @@ class Nudging:
         return cls(points, tuple(weights))
 
 
-def _check(beta):
+def _number(beta):
+    """beta as a Python number, for the constructors."""
     if isinstance(beta, complex) or not math.isfinite(beta) or beta == 0:
         raise EPError(f"the nudging strength beta must be a finite number other than 0: got {beta}")
+    return float(beta)
 
 
 def _unit(turn):

@@ -15,13 +15,13 @@ except ImportError as error:
     raise SystemExit(f"error: the package is not installed ({error}); in the repository, run: pip install -e .") from None
 
 # What each preset sets, per data set. An option on the command line replaces the entry of the same name.
-CPU = dict(channels=[32, 64, 128, 128], scale=1.5, schedule="checkerboard", tolerance=1e-4, beta=0.5, steps_free=25,
-           steps_nudged=8, lr=[0.1], weight_decay=3e-4, batch_size=64)
+CPU = dict(channels=[32, 64, 128, 128], scale=1.5, schedule="checkerboard", tolerance=1e-3, beta=0.5, steps_free=15,
+           steps_nudged=6, lr=[0.04], weight_decay=3e-4, batch_size=32)
 PAPER = dict(channels=[128, 256, 512, 512], scale=1.0, schedule="synchronous", tolerance=0.0, beta=1.0, steps_free=250,
              steps_nudged=25, lr=[0.25, 0.15, 0.1, 0.08, 0.05], weight_decay=3e-4, batch_size=128)
 PRESETS = {
     ("cpu", "synthetic"): dict(CPU, epochs=4, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0),
-    ("cpu", "cifar10"): dict(CPU, epochs=8, train_images=10000, test_images=2000, final_test_images=10000, flip=True, pad=0),
+    ("cpu", "cifar10"): dict(CPU, epochs=4, train_images=25000, test_images=2000, final_test_images=10000, flip=True, pad=0),
     ("paper", "cifar10"): dict(PAPER, epochs=120, anneal_epochs=100, train_images=50000, test_images=10000,
                                final_test_images=10000, flip=True, pad=4),
 }

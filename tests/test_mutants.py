@@ -1,0 +1,104 @@
+"""Wrong rules, each of which an ordinary test of this suite must catch: the tests are tested.
+
+A mutant is one replacement in the source of one function of `ep`. Each test passes as it is and fails with the mutant.
+"""
+
+import inspect
+import textwrap
+
+import numpy as np
+import pytest
+import test_activations
+import test_bptt
+import test_cost
+import test_dynamics
+import test_eqprop
+import test_gdu
+import test_network
+import test_ops
+import test_synapse
+
+from ep import activations, bptt, cost, dynamics, eqprop, network, ops, synapse
+
+CE, SE = "cross-entropy", "squared-error"
+GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "average", "sigmoid", CE)
+MAX_GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "max", "sigmoid", SE)
+GDU = (test_gdu.test_every_increment_is_bptts, "max", "sigmoid", CE)
+FACES, ADJOINT = test_synapse.test_three_faces_of_one_number, test_synapse.test_linear_post_is_the_adjoint_of_drive_pre
+UNROLLED = (test_bptt.test_bptt_is_the_derivative_of_the_unrolled_loss, "max", "sigmoid", SE, 6, 3)
+SWEEP = (test_bptt.test_the_sweep_from_a_random_state, "max", "sigmoid", SE)
+STATIONARY = test_dynamics.test_the_free_fixed_point_is_stationary_for_the_energy
+LATER = ("for (states, u, _), switches in zip(reversed(trajectory), [network.drives(x, s)[1] for s in "
+         "[final_states, *[t[0] for t in reversed(trajectory)]]]):")
+
+MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
+    "sign of the estimator": (eqprop.eqprop_gradient, "- c * dPhi[name]", "+ c * dPhi[name]", GRADIENT),
+    "sign of the increments": (eqprop.eqprop_increments, "- c * (dPhi_new", "+ c * (dPhi_new", GDU),
+    "sign of the nudging": (dynamics.step, "u[L] + beta *", "u[L] - beta *", GRADIENT, GDU),
+    "factor 2 in the estimator": (eqprop.eqprop_gradient, "- c * dPhi[name]", "- 2 * c * dPhi[name]", GRADIENT),
+    "factor 2 in the batch mean": (dynamics.estimate, "gradient[name] / N", "gradient[name] / (2 * N)", GRADIENT),
+    "sum over the batch": (dynamics.estimate, "gradient[name] / N", "gradient[name]", GRADIENT,
+                           (test_eqprop.test_the_gradient_is_a_batch_mean, "eqprop")),
+    "readout's gradient at a nudged state": (
+        eqprop.eqprop_gradient, "network.readout_gradient(free.states, y)",
+        "network.readout_gradient(relax(network, x, y, 0.1, steps=9, start=free.states).states, y)", GRADIENT),
+    "kernel not flipped": (ops.conv_adjoint_input, "W.reshape(-1", "W[::-1, ::-1].reshape(-1", (FACES, "conv-none"),
+                           (test_ops.test_conv_derivatives, 3, 1, 1), GRADIENT, GDU),
+    "last of equals wins": (ops.max_pool, "corner > v", "corner >= v", (test_ops.test_ties_first_wins,)),
+    "top-down by average unpooling": (synapse.Conv.drive_pre, "self.pool.unpool", "ops.average_unpool",
+                                      (FACES, "conv-max"), (ADJOINT, "conv-max"), MAX_GRADIENT, SWEEP),
+    "top-down always to the first corner": (synapse.Conv.drive_pre, "unpool(post, switches,", "unpool(post, 0 * switches,",
+                                           (FACES, "conv-max"), (ADJOINT, "conv-max"), MAX_GRADIENT, SWEEP),
+    "adjoint at live switches": (synapse.Conv.linear_post, "self.pool.pool_at(self._conv(pre), switches)",
+                                 "self.pool.pool(self._conv(pre))[0]", (ADJOINT, "conv-max"), GDU),
+    "bias in the adjoint": (bptt.state_adjoint, "synapse.linear_post(mu[i], sw)", "synapse.drive_post(mu[i], sw)[0]",
+                            GDU, GRADIENT, SWEEP),
+    "bias divided by the window": (synapse.Conv.hebbian, "post.sum((0, 1, 2))", "0.25 * post.sum((0, 1, 2))",
+                                       (FACES, "conv-max"), GRADIENT),
+    "stale switches in BPTT (those of s_{t+1})": (bptt.sweep, "for states, u, switches in reversed(trajectory):", LATER,
+                                                  SWEEP),
+    "dW without its second half": (bptt.parameter_adjoint, "g[name] + dW", "g[name]", GDU, GRADIENT, SWEEP),
+    "mu without sigma'": (bptt.sweep, "dsigma(u_n) * lam_n", "lam_n", GDU, GRADIENT, SWEEP),
+    "BPTT that starts too late": (bptt.bptt_gradient, "steps=T - K", "steps=T", UNROLLED),
+    "sigma' without 1/2": (activations.HARD_SIGMOID.dsigma, activations.CLIP.dsigma, None,
+                           (test_activations.test_dsigma_is_the_derivative_of_sigma, "hard-sigmoid")),
+    "G = 1/2 s^2 for clip(u/2, 0, 1)": (activations.HARD_SIGMOID.G, activations.CLIP.G, None,
+                                        (test_activations.test_G_is_the_integral_of_the_inverse, "hard-sigmoid"),
+                                        (STATIONARY, "average", "hard-sigmoid")),
+    "no top-down drives": (network.Network.drives_of, "u[i] = u[i] +", "u[i] = u[i] + 0.0 *",
+                           (test_network.test_drives_and_hebbian_are_the_derivatives_of_phi, "dense", "tanh", CE),
+                           (test_dynamics.test_the_energy_itself_is_stationary_along_random_directions, "average")),
+    "synchronous steps from new values": (dynamics.relax, "SCHEDULES[schedule](len(states))",
+                                          "[[n] for n in range(1, 1 + len(states))]", GDU,
+                                          (test_dynamics.test_a_step_is_sigma_of_the_drives, "average", "sigmoid")),
+    "frozen switches that thaw": (network.Network.drives_of, "if frozen else None", "if False else None",
+                                  (test_dynamics.test_frozen_switches_are_kept_throughout,)),
+    "softmax without the shift": (cost.SoftmaxCrossEntropy._logits, "z - z.real.max(1, keepdims=True)", "z",
+                                  (test_cost.test_large_logits_do_not_overflow, "float64")),
+    "force of the squared error": (cost.SquaredError.force, "y - s", "s - y",
+                                   (test_cost.test_the_force_is_minus_the_derivative_of_the_cost, "squared error")),
+}
+
+
+def mutated(function, right, wrong):
+    """The code object of `function` with `right` replaced by `wrong` in its source (or that of another function)."""
+    if callable(right):
+        return right.__code__
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(right) == 1, f"'{right}' is not in {function.__qualname__} any more: bring this mutant up to date"
+    scope = dict(function.__globals__)
+    exec(source.replace(right, wrong), scope)
+    return scope[function.__name__].__code__
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # what overflows in a mutant is the point of it
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_wrong_rule_is_caught(name, monkeypatch):
+    """The tests pass on the library as it is, and each of them fails on the mutant."""
+    function, right, wrong, *tests = MUTANTS[name]
+    for test, *arguments in tests:
+        test(np, *arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(function, "__code__", mutated(function, right, wrong))
+            with pytest.raises(AssertionError):
+                test(np, *arguments)
