@@ -103,7 +103,8 @@ def banner(dataset):
     sizes = f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images"
     if dataset.name != "synthetic":
         return f"data: {dataset.source}, {sizes}, from {dataset.folder}"
-    lines = ["SYNTHETIC DATA - THIS IS NOT CIFAR-10", f"{EMBEDDED}: {sizes}, {len(dataset.classes)} classes of shapes and patterns",
+    lines = ["SYNTHETIC DATA - THIS IS NOT CIFAR-10",
+             f"{EMBEDDED}: {sizes}, {len(dataset.classes)} classes of shapes and patterns",
              *([f"why: {dataset.note}"] if dataset.note else []), "accuracies on it say nothing about CIFAR-10"]
     return "\n".join(["*" * 80, *(f"*  {line}" for line in lines), "*" * 80])
 
@@ -158,7 +159,8 @@ def _read_files(paths):
         images[n] = records[:, 1:].reshape(RECORDS, 3, 32, 32).transpose(0, 2, 3, 1)  # planes -> channels-last
         wrong = np.flatnonzero(labels[n] > 9)
         if len(wrong):
-            raise EPError(f"{path} is damaged: record {wrong[0]} (counted from 0) has label {labels[n, wrong[0]]}, expected 0 to 9")
+            raise EPError(f"{path} is damaged: record {wrong[0]} (counted from 0) has label {labels[n, wrong[0]]}, "
+                          "expected 0 to 9")
     return images.reshape(-1, 32, 32, 3), labels.reshape(-1)
 
 

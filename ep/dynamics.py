@@ -61,12 +61,13 @@ def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchron
     """Iterate (1) from `start` (default: all zero) for `steps` steps, or fewer if the residual falls to `tolerance`.
 
     x (N, *input shape); y (N,) labels or (N, classes) targets, needed if beta != 0. beta: nudging strength, real or complex.
-    switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live").
+    switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live"). Those
+    of a synapse from the input never change, frozen or not.
     check_every: compute the residual every so many steps, and at the last (it makes a GPU wait). Default: every step
     if there is a tolerance, else only at the last.
     Returns a `Relaxation`. Raises EPError if y is missing, or for complex beta in a network that is not holomorphic.
     """
-    beta = _checked(network, y, beta, steps, schedule)
+    beta = _checked(network, x, y, beta, steps, schedule, tolerance, check_every)
     y = None if y is None else network.targets(y, x.dtype)
     states = list(network.init_state(x) if start is None else start)
     if isinstance(beta, complex):
@@ -114,13 +115,16 @@ def residual(states, old):
     return float(xp.stack([abs(s - o).max() for s, o in zip(states, old)]).max())
 
 
-def _checked(network, y, beta, steps, schedule):
+def _checked(network, x, y, beta, steps, schedule, tolerance, check_every):
+    """beta as a Python number; EPError for arguments that do not fit."""
+    network.check_input(x)
     if schedule not in SCHEDULES:
         raise EPError(f"unknown schedule '{schedule}': expected one of {', '.join(SCHEDULES)}")
-    if steps < 1:
-        raise EPError(f"the number of steps must be at least 1: got {steps}")
-    if beta != 0 and y is None:
-        raise EPError("nudging (beta != 0) needs the targets y")
+    if steps < 1 or (check_every is not None and check_every < 1) or not tolerance >= 0:
+        raise EPError("expected at least 1 step, a residual every 1 or more steps, and a tolerance of 0 or more: got "
+                      f"steps={steps}, check_every={check_every}, tolerance={tolerance}")
+    if beta != 0 and (y is None or len(y) != len(x)):
+        raise EPError("nudging (beta != 0) needs the targets y, one per input")
     if np.iscomplexobj(beta) and not network.holomorphic:
         raise EPError("complex nudging needs a holomorphic network: use sigmoid or tanh and average (or no) pooling "
                       "instead of clipping and max-pooling")

@@ -109,11 +109,15 @@ class Network:
     # --- the two ends -------------------------------------------------------------------------------------------------
 
     def init_state(self, x):
-        """All states zero, with the dtype and on the device of x. Raises EPError if x has the wrong shape or dtype."""
+        """All states zero, with the dtype and on the device of x."""
+        self.check_input(x)
+        return [array_module(x).zeros((len(x), *shape), dtype=x.dtype) for shape in self.shapes[1:]]
+
+    def check_input(self, x):
+        """Raise EPError if x has the wrong shape or type."""
         if x.shape[1:] != self.shapes[0] or x.dtype.kind not in "fc":
             raise EPError(f"expected inputs of shape (N, {', '.join(map(str, self.shapes[0]))}) and a float type: got "
                           f"{tuple(x.shape)}, {x.dtype}")
-        return [array_module(x).zeros((len(x), *shape), dtype=x.dtype) for shape in self.shapes[1:]]
 
     def targets(self, labels, dtype=None):
         """Integer labels (N,) -> one-hot (N, classes), on the network's device; (N, classes) stays what it is.
@@ -126,7 +130,7 @@ class Network:
             return xp.asarray(labels, dtype=dtype)
         if labels.ndim != 1 or labels.dtype.kind not in "iu" or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise EPError(f"expected integer labels (N,) from 0 to {classes - 1}, or targets (N, {classes}): got shape "
-                          f"{tuple(labels.shape)}, {labels.dtype}" + (f", {labels.min()} to {labels.max()}" if labels.size else ""))
+                          f"{tuple(labels.shape)}, {labels.dtype}, largest {labels.max() if labels.size else None}")
         return (xp.asarray(labels)[:, None] == xp.arange(classes)).astype(dtype)
 
     def predict(self, states):

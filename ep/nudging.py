@@ -30,7 +30,8 @@ class Nudging:
 
     def __post_init__(self):
         for field in ("points", "weights"):  # Python numbers, for a NumPy number would promote float32 arrays
-            object.__setattr__(self, field, tuple(complex(z) if isinstance(z, complex) else float(z) for z in getattr(self, field)))
+            numbers = getattr(self, field)
+            object.__setattr__(self, field, tuple(complex(z) if isinstance(z, complex) else float(z) for z in numbers))
         if len(self.points) != len(self.weights) or not self.points:
             raise EPError(f"a nudging needs one weight per point: got {len(self.points)} points and "
                           f"{len(self.weights)} weights")
@@ -109,9 +110,9 @@ class Nudging:
     @classmethod
     def from_points(cls, points):
         """The formula of the highest order on any distinct real points: c_k is the slope at 0 of Lagrange's polynomial l_k."""
-        points = tuple(float(b) for b in points)
-        if len(set(points)) != len(points) or len(points) < 2:
-            raise EPError(f"nudging points must be at least two different numbers: got {points}")
+        points = tuple(points)
+        if len(set(points)) != len(points) or len(points) < 2 or any(isinstance(b, complex) for b in points):
+            raise EPError(f"nudging points must be at least two different real numbers: got {points}")
         weights = []
         for k, b in enumerate(points):
             others = points[:k] + points[k + 1:]

@@ -1,8 +1,8 @@
 """The embedded data set: 32x32 colour images of shapes and patterns in ten classes, drawn from a seed. NumPy only.
 
-The class is *what* is drawn. Where, how large, how much turned, in which two colours (either may be the lighter one),
-on what gradient and under how much noise is random, so that no single pixel and no colour says anything about the
-class: a network has to find edges and how they are arranged.
+The class is *what* is drawn. Where, how large, how much turned, in which two colours (the shape is the lighter one), on
+what gradient and under how much noise is random, so that no single pixel and no colour says much about the class: a
+network has to find edges and how they are arranged.
 
 Every shape is a signed distance d(u, v), negative inside, in coordinates that are centred, turned and divided by its
 size; the mask clip(1/2 - d, 0, 1), d in pixels, is its smooth picture.
@@ -14,6 +14,7 @@ from .errors import EPError
 
 TRAIN, TEST = 4000, 1000
 SIDE = 32
+LIGHTNESS = np.array([0.3, 0.4, 0.3])  # of red, green, blue
 
 
 def _disc(u, v):
@@ -95,8 +96,8 @@ def _masks(labels, rng):
     """Coverage of every pixel by the shape, (N, 32, 32) from 0 to 1."""
     N = len(labels)
     pattern = np.isin(labels, [CLASSES.index(name) for name in PATTERNS])
-    size = np.where(pattern, rng.uniform(6, 11, N), rng.uniform(6, 11, N))  # pixels: period, or half the width
-    free = np.where(pattern, size, SIDE / 2 - 1.1 * size)  # how far the centre may move
+    size = rng.uniform(7, 11, N)  # pixels: the period of a pattern, half the width of a shape
+    free = np.where(pattern, size, SIDE / 2 - 1.05 * size)  # how far the centre may move
     centre = SIDE / 2 - 0.5 + free[:, None] * rng.uniform(-1, 1, (N, 2))
     turn = np.deg2rad(rng.uniform(-15, 15, N))
     v, u = (np.mgrid[:SIDE, :SIDE][None] - centre[:, :, None, None]).swapaxes(0, 1) / size[:, None, None]
@@ -110,9 +111,9 @@ def _masks(labels, rng):
 
 
 def _colours(N, rng):
-    """Two colours per image, (N, 1, 1, 3) each, from 0 to 1, in no particular order and at least 0.5 apart."""
-    back = rng.uniform(0.1, 0.9, (N, 3))
-    front = rng.uniform(0.1, 0.9, (N, 3))
-    while (close := np.linalg.norm(front - back, axis=1) < 0.5).any():
-        front[close] = rng.uniform(0.1, 0.9, (int(close.sum()), 3))
-    return back[:, None, None], front[:, None, None]
+    """(background, shape) colours, (N, 1, 1, 3) each, from 0 to 1: the shape is lighter, by at least 0.3."""
+    one, other = rng.uniform(0, 1, (2, N, 3))
+    while (close := abs((one - other) @ LIGHTNESS) < 0.3).any():
+        one[close], other[close] = rng.uniform(0, 1, (2, int(close.sum()), 3))
+    swap = ((one - other) @ LIGHTNESS > 0)[:, None]
+    return np.where(swap, other, one)[:, None, None], np.where(swap, one, other)[:, None, None]

@@ -20,8 +20,8 @@ CPU = dict(channels=[32, 64, 128, 128], scale=1.5, schedule="checkerboard", tole
 PAPER = dict(channels=[128, 256, 512, 512], scale=1.0, schedule="synchronous", tolerance=0.0, beta=1.0, steps_free=250,
              steps_nudged=25, lr=[0.25, 0.15, 0.1, 0.08, 0.05], weight_decay=3e-4, batch_size=128)
 PRESETS = {
-    ("cpu", "synthetic"): dict(CPU, epochs=4, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0),
-    ("cpu", "cifar10"): dict(CPU, epochs=4, train_images=25000, test_images=2000, final_test_images=10000, flip=True, pad=0),
+    ("cpu", "synthetic"): dict(CPU, epochs=3, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0),
+    ("cpu", "cifar10"): dict(CPU, epochs=4, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0),
     ("paper", "cifar10"): dict(PAPER, epochs=120, anneal_epochs=100, train_images=50000, test_images=10000,
                                final_test_images=10000, flip=True, pad=4),
 }
@@ -98,7 +98,8 @@ def configured(args, xp):
 def expected_time(config, network, x, threads, number_of_threads):
     T, K = config["steps_free"], config["steps_nudged"]
     phases = {"symmetric": 2, "four-point": 4}.get(config["nudging"], 1)
-    steps = config["epochs"] * (config["train_images"] * (T + K * phases) + config["test_images"] * T) + config["final_test_images"] * T
+    per_epoch = config["train_images"] * (T + K * phases) + config["test_images"] * T
+    steps = config["epochs"] * per_epoch + config["final_test_images"] * T
     minutes = steps * training.seconds_per_step(network, x, config["schedule"], threads, number_of_threads) / 60
     return f"expected time: at most {minutes:.0f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
 
@@ -123,7 +124,8 @@ def options():
     add("--batch-size", type=cli.count)
     add("--epochs", type=cli.count)
     add("--train-images", type=cli.count, metavar="N", help="use the first N training images")
-    add("--test-images", type=cli.count, metavar="N", help="evaluate on the first N test images (default: a few after each epoch, all after the last)")
+    add("--test-images", type=cli.count, metavar="N", help="evaluate on the first N test images (default: some "
+        "after each epoch, all after the last)")
     add("--seed", type=cli.seed, help="of initial weights, order, augmentation and signs (default: 0)")
     add("--dataset", choices=["auto", "cifar10", "synthetic"], help="auto: CIFAR-10 if possible, else synthetic (default)")
     add("--data", metavar="DIR", help="where cifar-10-batches-bin is, or is to be downloaded to")

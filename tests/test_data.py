@@ -111,7 +111,8 @@ def test_label_above_nine(tmp_path, name):
     damaged = bytearray(path.read_bytes())
     damaged[2 * 3073] = 10
     path.write_bytes(damaged)
-    assert "test_batch.bin is damaged: record 2 (counted from 0) has label 10, expected 0 to 9" in sentence(data.load, name, tmp_path)
+    expected = "test_batch.bin is damaged: record 2 (counted from 0) has label 10, expected 0 to 9"
+    assert expected in sentence(data.load, name, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "auto"])

@@ -207,7 +207,8 @@ def test_complex_nudging_needs_a_holomorphic_network(kind, activation):
 
 @pytest.mark.parametrize("options,match", [
     (dict(steps=3, schedule="random"), "unknown schedule 'random': expected one of synchronous, checkerboard"),
-    (dict(steps=0), "at least 1: got 0"), (dict(steps=3, beta=0.1), "needs the targets y")])
+    (dict(steps=0), "at least 1 step"), (dict(steps=1, tolerance=-1.0), "tolerance of 0 or more"),
+    (dict(steps=3, beta=0.1), "needs the targets y")])
 def test_bad_arguments(options, match):
     """Each is one sentence."""
     net = network(np)

@@ -6,8 +6,7 @@ switch and no clipping changes between s* and the nudged states; and, so that no
 
 import numpy as np
 import pytest
-from helpers import COST_NAMES, NETWORKS, T, data, fitted_slope, flat, insides, network, random_states
-from helpers import relative, same_switches
+from helpers import COST_NAMES, NETWORKS, T, data, fitted_slope, flat, insides, network, random_states, relative, same_switches
 
 from ep import bptt, dynamics, eqprop
 from ep.nudging import Nudging

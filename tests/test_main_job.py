@@ -87,7 +87,7 @@ def test_variants_run(start, tmp_path, options):
 
 @pytest.mark.parametrize("stop_after, number", [(1, signal.SIGINT), (3, signal.SIGTERM), (5, signal.SIGINT)])
 def test_interrupted_and_resumed_is_bit_for_bit(start, tmp_path, monkeypatch, stop_after, number):
-    """A signal in the first or last step of an epoch, or in the second epoch: the resumed run ends where the straight one does."""
+    """A signal in the first or last step of an epoch, or in the second epoch: the resumed run ends like the straight one."""
     options = [*TINY, "--nudging", "random-sign"]
     assert start(*options, "--out", tmp_path / "straight")[0] == 0
     plain, calls = runs.accumulate, []
@@ -112,8 +112,8 @@ def test_interrupted_and_resumed_is_bit_for_bit(start, tmp_path, monkeypatch, st
 
 def test_sigterm_to_a_real_process(tmp_path):
     """The process itself: SIGTERM during training exits with 143 and leaves a checkpoint that continues."""
-    run = subprocess.Popen([sys.executable, EXAMPLES / "cifar10_sym_ep.py", *TINY, "--epochs", "10000", "--out", tmp_path / "run"],
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, EXAMPLES / "cifar10_sym_ep.py", *TINY, "--epochs", "10000", "--out", tmp_path / "run"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "curves.png").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
