@@ -276,6 +276,10 @@ def plot_curves(log, title, path):
             axis.legend(fontsize="small")
         if name in ("free phase: largest residual", "norm of the gradient"):
             axis.set_yscale("log", nonpositive="mask")
+            low, high = axis.get_ylim()
+            axis.set_ylim(low / 3, high * 3)  # at least a decade, so that noise does not look like a trend
+        elif name not in ("accuracy", "loss"):
+            axis.set_ylim(bottom=0)
     temporary = Path(f"{path}.tmp")
     figure.savefig(temporary, format="png", dpi=110)
     os.replace(temporary, path)
@@ -283,4 +287,5 @@ def plot_curves(log, title, path):
 
 def per_layer(line, prefix):
     """{layer: key} of the per-layer columns."""
-    return {f"layer {key.removeprefix(prefix)}": key for key in line if key.startswith(prefix)}
+    layers = {key: key.removeprefix(prefix) for key in line if key.startswith(prefix)}
+    return {f"layer {layer}" if layer.isdecimal() else layer: key for key, layer in layers.items()}

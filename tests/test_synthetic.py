@@ -50,13 +50,13 @@ def logistic_regression(features, labels, penalty):
 
 @pytest.mark.parametrize("penalty", [1e-1, 1e-3])
 def test_pixels_are_not_linearly_separable_by_class(splits, penalty):
-    """Converged logistic regression on pixels: at most 60% (here about 20%)."""
+    """Converged logistic regression on pixels: at most 60% (here about 40%)."""
     x, y, test_x, test_y = (a.reshape(len(a), -1).squeeze() for a in splits)
     assert (logistic_regression(x, y, penalty)(test_x) == test_y).mean() <= 0.60
 
 
 def test_nearest_neighbour(splits):
-    """The label of the nearest training image (Euclidean, pixels): at most 70% (here about 32%)."""
+    """The label of the nearest training image (Euclidean, pixels): at most 70% (here about 50%)."""
     x, y, test_x, test_y = (a.reshape(len(a), -1).squeeze() for a in splits)
     distances = (x**2).sum(1) - 2 * test_x @ x.T  # up to a constant per test image
     assert (y[distances.argmin(1)] == test_y).mean() <= 0.70
@@ -64,7 +64,7 @@ def test_nearest_neighbour(splits):
 
 @pytest.mark.parametrize("penalty", [1e-2, 1e-4, 1e-6])
 def test_readout_of_random_features(penalty, features):
-    """Only the readout trained, on the free fixed points of the initial network: at most 75% (here about 40%)."""
+    """Only the readout trained, on the free fixed points of the initial network: at most 75% (here about 58%)."""
     s, y, test_s, test_y = features
     assert (logistic_regression(s, y, penalty)(test_s) == test_y).mean() <= 0.75
 
@@ -77,7 +77,7 @@ def features(splits):
     def last_layer(x):
         parts = np.array_split(x, len(x) // 20)
         with ThreadPoolExecutor(2) as pool:
-            states = pool.map(lambda part: relax(network, part, steps=25, schedule="checkerboard").states[-1], parts)
+            states = pool.map(lambda part: relax(network, part, steps=15, schedule="checkerboard").states[-1], parts)
             return np.concatenate(list(states)).reshape(len(x), -1)
 
     x, y, test_x, test_y = splits
