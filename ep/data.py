@@ -68,7 +68,7 @@ class Dataset(NamedTuple):
 
 
 def load(name="auto", folder=None, download=True):
-    """The Dataset `name`: "cifar10", "synthetic", or "auto" (CIFAR-10 where it is present or can be downloaded, else synthetic).
+    """The Dataset `name`: "cifar10", "synthetic", or "auto" (CIFAR-10 if present or downloadable, else synthetic).
 
     Raises EPError for an unknown name, CIFAR-10 files that are incomplete or damaged (with "auto" too), and, with
     "cifar10", for files that are not there.

@@ -17,9 +17,10 @@ except ImportError as error:
 
 # What each preset sets, per data set. An option on the command line replaces the entry of the same name.
 CPU = dict(channels=[32, 64, 128, 128], scale=1.5, schedule="checkerboard", tolerance=1e-3, beta=0.5, steps_free=15,
-           steps_nudged=6, lr=[0.04], weight_decay=3e-4, batch_size=32)
+           steps_nudged=6, lr=[0.04], weight_decay=3e-4, batch_size=32, check_every=None)
 PAPER = dict(channels=[128, 256, 512, 512], scale=1.0, schedule="synchronous", tolerance=0.0, beta=1.0, steps_free=250,
-             steps_nudged=25, lr=[0.25, 0.15, 0.1, 0.08, 0.05], weight_decay=3e-4, batch_size=128)
+             steps_nudged=25, lr=[0.25, 0.15, 0.1, 0.08, 0.05], weight_decay=3e-4, batch_size=128,
+             check_every=10)  # the log says at which step the residual passed 1e-6
 PRESETS = {
     ("cpu", "synthetic"): dict(CPU, epochs=3, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0),
     ("cpu", "cifar10"): dict(CPU, epochs=4, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0),
@@ -60,7 +61,8 @@ def main():
         if config["algorithm"] == "bptt":
             one_chunk = partial(ep.bptt_gradient, **phases)
         else:  # the nudging is drawn once for the batch: its sign may be random
-            one_chunk = partial(ep.eqprop_gradient, nudging=NUDGINGS[config["nudging"]](config["beta"], rng), **phases)
+            nudging, relax = NUDGINGS[config["nudging"]](config["beta"], rng), partial(ep.relax, check_every=config["check_every"])
+            one_chunk = partial(ep.eqprop_gradient, nudging=nudging, relax=relax, **phases)
         return ep.in_chunks(one_chunk, network, x, y, threads)
 
     with ep.worker_threads(args.threads) as threads:

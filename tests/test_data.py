@@ -208,7 +208,8 @@ def serve(monkeypatch, content, md5=None, announced=True):
         headers = {"Content-Length": str(len(content))} if announced else {}
 
     asked = []
-    monkeypatch.setattr(data.urllib.request, "urlopen", lambda url, timeout: asked.append((url, timeout)) or Response(content))
+    monkeypatch.setattr(data.urllib.request, "urlopen",
+                        lambda url, timeout: asked.append((url, timeout)) or Response(content))
     monkeypatch.setattr(data, "MD5", md5 or hashlib.md5(content).hexdigest())
     return asked
 
@@ -304,7 +305,8 @@ def test_normalise(xp):
 
 def test_augment_of_nothing_is_the_identity(xp):
     images = xp.asarray(pictures())
-    np.testing.assert_array_equal(to_host(data.augment(images, np.random.default_rng(0), pad=0, flip=False)), to_host(images))
+    result = data.augment(images, np.random.default_rng(0), pad=0, flip=False)
+    np.testing.assert_array_equal(to_host(result), to_host(images))
 
 
 @pytest.mark.parametrize("flip", [True, False])
@@ -314,7 +316,8 @@ def test_augmented_images_are_crops_of_the_padded_ones(xp, flip):
     results = to_host(data.augment(xp.asarray(images), np.random.default_rng(1), pad=pad, flip=flip))
     assert results.dtype == np.uint8 and results.shape == images.shape
     for image, result in zip(images, results):
-        padded = {f: np.pad(image[:, ::-1] if f else image, ((pad, pad), (pad, pad), (0, 0)), mode="edge") for f in (False, True)}
+        padded = {f: np.pad(image[:, ::-1] if f else image, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
+                  for f in (False, True)}
         found = [(f, i, j) for f in padded for i in range(5) for j in range(5)
                  if np.array_equal(padded[f][i : i + 8, j : j + 8], result)]
         assert len(found) == 1
@@ -352,4 +355,5 @@ def test_synthetic_classes_are_balanced():
 
 
 def test_synthetic_sizes_are_checked():
-    assert sentence(synthetic_images, 0, 5) == "the synthetic data set needs at least 1 training and 1 test image: got 0 and 5"
+    message = sentence(synthetic_images, 0, 5)
+    assert message == "the synthetic data set needs at least 1 training and 1 test image: got 0 and 5"
