@@ -61,7 +61,8 @@ def main():
         if config["algorithm"] == "bptt":
             one_chunk = partial(ep.bptt_gradient, **phases)
         else:  # the nudging is drawn once for the batch: its sign may be random
-            nudging, relax = NUDGINGS[config["nudging"]](config["beta"], rng), partial(ep.relax, check_every=config["check_every"])
+            nudging = NUDGINGS[config["nudging"]](config["beta"], rng)
+            relax = partial(ep.relax, check_every=config["check_every"])
             one_chunk = partial(ep.eqprop_gradient, nudging=nudging, relax=relax, **phases)
         return ep.in_chunks(one_chunk, network, x, y, threads)
 
@@ -110,8 +111,8 @@ def expected_time(config, network, x, threads, number_of_threads):
 def options():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add = parser.add_argument
-    add("--preset", choices=["cpu", "paper"], help="settings to start from: cpu is small and fast, paper is section 4 of the "
-        "paper (default: paper with CUDA and CIFAR-10, else cpu)")
+    add("--preset", choices=["cpu", "paper"], help="settings to start from: cpu is small and fast, paper is what the "
+        "paper did (default: paper with CUDA and CIFAR-10, else cpu)")
     add("--nudging", choices=list(NUDGINGS), help="which nudged phases estimate the gradient (default: symmetric)")
     add("--algorithm", choices=["eqprop", "bptt"], help="bptt: backpropagation through the last K steps (default: eqprop)")
     add("--cost", choices=list(COSTS), help="default: cross-entropy")
