@@ -83,9 +83,15 @@ def refuse_changes(config, options):
 
 
 def run(main):
-    """Call main(); an EPError becomes its sentence on stderr and its exit code."""
+    """Call main(); an EPError becomes its sentence on stderr and its exit code, so do a full disk and an impatient Ctrl-C."""
     try:
         main()
     except EPError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"error: {error}: the last checkpoint is still good", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("error: interrupted; the last checkpoint is still good", file=sys.stderr)
+        sys.exit(130)

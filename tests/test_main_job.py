@@ -199,6 +199,18 @@ def test_nan_stops_the_run_and_keeps_the_checkpoint(start, tmp_path, monkeypatch
     assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] == 1
 
 
+@pytest.mark.parametrize("error, expected", [(OSError(28, "No space left on device"), 1), (KeyboardInterrupt(), 130)])
+def test_full_disk_and_second_interrupt_are_one_sentence(start, tmp_path, monkeypatch, error, expected):
+    """No traceback, and the checkpoint that was there stays."""
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(runs, "accumulate", fail)
+    code, _, err = start(*TINY, "--out", tmp_path / "run")
+    assert code == expected and "the last checkpoint is still good" in err and "Traceback" not in err
+    assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] == 0
+
+
 def test_quiet_failures_are_said_once(start, tmp_path):
     """A rate that is far too high saturates the units: the run goes on, but says which layer cannot learn."""
     code, out, err = start(*TINY, "--lr", 1000, "--out", tmp_path / "run")
