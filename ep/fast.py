@@ -14,6 +14,7 @@ For chains of `Dense` and `Conv` of stride 1 in real NumPy arrays; `unsuitable` 
 goes through the readable `dynamics.relax`.
 """
 
+import math
 from functools import partial
 
 import numpy as np
@@ -22,7 +23,7 @@ from . import dynamics, ops
 from .dynamics import Relaxation
 from .network import Network
 from .synapse import Conv, Dense
-from .winograd import convolution, tile_size, transform_kernel
+from .winograd import TILES, Col2im, Im2col, Scratch, Winograd, multiplications, transform_kernel
 
 
 def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchronous", tolerance=0.0, check_every=None,
@@ -86,13 +87,22 @@ def path(network):
 
 
 def _conv_kernels(synapse, largest_tile):
-    W, k = synapse.W, synapse.W.shape[0]
-    flipped = np.ascontiguousarray(W[::-1, ::-1].transpose(0, 1, 3, 2))  # W^T*: (k, k, C_post, C_pre)
+    """[up, down]: functions (N, scratch) -> convolution, as they take the fewest multiplications."""
+    W, k, p = synapse.W, synapse.W.shape[0], synapse.padding
     pre_size, post_size = synapse.pre_shape[:2], synapse.conv_shape
-    return [(transform_kernel(kernel, m), m, size_in, size_out, padding)
-            for kernel, size_in, size_out, padding in (
-                (W, pre_size, post_size, synapse.padding), (flipped, post_size, pre_size, k - 1 - synapse.padding))
-            for m in [tile_size(W, size_out, largest_tile)]]
+    flipped = np.ascontiguousarray(W[::-1, ::-1].transpose(0, 1, 3, 2))  # W^T* is a convolution with this, padding k - 1 - p
+    plain = k * k * math.prod(post_size)  # multiplications of im2col, and of its adjoint
+    kernels = []
+    for kernel, size_in, size_out, padding in ((W, pre_size, post_size, p), (flipped, post_size, pre_size, k - 1 - p)):
+        tiles = [m for m in TILES if k == 3 and m <= largest_tile and multiplications(m, size_out) < plain]
+        if tiles:
+            m = min(tiles, key=lambda m: multiplications(m, size_out))
+            kernels.append(partial(Winograd, transform_kernel(kernel, m), m, size_in, size_out, padding))
+        elif kernel is flipped and math.prod(size_in) < math.prod(size_out):  # the flipped convolution would multiply zeros
+            kernels.append(partial(Col2im, W, size_in, size_out, p))
+        else:
+            kernels.append(partial(Im2col, kernel, size_in, size_out, padding))
+    return kernels
 
 
 def inside(a):
@@ -109,10 +119,10 @@ class _Chain:
     """The states of one relaxation, and the synapses between them: synapses[n-1] joins s_n and s_{n+1}."""
 
     def __init__(self, network, kernels, input_drive, start, switches, N):
-        self.network, self.frozen = network, switches is not None
+        self.network, self.frozen, scratch = network, switches is not None, Scratch(input_drive[0].dtype)
         drive, self.input_switches = input_drive
         self.input_drive = np.ascontiguousarray(inside(drive))
-        self.synapses = [_FastConv(s, k, N) if k else _FastDense(s, N) for s, k in zip(network.synapses[1:], kernels)]
+        self.synapses = [_FastConv(s, k, N, scratch) if k else _FastDense(s, N) for s, k in zip(network.synapses[1:], kernels)]
         self.u = [np.zeros_like(self.input_drive), *(np.zeros_like(synapse.drive) for synapse in self.synapses)]
         self.states = [*(synapse.pre for synapse in self.synapses), np.zeros_like(self.u[-1])]
         for s, s_0 in zip(self.states, start or []):
@@ -191,8 +201,8 @@ class _FastDense:
 class _FastConv:
     """`Conv` of stride 1, its two convolutions in buffers of their own."""
 
-    def __init__(self, synapse, kernels, N):
-        self.up, self.down = (convolution(*kernel, N) for kernel in kernels)
+    def __init__(self, synapse, kernels, N, scratch):
+        self.up, self.down = (convolution(N, scratch) for convolution in kernels)
         self.pre = self.up.input  # (H, W, N, C_pre), inside its border of zeros
         self.b = np.broadcast_to(synapse.b, (N, len(synapse.b))).copy()  # as long as a run, so that adding it is one pass
         self.drive = np.broadcast_to(self.b, (*synapse.post_shape[:2], *self.b.shape)).copy()

@@ -8,9 +8,10 @@ rounding: B, G, A of m = 4 hold numbers up to 8, and its float32 result is about
 (1.5e-6 of the result's rms against 2.5e-7; docs/performance.md).
 
 Arrays here are (H, W, N, C): the images stand inside, so every pass over rows or columns moves runs of N*C numbers.
-`Im2col` computes the same by im2col, for every kernel size: `convolution` chooses.
+`Im2col` and `Col2im` compute the same without tiles, for kernels of any size.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -53,86 +54,110 @@ TILES = {
 }
 
 
-def tile_size(kernel, size_out, largest=4):
-    """m for a kernel (k, k, ...) and an output (H', W'): the largest tile that the output fills, 1 for im2col."""
-    fitting = [m for m in TILES if kernel.shape[0] == 3 and m <= min(*size_out, largest)]
-    return max(fitting, default=1)
-
-
 def transform_kernel(W, m):
-    """U = G W G^T for every pair of channels: (3, 3, C_in, C_out) -> ((m+2)^2, C_in, C_out); m = 1: W as it is."""
-    if m == 1:
-        return W
+    """U = G W G^T for every pair of channels: (3, 3, C_in, C_out) -> ((m+2)^2, C_in, C_out)."""
     G = np.array(TILES[m].G)
     GG = np.kron(G, G).astype(W.dtype)  # ((m+2)^2, 9): rows (k, l), columns (a, b)
     return (GG @ W.reshape(9, -1)).reshape(-1, *W.shape[2:])
 
 
-def convolution(U, m, size_in, size_out, padding, N):
-    """The convolution of N images (H, W) with a kernel from `transform_kernel`; stride 1.
-
-    Write the images into `.input` (H, W, N, C_in), call it, and read the result (H', W', N, C_out) before the next call.
-    """
-    return (Im2col if m == 1 else Winograd)(U, m, size_in, size_out, padding, N)
+def multiplications(m, size_out):
+    """Per image and pair of channels, for an output (H', W')."""
+    return math.prod(-(-size // m) * (m + 2) for size in size_out)
 
 
 class Winograd:
-    def __init__(self, U, m, size_in, size_out, padding, N):
-        a, (C_in, C_out) = m + 2, U.shape[1:]
-        h, w = (-(-size // m) for size in size_out)  # tiles, the last ones padded with zeros
-        H, W, p = h * m + 2, w * m + 2, padding
+    """Convolution of N images (H, W), stride 1, with U = transform_kernel(W, m).
 
-        def empty(*shape):
-            return np.empty(shape, U.dtype)
+    Write the images into `.input` (H, W, N, C_in), call it, and use the result (H', W', N, C_out) before the next call of any
+    convolution with the same `Scratch`.
+    """
 
-        self.U, self.B_T, self.A_T = U, np.array(TILES[m].B_T, U.dtype), np.array(TILES[m].A_T, U.dtype)
-        x = np.zeros((H, W, N, C_in), U.dtype)
-        self.input = x[p:p + size_in[0], p:p + size_in[1]]
-        self.rows = _overlapping(x.reshape(H, W * N * C_in), h, m, a)  # (h, a, W N C): tiles share two rows
-        self.R = empty(h, a, W * N * C_in)  # B^T x
-        self.columns = _overlapping(self.R.reshape(h, a, W, N * C_in), w, m, a)  # (h, a, w, a, N C)
-        self.V = empty(a, a, h, w, N * C_in)  # B^T x B
-        self.M = empty(a * a, h * w * N, C_out)  # U * (B^T x B), summed over C_in
-        self.Q = empty(a, h, w, m, N * C_out)  # M A
-        self.y = empty(h, m, w * m * N * C_out)  # A^T M A
-        self.output = self.y.reshape(h * m, w * m, N, C_out)[:size_out[0], :size_out[1]]
+    def __init__(self, U, m, size_in, size_out, padding, N, scratch):
+        self.U, self.N, self.size_out, self.scratch = U, N, size_out, scratch
+        self.B_T, self.A_T = np.array(TILES[m].B_T, U.dtype), np.array(TILES[m].A_T, U.dtype)
+        h, w = (-(-size // m) for size in size_out)  # tiles; the last ones reach over the edge, into zeros
+        self.tiles, p = (m, m + 2, h, w), padding
+        self.x = np.zeros((h * m + 2, w * m + 2, N, U.shape[1]), U.dtype)
+        self.input = self.x[p:p + size_in[0], p:p + size_in[1]]
 
     def __call__(self):
-        a, _, h, w, _ = self.V.shape
-        np.matmul(self.B_T, self.rows, out=self.R)
-        np.matmul(self.B_T, self.columns, out=self.V.transpose(2, 0, 3, 1, 4))
-        np.matmul(self.V.reshape(a * a, -1, self.U.shape[1]), self.U, out=self.M)  # a^2 times (h w N, C_in) @ (C_in, C_out)
-        M = self.M.reshape(a, a, h, w, -1).transpose(0, 2, 3, 1, 4)
-        np.matmul(self.A_T, M, out=self.Q)
-        np.matmul(self.A_T, self.Q.reshape(a, h, -1).transpose(1, 0, 2), out=self.y)
-        return self.output
+        (m, a, h, w), (_, C_in, C_out), N = self.tiles, self.U.shape, self.N
+        width, rows = w * m + 2, self.x.reshape(h * m + 2, -1)
+        # x -> B^T x -> B^T x B: tiles overlap by two rows and two columns, which as_strided reads twice
+        R = np.matmul(self.B_T, overlapping(rows, h, m, a), out=self.scratch(0, h, a, width * N * C_in))
+        columns = overlapping(R.reshape(h, a, width, N * C_in), w, m, a)  # (h, a, w, a, N C_in)
+        V = self.scratch(1, a, a, h, w, N * C_in)
+        np.matmul(self.B_T, columns, out=V.transpose(2, 0, 3, 1, 4))
+        # the product over channels, for each of the a^2 positions in a tile: (h w N, C_in) @ (C_in, C_out)
+        M = np.matmul(V.reshape(a * a, h * w * N, C_in), self.U, out=self.scratch(0, a * a, h * w * N, C_out))
+        # M -> M A -> A^T M A
+        M = M.reshape(a, a, h, w, N * C_out).transpose(0, 2, 3, 1, 4)
+        Q = np.matmul(self.A_T, M, out=self.scratch(1, a, h, w, m, N * C_out))
+        y = self.scratch(2, h, m, w * m * N * C_out)
+        np.matmul(self.A_T, Q.reshape(a, h, -1).transpose(1, 0, 2), out=y)
+        return y.reshape(h * m, w * m, N, C_out)[:self.size_out[0], :self.size_out[1]]
 
 
 class Im2col:
-    """The columns are gathered once, (k, C_in) side by side; the k rows of the kernel are k products of shifted views."""
+    """The same with W (k, k, C_in, C_out) itself: k columns side by side, then k products with shifted views of them."""
 
-    def __init__(self, W, m, size_in, size_out, padding, N):
-        k, _, C_in, C_out = W.shape
-        (H, width), p = size_out, padding
-        self.W = W.reshape(k, k * C_in, C_out)
+    def __init__(self, W, size_in, size_out, padding, N, scratch):
+        (k, _, C_in, C_out), (H, width), p = W.shape, size_out, padding
+        self.W, self.size_out, self.scratch = W.reshape(k, k * C_in, C_out), size_out, scratch
         self.x = np.zeros((H + k - 1, width + k - 1, N, C_in), W.dtype)
         self.input = self.x[p:p + size_in[0], p:p + size_in[1]]
-        self.taps = np.empty((H + k - 1, width, N, k, C_in), W.dtype)
-        self.output, self.product = np.empty((2, H, width, N, C_out), W.dtype)
 
     def __call__(self):
-        H, width, _, C_out = self.output.shape
-        for b in range(len(self.W)):
-            self.taps[:, :, :, b] = self.x[:, b:b + width]
+        (k, k_C_in, C_out), (H, width), N = self.W.shape, self.size_out, self.x.shape[2]
+        taps = self.scratch(0, H + k - 1, width, N, k, k_C_in // k)
+        for b in range(k):
+            taps[:, :, :, b] = self.x[:, b:b + width]
+        y, product = self.scratch(1, H * width * N, C_out), self.scratch(2, H * width * N, C_out)
         for a, W in enumerate(self.W):
-            rows = self.taps[a:a + H].reshape(-1, len(W))
-            np.matmul(rows, W, out=(self.product if a else self.output).reshape(-1, C_out))
+            np.matmul(taps[a:a + H].reshape(-1, k_C_in), W, out=product if a else y)
             if a:
-                self.output += self.product
-        return self.output
+                y += product
+        return y.reshape(H, width, N, C_out)
 
 
-def _overlapping(x, tiles, m, a):
+class Col2im:
+    """The adjoint of a convolution with W (k, k, C_out, C_in), as ops.conv_adjoint_input: for inputs of few pixels."""
+
+    def __init__(self, W, size_in, size_out, padding, N, scratch):
+        self.W, self.size_out, self.p, self.scratch = W, size_out, padding, scratch
+        self.input = np.zeros((*size_in, N, W.shape[3]), W.dtype)
+
+    def __call__(self):
+        (k, _, C_out, C_in), (h, w, N, _), (H, width), p = self.W.shape, self.input.shape, self.size_out, self.p
+        cols = self.scratch(0, h * w * N, k * k * C_out)
+        np.matmul(self.input.reshape(-1, C_in), self.W.reshape(-1, C_in).T, out=cols)
+        cols = cols.reshape(h, w, N, k, k, C_out)
+        y = self.scratch(1, max(H + 2 * p, h + k - 1), max(width + 2 * p, w + k - 1), N, C_out)
+        y[...] = 0
+        for a in range(k):
+            for b in range(k):
+                y[a:a + h, b:b + w] += cols[:, :, :, a, b]
+        return y[p:p + H, p:p + width]
+
+
+class Scratch:
+    """scratch(i, *shape): an uninitialised array in the i-th of a few buffers that all convolutions of a chain share.
+
+    One set of buffers, used again and again, stays in the cache; buffers of their own for every convolution do not.
+    """
+
+    def __init__(self, dtype):
+        self.buffers, self.dtype = {}, dtype
+
+    def __call__(self, i, *shape):
+        n = math.prod(shape)
+        if i not in self.buffers or self.buffers[i].size < n:
+            self.buffers[i] = np.empty(n, self.dtype)
+        return self.buffers[i][:n].reshape(shape)
+
+
+def overlapping(x, tiles, m, a):
     """View (..., H, run) -> (..., tiles, a, run): a rows from every m-th on."""
     *outer, row, item = x.strides
     return as_strided(x, (*x.shape[:-2], tiles, a, x.shape[-1]), (*outer, m * row, row, item), writeable=False)
