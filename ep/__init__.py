@@ -41,19 +41,20 @@ from .cost import SoftmaxCrossEntropy, SquaredError
 from .dynamics import relax, residual
 from .eqprop import eqprop_gradient, eqprop_increments
 from .errors import EPError
-from .network import Network, convnet, load, mlp
+from .network import CONNECTIONS, Network, convnet, load, mlp
 from .nudging import Nudging
 from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL
 from .optim import SGD
 from .synapse import Conv, Dense
 from .training import evaluate, in_chunks, train_epoch, worker_threads
-from .vectorfield import Asymmetric, alignment, asymmetric, kolen_pollack
+from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, kolen_pollack
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "AVERAGE_POOL", "Asymmetric", "CLIP", "Conv", "Dense", "EPError", "HARD_SIGMOID", "MAX_POOL", "NO_POOL", "Network",
-    "Nudging", "SGD", "SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "TANH", "alignment", "array_module", "asymmetric",
-    "bptt_gradient", "bptt_increments", "convnet", "device_module", "eqprop_gradient", "eqprop_increments", "evaluate",
-    "in_chunks", "kolen_pollack", "load", "mlp", "relax", "residual", "to_host", "train_epoch", "worker_threads",
+    "AVERAGE_POOL", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES", "HARD_SIGMOID",
+    "MAX_POOL", "NO_POOL", "Network", "Nudging", "SGD", "SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "TANH", "alignment",
+    "array_module", "asymmetric", "bptt_gradient", "bptt_increments", "convnet", "device_module", "eqprop_gradient",
+    "eqprop_increments", "evaluate", "in_chunks", "kolen_pollack", "load", "mlp", "relax", "residual", "to_host", "train_epoch",
+    "worker_threads",
 ]

@@ -139,6 +139,13 @@ def kolen_pollack(gradient):
     return {**gradient, **{layer + end: g for layer, g in both.items() for end in "WB"}}
 
 
+FEEDBACK_UPDATES = {  # the three rules: (`transposed` of eqprop_gradient, what is made of its gradient)
+    "own": (False, dict),
+    "kolen-pollack": (False, kolen_pollack),
+    "exact": (True, dict),
+}
+
+
 def alignment(parameters):
     """{layer: (angle between W and B in degrees, |W - B|)} of the synapses that have a B; empty if none has."""
     pairs = {name[:-2]: (parameters[f"{name[:-1]}W"], B) for name, B in parameters.items() if name.endswith(".B")}
