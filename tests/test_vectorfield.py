@@ -3,6 +3,11 @@
 The tests at `ANGLE` degrees are at feedback that is unrelated to the forward weights, where nothing symmetric helps.
 """
 
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import (
@@ -37,6 +42,7 @@ from ep.optim import SGD
 from ep.vectorfield import Asymmetric, alignment, asymmetric, kolen_pollack
 
 ANGLE = 90.0
+EXAMPLES = Path(__file__).parents[1] / "examples"
 every_network = pytest.mark.parametrize("kind,activation", NETWORKS)
 every_cost = pytest.mark.parametrize("cost", COST_NAMES)
 every_synapse = pytest.mark.parametrize("name", SYNAPSES)
@@ -459,3 +465,22 @@ def test_own_switches_let_free_phases_settle(xp):
     for net in nets:  # the feedback's choice of corners replaced by that of the forward weights
         net.synapses[1].feedback.winners = lambda pre, forward=net.synapses[1].forward: forward.drive_post(pre)[1]
     assert sum(settled(net) for net in nets) < 8
+
+
+# --- the example ------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_of_alignment(tmp_path, monkeypatch):
+    """examples/asymmetric_alignment.py with one seed, two angles and fewer steps: its figure, its tables, its claim."""
+    spec = importlib.util.spec_from_file_location("alignment_example", EXAMPLES / "asymmetric_alignment.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    for name, value in dict(ANGLES=(90.0, 0.0), SEEDS=(0,), T=50, K=25).items():
+        monkeypatch.setattr(example, name, value)
+    monkeypatch.setattr(sys, "argv", ["asymmetric_alignment.py", "--out", str(tmp_path)])
+    example.main()
+    (random,), (aligned,) = json.loads((tmp_path / "asymmetric_alignment.json").read_text())["cosines"]
+    assert min(min(random["exact"].values()), *(min(c.values()) for c in aligned.values())) > 0.99
+    assert max(random["own"][name] for name in ("1.W", "2.W", "2.B", "3.B")) < 0.5
+    assert (tmp_path / "asymmetric_alignment.png").read_bytes().startswith(b"\x89PNG")
+    assert "| 2.W | Kolen-Pollack |" in (tmp_path / "asymmetric_alignment.md").read_text()
