@@ -141,8 +141,9 @@ class Run:
     def write_log(self):
         write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
         if self.log:
+            feedback = f", asymmetric, {self.config['feedback_update']}" if self.distances else ""
             plot_curves(self.log, f"{self.config['source']}: {self.config['nudging']} {self.config['algorithm']}, "
-                                  f"{self.config['cost']}" + ", asymmetric" * bool(self.distances), self.folder / "curves.png")
+                                  f"{self.config['cost']}{feedback}", self.folder / "curves.png")
 
     def warn(self, mean):
         """Say once, for each kind of quiet failure, that it happens and where."""
@@ -281,7 +282,7 @@ def plot_curves(log, title, path):
               ("norm of the gradient", per_layer(log[0], "gradient_norm_")),
               ("share of units stuck at a bound", per_layer(log[0], "stuck_")),
               ("angle between W and B (degrees)", per_layer(log[0], "angle_")),
-              ("|W - B| / its start (dashed: weight decay alone)", per_layer(log[0], "distance_"))]
+              ("|W - B| / start (dashed: decay alone)", per_layer(log[0], "distance_"))]
     panels = [panel for panel in panels if panel[1]]  # a symmetric network has no angles
     figure = Figure(figsize=(11 / 3 * (len(panels) // 2), 6.5), layout="constrained")
     figure.suptitle(title)
@@ -301,7 +302,7 @@ def plot_curves(log, title, path):
             low, high = axis.get_ylim()
             axis.set_ylim(low / 3, high * 3)  # at least a decade, so that noise does not look like a trend
         elif name not in ("accuracy", "loss"):
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
     temporary = Path(f"{path}.tmp")
     figure.savefig(temporary, format="png", dpi=110)
     os.replace(temporary, path)
