@@ -272,6 +272,18 @@ def test_the_bias_of_asymmetric_ep_falls_as_beta_squared(xp, kind, activation, c
     assert fitted_slope(errors, betas) == pytest.approx(2, abs=0.1)
 
 
+@pytest.mark.parametrize("kind,activation", SMOOTH)
+def test_chunks_and_schedules_change_nothing(xp, kind, activation):
+    """At fixed points: checkerboard = synchronous, and the batch is the mean over its images, each with an anchor of its own."""
+    net = asymmetric(network(xp, kind, activation), ANGLE)
+    (x, y), nudging = data(xp, net), Nudging.symmetric(0.05)
+    whole = estimate(net, x, y, nudging, transposed=True)
+    checkerboard = estimate(net, x, y, nudging, transposed=True, schedule="checkerboard")
+    singles = [estimate(net, x[n:n + 1], y[n:n + 1], nudging, transposed=True) for n in range(3)]
+    assert relative(checkerboard, whole) < 1e-10
+    assert relative({name: sum(g[name] for g in singles) / 3 for name in whole}, whole) < 1e-10
+
+
 @every_cost
 @pytest.mark.parametrize("kind,activation", SMOOTH[:2])
 def test_complex_nudging(xp, kind, activation, cost):
