@@ -34,6 +34,7 @@ Conventions: arguments in the order (pre, post); images channels-last (N, H, W, 
 dL/dtheta, batch mean, to be descended; a step updates every layer once; the residual is the largest change in one step.
 """
 
+from . import fast
 from .activations import CLIP, HARD_SIGMOID, SIGMOID, TANH
 from .backend import array_module, device_module, to_host
 from .bptt import bptt_gradient, bptt_increments

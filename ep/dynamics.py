@@ -57,22 +57,23 @@ class Estimate:
 
 
 def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchronous", tolerance=0.0, check_every=None,
-          switches=None):
+          switches=None, inputs=None):
     """Iterate (1) from `start` (default: all zero) for `steps` steps, or fewer if the residual falls to `tolerance`.
 
     x (N, *input shape); y (N,) labels or (N, classes) targets, needed if beta != 0. beta: nudging strength, real or complex.
     switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live"). Those
     of a synapse from the input never change, frozen or not.
+    inputs: network.input_drives(x), if they are known already: they are the same in every phase.
     check_every: compute the residual every so many steps, and at the last (it makes a GPU wait). Default: every step
     if there is a tolerance, else only at the last.
     Returns a `Relaxation`. Raises EPError if y is missing, or for complex beta in a network that is not holomorphic.
     """
-    beta = _checked(network, x, y, beta, steps, schedule, tolerance, check_every)
+    beta = checked(network, x, y, beta, steps, schedule, tolerance, check_every)
     y = None if y is None else network.targets(y, x.dtype)
     states = list(network.init_state(x) if start is None else start)
     if isinstance(beta, complex):
         states = [s + 0j for s in states]
-    groups, inputs, frozen = SCHEDULES[schedule](len(states)), network.input_drives(x), switches is not None
+    groups, inputs, frozen = SCHEDULES[schedule](len(states)), inputs or network.input_drives(x), switches is not None
     switches = list(switches) if frozen else network.switches(inputs, states)
     check_every, history = check_every or (1 if tolerance > 0 else steps), []
     for t in range(1, steps + 1):
@@ -115,7 +116,7 @@ def residual(states, old):
     return float(xp.stack([abs(s - o).max() for s, o in zip(states, old)]).max())
 
 
-def _checked(network, x, y, beta, steps, schedule, tolerance, check_every):
+def checked(network, x, y, beta, steps, schedule, tolerance, check_every):
     """beta as a Python number; EPError for arguments that do not fit."""
     network.check_input(x)
     if schedule not in SCHEDULES:

@@ -29,13 +29,14 @@ def eqprop_gradient(network, x, y, steps_free, steps_nudged, *, nudging, schedul
     Raises EPError for inputs of a wrong shape, an unknown schedule, complex nudging of a network that is not holomorphic.
     """
     y = network.targets(y, x.dtype)
-    free = relax(network, x, steps=steps_free, schedule=schedule, tolerance=tolerance)
+    inputs = network.input_drives(x)
+    free = relax(network, x, steps=steps_free, schedule=schedule, tolerance=tolerance, inputs=inputs)
     gradient = network.readout_gradient(free.states, y)  # the softmax readout's own weights, at s*
     anchored, phases = network.anchored(x, free.states, free.switches), []
     for beta, c in zip(nudging.points, nudging.weights):
         phases.append(free if beta == 0 else relax(  # s^0 = s*: the free phase has been relaxed already
             anchored if transposed else network, x, y, beta, steps=steps_nudged, start=free.states, schedule=schedule,
-            switches=free.switches if freeze_switches or transposed else None))
+            inputs=inputs, switches=free.switches if freeze_switches or transposed else None))
         dPhi = anchored.hebbian(x, phases[-1].states, phases[-1].switches)
         for name in dPhi:
             gradient[name] = gradient.get(name, 0.0) - c * dPhi[name]  # g = - sum_k c_k dPhi/dtheta (s^{beta_k})

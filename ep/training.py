@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from .backend import array_module
-from .dynamics import Estimate, Relaxation, relax
+from .dynamics import Estimate, Relaxation
 from .errors import EPError
 
 CHUNK = 16  # images that are relaxed together by one thread: their patches fit into a CPU's caches
@@ -105,11 +105,12 @@ def rehearse(network, gradient, prepare, images, labels):
     gradient(network, prepare(images[:1], rng), labels[:1], rng)
 
 
-def seconds_per_step(network, x, schedule, map, threads):
-    """Measured seconds per image and relaxation step while `threads` chunks like x are relaxed at once."""
+def seconds_per_step(network, x, relax, map, threads):
+    """Measured seconds per image and relaxation step while `threads` chunks like x are relaxed at once by relax(network, x)."""
+    list(map(lambda _: relax(network, x, steps=1), range(threads)))  # the first touches new memory
     start = time.perf_counter()
-    list(map(lambda _: relax(network, x, steps=3, schedule=schedule), range(threads)))
-    return (time.perf_counter() - start) / (4 * threads * len(x))  # the switches at the end cost about one more step
+    list(map(lambda _: relax(network, x, steps=4), range(threads)))
+    return (time.perf_counter() - start) / (4 * threads * len(x))
 
 
 # --- what tells a failing run from a good one -------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from functools import partial
 
 try:
     import ep
-    from ep import commandline as cli, data, runs, training
+    from ep import commandline as cli, data, fast, runs, training
     from ep.cost import COSTS
     from ep.nudging import NUDGINGS
 except ImportError as error:
@@ -62,7 +62,7 @@ def main():
             one_chunk = partial(ep.bptt_gradient, **phases)
         else:  # the nudging is drawn once for the batch: its sign may be random
             nudging = NUDGINGS[config["nudging"]](config["beta"], rng)
-            relax = partial(ep.relax, check_every=config["check_every"])
+            relax = partial(fast.prepared(network), check_every=config["check_every"])
             one_chunk = partial(ep.eqprop_gradient, nudging=nudging, transposed=transposed, relax=relax, **phases)
         estimate = ep.in_chunks(one_chunk, network, x, y, threads)
         estimate.gradient = combined(estimate.gradient)
@@ -72,13 +72,14 @@ def main():
         training.rehearse(network, gradient, prepare, images, labels)  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer) if args.resume else runs.Run.started(
             args.out or runs.default_folder(config), config, network, optimizer)
+        print(fast.path(network))
         print(expected_time(config, network, prepare(images[:training.CHUNK], None), threads, args.threads), flush=True)
         for epoch in range(run.epoch, config["epochs"]):
             run.start_epoch(training.steps_per_epoch(len(labels), config["batch_size"]))
             ep.train_epoch(network, images, labels, gradient, optimizer, batch_size=config["batch_size"], epoch=epoch,
                            seed=config["seed"], prepare=prepare, first_step=run.step, on_step=run.on_step)
             n = config["test_images" if epoch + 1 < config["epochs"] else "final_test_images"]
-            free_phase = partial(ep.relax, steps=config["steps_free"], **relaxation)
+            free_phase = partial(fast.prepared(network), steps=config["steps_free"], **relaxation)
             run.end_epoch(*ep.evaluate(network, test_images[:n], test_labels[:n], free_phase, prepare=prepare, map=threads), n)
         run.finish()
 
@@ -110,7 +111,8 @@ def expected_time(config, network, x, threads, number_of_threads):
     phases = {"symmetric": 2, "four-point": 4}.get(config["nudging"], 1)
     per_epoch = config["train_images"] * (T + K * phases) + config["test_images"] * T
     steps = config["epochs"] * per_epoch + config["final_test_images"] * T
-    minutes = steps * training.seconds_per_step(network, x, config["schedule"], threads, number_of_threads) / 60
+    relax = partial(fast.prepared(network), schedule=config["schedule"])
+    minutes = steps * training.seconds_per_step(network, x, relax, threads, number_of_threads) / 60
     return f"expected time: at most {minutes:.0f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
 
 

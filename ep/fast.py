@@ -1,0 +1,295 @@
+"""`relax`, fast, on a CPU: the dynamics of dynamics.py step by step, with less copying and fewer multiplications.
+
+The same signature, schedules and stopping, and the same states but for rounding (tests/test_fast.py). What differs:
+
+    layout      states are (H, W, N, C) inside: a layer's row is one run of W*N*C numbers
+    padding     each state lives inside the zero border that its convolution needs
+    buffers     every array of a step is allocated once per relaxation
+    switches    three booleans per window (bottom row? right in the top row? right in the bottom row?), refreshed only
+                where the state below has changed
+    Winograd    convolutions take 2.25 or 4 times fewer multiplications (winograd.py); kernels are transformed once per
+                batch if the caller passes kernels=fast.transformed(network)
+
+For chains of `Dense` and `Conv` of stride 1 in real NumPy arrays; `unsuitable` says what it cannot do, and everything else
+goes through the readable `dynamics.relax`.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from . import dynamics, ops
+from .dynamics import Relaxation
+from .network import Network
+from .synapse import Conv, Dense
+from .winograd import convolution, tile_size, transform_kernel
+
+
+def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchronous", tolerance=0.0, check_every=None,
+          switches=None, inputs=None, kernels=None):
+    """`dynamics.relax`, faster. kernels: what `transformed(network)` returned for the present weights (default: made here)."""
+    arguments = dict(steps=steps, start=start, schedule=schedule, tolerance=tolerance, check_every=check_every,
+                     switches=switches, inputs=inputs)
+    beta = dynamics.checked(network, x, y, beta, steps, schedule, tolerance, check_every)
+    if isinstance(beta, complex) or x.dtype != network.synapses[0].b.dtype or unsuitable(network):
+        return dynamics.relax(network, x, y, beta, **arguments)
+    y = None if y is None else network.targets(y, x.dtype)
+    inputs = inputs or network.input_drives(x)
+    chain = _Chain(network, kernels or transformed(network), inputs[0], start, switches, len(x))
+    check_every, history = check_every or (1 if tolerance > 0 else steps), []
+    for t in range(1, steps + 1):
+        check, residual = t == steps or t % check_every == 0, 0.0
+        for group in dynamics.SCHEDULES[schedule](len(chain.states)):
+            residual = max(residual, chain.step(group, y, beta, check))
+        if check:
+            history.append((t, residual))
+            if residual <= tolerance and tolerance > 0:
+                break
+    steps_made, last = history[-1]
+    return Relaxation([outside(s).copy() for s in chain.states], chain.switches(), steps_made, last, last <= tolerance, history)
+
+
+def prepared(network, largest_tile=4):
+    """The `relax` for this network while its weights stay as they are: kernels transformed once, or the readable one."""
+    if unsuitable(network):
+        return dynamics.relax
+    return partial(relax, kernels=transformed(network, largest_tile))
+
+
+def transformed(network, largest_tile=4):
+    """For every synapse after the first, (up, down): its kernels as `relax` needs them; None for dense ones.
+
+    Valid until the weights change. largest_tile: 4 or 2 for Winograd's F(4x4, 3x3) or F(2x2, 3x3), 1 for im2col.
+    """
+    return [_conv_kernels(synapse, largest_tile) if type(synapse) is Conv else None for synapse in network.synapses[1:]]
+
+
+def unsuitable(network):
+    """Why `relax` takes the readable path for this network, in words; None if it need not."""
+    if type(network) is not Network or network.wiring != [(n, n + 1) for n in range(len(network.synapses))]:
+        return "its layers are no plain chain"
+    for synapse in network.synapses:
+        if type(synapse) not in (Conv, Dense):
+            return f"it has a synapse of another kind, {type(synapse).__name__}"
+        if type(synapse.b) is not np.ndarray:
+            return "its weights are not NumPy arrays"
+    for synapse in network.synapses[1:]:
+        if type(synapse) is Conv and (synapse.stride != 1 or synapse.padding >= synapse.W.shape[0]):
+            return "it has a convolution with a stride, or with more padding than its kernel covers"
+    return None
+
+
+def path(network):
+    """One line for people: which path `prepared(network)` takes, and why."""
+    why = unsuitable(network)
+    return f"relaxing by ep.dynamics.relax, the readable path: {why}" if why else "relaxing by ep.fast.relax (Winograd)"
+
+
+def _conv_kernels(synapse, largest_tile):
+    W, k = synapse.W, synapse.W.shape[0]
+    flipped = np.ascontiguousarray(W[::-1, ::-1].transpose(0, 1, 3, 2))  # W^T*: (k, k, C_post, C_pre)
+    pre_size, post_size = synapse.pre_shape[:2], synapse.conv_shape
+    return [(transform_kernel(kernel, m), m, size_in, size_out, padding)
+            for kernel, size_in, size_out, padding in (
+                (W, pre_size, post_size, synapse.padding), (flipped, post_size, pre_size, k - 1 - synapse.padding))
+            for m in [tile_size(W, size_out, largest_tile)]]
+
+
+def inside(a):
+    """(N, H, W, C) -> (H, W, N, C), a view; vectors (N, units) stay."""
+    return a.transpose(1, 2, 0, 3) if a.ndim == 4 else a
+
+
+def outside(a):
+    """(H, W, N, C) -> (N, H, W, C), a view; vectors (N, units) stay."""
+    return a.transpose(2, 0, 1, 3) if a.ndim == 4 else a
+
+
+class _Chain:
+    """The states of one relaxation, and the synapses between them: synapses[n-1] joins s_n and s_{n+1}."""
+
+    def __init__(self, network, kernels, input_drive, start, switches, N):
+        self.network, self.frozen = network, switches is not None
+        drive, self.input_switches = input_drive
+        self.input_drive = np.ascontiguousarray(inside(drive))
+        self.synapses = [_FastConv(s, k, N) if k else _FastDense(s, N) for s, k in zip(network.synapses[1:], kernels)]
+        self.u = [np.zeros_like(self.input_drive), *(np.zeros_like(synapse.drive) for synapse in self.synapses)]
+        self.states = [*(synapse.pre for synapse in self.synapses), np.zeros_like(self.u[-1])]
+        for s, s_0 in zip(self.states, start or []):
+            s[...] = inside(s_0)
+        for synapse, sw in zip(self.synapses, (switches or [])[1:]):
+            synapse.set_switches(sw)
+        self.fresh = [start is None] * len(self.synapses)  # does .drive belong to the present .pre? (to zeros it does)
+
+    def step(self, group, y, beta, check):
+        """Equation (1) for the layers in `group`; returns their largest |s_new - s_old| if `check`, else 0."""
+        L = len(self.states)
+        for n in group:  # all drives from the old states, then the new states
+            u = self.u[n - 1]
+            up = self.input_drive if n == 1 else self.drive_post(n - 2)
+            if n < L:
+                np.add(up, self.drive_pre(n - 1), out=u)
+            else:
+                u[...] = up
+                if beta != 0:
+                    u += beta * inside(self.network.cost.force(outside(self.states[-1]), y))
+        return max(self.update(n, check) for n in group)
+
+    def update(self, n, check):
+        s, u, change = self.states[n - 1], self.u[n - 1], 0.0
+        s_new = self.network.activation.sigma(u)
+        if check:
+            np.subtract(s_new, s, out=u)
+            change = max(float(u.max()), -float(u.min()))
+        s[...] = s_new
+        if n < len(self.states):
+            self.fresh[n - 1] = False
+        return change
+
+    def drive_post(self, k):
+        """The drive of synapse k on its post layer; computed anew only if its pre layer has changed."""
+        if not self.fresh[k]:
+            self.synapses[k].drive_post(self.frozen)
+            self.fresh[k] = True
+        return self.synapses[k].drive
+
+    def drive_pre(self, k):
+        if not self.frozen:
+            self.drive_post(k)  # for the switches
+        return self.synapses[k].drive_pre(self.states[k + 1])
+
+    def switches(self):
+        """As `Relaxation` has them: of the present states, unless frozen."""
+        if not self.frozen:
+            for k in range(len(self.synapses)):
+                self.drive_post(k)
+        return [self.input_switches, *(synapse.switches() for synapse in self.synapses)]
+
+
+class _FastDense:
+    """`Dense`; a pre layer that is an image lies in (H, W, N, C) and is flattened as (H, W, C)."""
+
+    def __init__(self, synapse, N):
+        self.synapse = synapse
+        *size, channels = synapse.pre_shape
+        self.pre = np.zeros((*size, N, channels), synapse.W.dtype)
+        self.drive = np.broadcast_to(synapse.b, (N, len(synapse.b))).copy()
+
+    def drive_post(self, frozen):
+        self.drive[...] = self.synapse.drive_post(outside(self.pre))[0]
+
+    def drive_pre(self, post):
+        return inside(self.synapse.drive_pre(post))
+
+    def switches(self):
+        return None
+
+    def set_switches(self, switches):
+        pass
+
+
+class _FastConv:
+    """`Conv` of stride 1, its two convolutions in buffers of their own."""
+
+    def __init__(self, synapse, kernels, N):
+        self.up, self.down = (convolution(*kernel, N) for kernel in kernels)
+        self.pre = self.up.input  # (H, W, N, C_pre), inside its border of zeros
+        self.b = np.broadcast_to(synapse.b, (N, len(synapse.b))).copy()  # as long as a run, so that adding it is one pass
+        self.drive = np.broadcast_to(self.b, (*synapse.post_shape[:2], *self.b.shape)).copy()
+        self.pool = POOLS[synapse.pool.name](self.drive.shape)
+
+    def drive_post(self, frozen):
+        """drive <- P(W * pre) + b"""
+        (self.pool.at_switches if frozen else self.pool.pool)(self.up(), self.drive)
+        self.drive += self.b
+
+    def drive_pre(self, post):
+        """W^T * P^T(post), (H, W, N, C_pre)"""
+        self.pool.unpool(post, self.down.input)
+        return self.down()
+
+    def switches(self):
+        return self.pool.switches()
+
+    def set_switches(self, switches):
+        self.pool.set_switches(switches)
+
+
+class _MaxPool:
+    """Which corner of a window won, in three booleans: g bottom row; g_top, g_bottom right column of either row."""
+
+    def __init__(self, shape):
+        self.g, self.g_top, self.g_bottom = np.zeros((3, *shape), bool)
+
+    def pool(self, y, v):
+        y_0, y_1, y_2, y_3 = _corners(y, v)
+        np.greater(y_1, y_0, out=self.g_top)  # the first of equals wins, as in ops.max_pool
+        np.greater(y_3, y_2, out=self.g_bottom)
+        top, bottom = np.maximum(y_0, y_1, out=v), np.maximum(y_2, y_3)
+        np.greater(bottom, top, out=self.g)
+        np.maximum(top, bottom, out=v)
+
+    def at_switches(self, y, v):
+        y_0, y_1, y_2, y_3 = _corners(y, v)
+        top, bottom = y_0 * ~self.g_top + y_1 * self.g_top, y_2 * ~self.g_bottom + y_3 * self.g_bottom
+        np.add(top * ~self.g, bottom * self.g, out=v)
+
+    def unpool(self, v, y):
+        y_0, y_1, y_2, y_3 = _corners(y, v)
+        bottom = v * self.g
+        top = v - bottom  # v or 0, exactly
+        np.multiply(bottom, self.g_bottom, out=y_3)
+        np.subtract(bottom, y_3, out=y_2)
+        np.multiply(top, self.g_top, out=y_1)
+        np.subtract(top, y_1, out=y_0)
+
+    def switches(self):
+        return outside(np.where(self.g, 2 + self.g_bottom.view(np.uint8), self.g_top.view(np.uint8))).copy()
+
+    def set_switches(self, switches):
+        corner = inside(switches)
+        self.g[...], self.g_top[...], self.g_bottom[...] = corner >= 2, corner == 1, corner == 3
+
+
+class _AveragePool:
+    def __init__(self, shape):
+        pass
+
+    def pool(self, y, v):
+        y_0, y_1, y_2, y_3 = _corners(y, v)
+        np.add(y_0, y_1, out=v)
+        np.add(v, y_2, out=v)
+        np.add(v, y_3, out=v)
+        v *= 1 / ops.SIZE**2
+
+    at_switches = pool
+
+    def unpool(self, v, y):
+        quarter = v * (1 / ops.SIZE**2)
+        for corner in _corners(y, v):
+            corner[...] = quarter
+
+    def switches(self):
+        return None
+
+    def set_switches(self, switches):
+        pass
+
+
+class _NoPool(_AveragePool):
+    def pool(self, y, v):
+        v[...] = y
+
+    at_switches = pool
+
+    def unpool(self, v, y):
+        y[...] = v
+
+
+POOLS = {"max": _MaxPool, "average": _AveragePool, "none": _NoPool}
+
+
+def _corners(y, v):
+    """The four views of y, (H, W, N, C), that hold the corners of the windows that v has the values of."""
+    h, w = v.shape[0] * ops.SIZE, v.shape[1] * ops.SIZE
+    return y[:h:2, :w:2], y[:h:2, 1:w:2], y[1:h:2, :w:2], y[1:h:2, 1:w:2]
