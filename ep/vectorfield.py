@@ -12,7 +12,7 @@ EP multiplies the response of the nudged states, mu = - sum_k c_k s^{beta_k}, wi
 That is the gradient of the loss if mu is what BPTT sends back, through D^T. Three rules:
 
     own            nudge as always, update by (7)            mu goes through D: exact only where B = W   (vector-field EP)
-    Kolen-Pollack  the same, both get dW + dB                W - B shrinks by weight decay alone, until B = W
+    Kolen-Pollack  the same, both get dW + dB                W - B only decays while W + B learns, until B = W
     exact          s <- sigma( drive(s*) + D^T (s - s*) - beta dC/ds ), update by (7)                             (8)
 
 (8) is asymmetric EP (Scurria et al., arXiv:2602.03670): the response runs backwards, W and B in exchanged roles.

@@ -5,11 +5,11 @@
 
 The recipe of the paper's 13.2% test error (arXiv:2006.03824): asymmetric connections, both directions updated by the sum of
 their own vector-field updates (Kolen-Pollack), cross-entropy, K = 30, beta = 1, everything else as for symmetric weights.
-W - B shrinks by weight decay alone, so the angle between W and B must fall; every epoch prints it beside the prediction.
+W - B shrinks by weight decay alone, learning makes W + B grow, so the angle between them falls: every epoch prints both.
 
 Every option of the main job is here too: it *is* the main job, cifar10_sym_ep.py, with one option given.
 --feedback-update own: plain vector-field EP; --feedback-update exact: asymmetric EP (arXiv:2602.03670).
-A step costs half as much again as with symmetric weights: the feedback chooses its max-pooling corners by itself.
+A step needs a third convolution, beside those up and down: the feedback chooses its max-pooling corners by itself.
 """
 
 import sys
