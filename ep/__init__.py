@@ -8,6 +8,7 @@ Bias" (arXiv:2006.03824). Read the files in this order; each imports only from t
     activations.py sigma, sigma' and the G of the energy
     synapse.py     Phi_n(pre, post) and its three derivatives
     cost.py        C(s, y) and the force -dC/ds
+    vectorfield.py asymmetric synapses: feedback weights of their own       equations (7), (8)
     network.py     Phi, E, their derivatives; builders mlp() and convnet()  equation (2)
     dynamics.py    relax: the fixed points s* and s^beta                    equation (1)
     eqprop.py      the gradient by EP                                       equations (3), (4), (5)
@@ -18,6 +19,7 @@ Symbols
     x        input, held fixed                    (N, H, W, C) or (N, units)
     s        states [s_1 ... s_L]                 layer 0 is x; a list of arrays, one per layer
     theta    parameters W, b of the synapses      flat dictionary {"1.W": array, ...}
+    B        feedback weights, of W's shape       "2.B"; only in asymmetric networks
     Phi      primitive function                   one number per example, (N,)
     E        energy, sum G(s) - Phi               (N,)
     sigma    activation, G' = sigma^-1
@@ -40,18 +42,20 @@ from .cost import SoftmaxCrossEntropy, SquaredError
 from .dynamics import relax, residual
 from .eqprop import eqprop_gradient, eqprop_increments
 from .errors import EPError
-from .network import Network, convnet, load, mlp
+from .network import CONNECTIONS, Network, convnet, load, mlp
 from .nudging import Nudging
 from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL
 from .optim import SGD
 from .synapse import Conv, Dense
 from .training import evaluate, in_chunks, train_epoch, worker_threads
+from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, kolen_pollack
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "AVERAGE_POOL", "CLIP", "Conv", "Dense", "EPError", "HARD_SIGMOID", "MAX_POOL", "NO_POOL", "Network", "Nudging", "SGD",
-    "SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "TANH", "array_module", "bptt_gradient", "bptt_increments", "convnet",
-    "device_module", "eqprop_gradient", "eqprop_increments", "evaluate", "in_chunks", "load", "mlp", "relax", "residual",
-    "to_host", "train_epoch", "worker_threads",
+    "AVERAGE_POOL", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES", "HARD_SIGMOID",
+    "MAX_POOL", "NO_POOL", "Network", "Nudging", "SGD", "SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "TANH", "alignment",
+    "array_module", "asymmetric", "bptt_gradient", "bptt_increments", "convnet", "device_module", "eqprop_gradient",
+    "eqprop_increments", "evaluate", "in_chunks", "kolen_pollack", "load", "mlp", "relax", "residual", "to_host", "train_epoch",
+    "worker_threads",
 ]

@@ -7,7 +7,9 @@ Unroll s_{t+1} = sigma(u_t), u_t = dPhi/ds (x, s_t), and go back from L = C(s_T,
     lam_t = (d^2 Phi/ds^2) mu_t                                        the drives of mu_t, at the switches of s_t
     g_t   = (d^2 Phi/dtheta ds) mu_t                                   this step's share of dL/dtheta           (6)
 
-Phi is linear in pre and in post, so both second derivatives are the synapse's own methods: no new calculus.
+Phi is linear in pre and in post, so both second derivatives are the synapse's own methods: no new calculus. Nor for
+asymmetric networks: they have drives instead of dPhi/ds, and lam_t = D^T mu_t with D the Jacobian of the drives, which runs
+forward and feedback weights in exchanged roles.
 """
 
 from .dynamics import Relaxation, estimate, relax, residual
@@ -72,22 +74,22 @@ def sweep(network, x, y, trajectory, final_states):
 
 
 def state_adjoint(network, switches, mu):
-    """lam = (d^2 Phi/ds^2) mu: the drives of mu, without input and bias, at given switches."""
+    """lam = (d^2 Phi/ds^2) mu = D^T mu: the transposed drives of mu, without input and bias, at given switches."""
     mu, lam = [None, *mu], [None, *(0.0 * mu_n for mu_n in mu)]
     for synapse, (i, j), sw in zip(network.synapses, network.wiring, switches):
         if i > 0:  # nothing flows back into x
-            lam[i] = lam[i] + synapse.drive_pre(mu[j], sw)
-            lam[j] = lam[j] + synapse.linear_post(mu[i], sw)
+            lam[i] = lam[i] + synapse.drive_post_adjoint(mu[j], sw)
+            lam[j] = lam[j] + synapse.drive_pre_adjoint(mu[i], sw)
     return lam[1:]
 
 
 def parameter_adjoint(network, x, states, switches, mu):
-    """(d^2 Phi/dtheta ds) mu: dW = hebbian(s_i, mu_j) + hebbian(mu_i, s_j), db = sum mu_j."""
+    """(d^2 Phi/dtheta ds) mu: dW = hebbian(s_i, mu_j) + hebbian(mu_i, s_j), db = sum mu_j (asymmetric: the second is dB)."""
     s, mu, gradient = [x, *states], [None, *mu], {}
     for k, (synapse, (i, j)) in enumerate(zip(network.synapses, network.wiring)):
         g = synapse.hebbian(s[i], mu[j], switches[k])
         if i > 0:  # mu_0 = 0: x does not move
             for name, dW in synapse.linear_hebbian(mu[i], s[j], switches[k]).items():
-                g[name] = g[name] + dW
+                g[name] = g.get(name, 0.0) + dW
         gradient.update({f"{k + 1}.{name}": value for name, value in g.items()})
     return gradient

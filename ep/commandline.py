@@ -68,6 +68,16 @@ def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def add_surroundings(add):
+    """The options of every training example that are no setting of the experiment: where things are, on what it runs."""
+    add("--data", metavar="DIR", help="where cifar-10-batches-bin is, or is to be downloaded to")
+    add("--no-download", action="store_true", help="never touch the network")
+    add("--out", metavar="DIR", help="run folder (default: a new one in runs/)")
+    add("--resume", metavar="RUN_DIR", help="continue this run, bit for bit")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--threads", type=count, default=cores(), help="worker threads; they change no result (default: all cores)")
+
+
 def given(args, names):
     """{name: value} of those options that were on the command line (their default is None)."""
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}

@@ -7,13 +7,15 @@
 and, step by step of the nudged phases (GDU: "gradient descending updates"),
 
     g_t = - sum_k c_k [ dPhi/dtheta (s^{beta_k}_{t+1}) - dPhi/dtheta (s^{beta_k}_t) ],    sum_t g_t -> g       (5)
+
+An asymmetric network has no Phi. Its `hebbian` then gives the derivatives of the drives at s* instead: see vectorfield.py.
 """
 
 from .dynamics import estimate, relax as relax_plainly
 
 
 def eqprop_gradient(network, x, y, steps_free, steps_nudged, *, nudging, schedule="synchronous", tolerance=0.0,
-                    freeze_switches=False, relax=relax_plainly):
+                    freeze_switches=False, transposed=False, relax=relax_plainly):
     """Estimate dL/dtheta (batch mean) by equation (4); returns an `Estimate`.
 
     x (N, *input shape); y (N,) labels or (N, classes) targets.
@@ -21,6 +23,8 @@ def eqprop_gradient(network, x, y, steps_free, steps_nudged, *, nudging, schedul
     steps_nudged    K of every nudged phase, from s*: exactly
     nudging         a `Nudging`: points beta_k and weights c_k
     freeze_switches the nudged phases keep the max-pooling switches of s*
+    transposed      the nudged phases respond through the transposed Jacobian at s*, with its switches: asymmetric EP (8), the
+                    exact gradient of asymmetric networks. A symmetric one is its own transpose: only its switches freeze.
     relax           the function to relax with
     Raises EPError for inputs of a wrong shape, an unknown schedule, complex nudging of a network that is not holomorphic.
     """
@@ -28,12 +32,12 @@ def eqprop_gradient(network, x, y, steps_free, steps_nudged, *, nudging, schedul
     inputs = network.input_drives(x)
     free = relax(network, x, steps=steps_free, schedule=schedule, tolerance=tolerance, inputs=inputs)
     gradient = network.readout_gradient(free.states, y)  # the softmax readout's own weights, at s*
-    phases = []
+    anchored, phases = network.anchored(x, free.states, free.switches), []
     for beta, c in zip(nudging.points, nudging.weights):
         phases.append(free if beta == 0 else relax(  # s^0 = s*: the free phase has been relaxed already
-            network, x, y, beta, steps=steps_nudged, start=free.states, schedule=schedule, inputs=inputs,
-            switches=free.switches if freeze_switches else None))
-        dPhi = network.hebbian(x, phases[-1].states, phases[-1].switches)
+            anchored if transposed else network, x, y, beta, steps=steps_nudged, start=free.states, schedule=schedule,
+            inputs=inputs, switches=free.switches if freeze_switches or transposed else None))
+        dPhi = anchored.hebbian(x, phases[-1].states, phases[-1].switches)
         for name in dPhi:
             gradient[name] = gradient.get(name, 0.0) - c * dPhi[name]  # g = - sum_k c_k dPhi/dtheta (s^{beta_k})
     if nudging.take_real:
@@ -41,7 +45,7 @@ def eqprop_gradient(network, x, y, steps_free, steps_nudged, *, nudging, schedul
     return estimate(network, gradient, free, y, phases)
 
 
-def eqprop_increments(network, x, y, states, steps, *, nudging, freeze_switches=False):
+def eqprop_increments(network, x, y, states, steps, *, nudging, freeze_switches=False, transposed=False):
     """The increments (5) of `steps` synchronous nudged steps from the free fixed point `states`.
 
     Returns a list over t = 0 ... steps-1 of (g_t, ds_t): g_t a dictionary like a gradient (batch mean; without the
@@ -49,12 +53,14 @@ def eqprop_increments(network, x, y, states, steps, *, nudging, freeze_switches=
     """
     y = network.targets(y, x.dtype)
     free_switches = network.switches(network.input_drives(x), states)
+    anchored, frozen = network.anchored(x, states, free_switches), free_switches if freeze_switches or transposed else None
+    nudged = anchored if transposed else network
     total = [({}, [0.0] * len(states)) for _ in range(steps)]
     for beta, c in zip(nudging.points, nudging.weights):
-        s, dPhi = states, network.hebbian(x, states, free_switches)
+        s, dPhi = states, anchored.hebbian(x, states, free_switches)
         for g, ds in total:
-            relaxed = relax_plainly(network, x, y, beta, steps=1, start=s, switches=free_switches if freeze_switches else None)
-            dPhi_new = network.hebbian(x, relaxed.states, relaxed.switches)
+            relaxed = relax_plainly(nudged, x, y, beta, steps=1, start=s, switches=frozen)
+            dPhi_new = anchored.hebbian(x, relaxed.states, relaxed.switches)
             for name in dPhi:
                 g[name] = g.get(name, 0.0) - c * (dPhi_new[name] - dPhi[name]) / len(x)
             ds[:] = [d + c * (new - old) for d, new, old in zip(ds, relaxed.states, s)]

@@ -2,8 +2,11 @@
 
     Phi(x, s) = sum_k Phi_k(s_i, s_j)        synapse k joins layer i to layer j; layer 0 is the input x     (per example)
     E(x, s)   = sum_n G(s_n) - Phi(x, s)     the energy whose stationary points are the fixed points         (2)
+
+With asymmetric synapses (vectorfield.py) there is neither, and "dPhi/ds" below reads "the drives".
 """
 
+import copy
 import json
 
 import numpy as np
@@ -15,6 +18,7 @@ from .cost import COSTS, SoftmaxCrossEntropy, SquaredError
 from .errors import EPError
 from .npz import read_npz, write_npz
 from .synapse import Conv, Dense
+from .vectorfield import asymmetric
 
 
 class Network:
@@ -102,6 +106,13 @@ class Network:
         return {f"{k + 1}.{name}": g for k, (i, j) in enumerate(self.wiring)
                 for name, g in self.synapses[k].hebbian(layers[i], layers[j], switches[k]).items()}
 
+    def anchored(self, x, states, switches):
+        """This network, its synapses told the free state s* that nudged phases start from (only asymmetric ones listen)."""
+        layers, network = [x, *states], copy.copy(self)
+        network.synapses = [synapse.anchored(layers[i], layers[j], sw)
+                            for synapse, (i, j), sw in zip(self.synapses, self.wiring, switches)]
+        return network
+
     def readout_gradient(self, states, y):
         """dC/dtheta of the cost's own parameters, summed over the batch, a flat dictionary (empty for squared error)."""
         return {f"readout.{name}": g for name, g in self.cost.gradient(states[-1], y).items()}
@@ -188,17 +199,20 @@ def load(path):
 def from_recipe(recipe, parameters=None):
     """Build a network from its recipe, a JSON-able dictionary; `parameters` replace the initial ones."""
     arguments = dict(recipe)
+    connect = CONNECTIONS[arguments.pop("connections", "symmetric")]
     build = {"mlp": mlp, "convnet": convnet}[arguments.pop("builder")]
     for argument, table in (("activation", ACTIVATIONS), ("cost", COSTS), ("pool", ops.POOLINGS)):
         if argument in arguments:
             arguments[argument] = table[arguments[argument]]
-    network = build(**arguments)
+    network = connect(build(**arguments))
     if parameters is not None:
         network.set_parameters(parameters)
     return network
 
 
 # --- builders ---------------------------------------------------------------------------------------------------------
+
+CONNECTIONS = {"symmetric": lambda network, **options: network, "asymmetric": asymmetric}
 
 
 def mlp(sizes, activation=HARD_SIGMOID, cost=SoftmaxCrossEntropy, scale=1.0, seed=0, dtype="float32"):

@@ -122,6 +122,14 @@ class Nudging:
         return cls(points, tuple(weights))
 
 
+NUDGINGS = {  # by name: (beta, rng) -> Nudging
+    "symmetric": lambda beta, rng: Nudging.symmetric(beta),
+    "one-sided": lambda beta, rng: Nudging.one_sided(beta),
+    "random-sign": Nudging.random_sign,
+    "four-point": lambda beta, rng: Nudging.four_point(beta),
+}
+
+
 def _number(beta):
     """beta as a Python number, for the constructors."""
     if isinstance(beta, complex) or not math.isfinite(beta) or beta == 0:

@@ -21,6 +21,7 @@ from .checkpoint import read_meta, restore, save_checkpoint
 from .commandline import given, refuse_changes
 from .errors import EPError
 from .training import gradient_norms, stuck_shares
+from .vectorfield import alignment
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
 EARLY = 20  # the step of the first epoch after which a run that cannot work is reported
@@ -41,7 +42,9 @@ class Run:
 
     def __init__(self, folder, config, network, optimizer, meta=None):
         self.folder, self.config, self.network, self.optimizer = Path(folder), config, network, optimizer
-        meta = meta or dict(epoch=0, step=0, totals={}, log=[], warned=[])
+        meta = meta or dict(epoch=0, step=0, totals={}, log=[], warned=[], distances={
+            layer: distance for layer, (_, distance) in alignment(network.parameters()).items()})
+        self.distances = meta.get("distances", {})
         self.epoch, self.step, self.totals, self.log = meta["epoch"], meta["step"], meta["totals"], meta["log"]
         self.warned, self.signal, self.bar = set(meta["warned"]), None, None
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -67,13 +70,13 @@ class Run:
     def save(self):
         save_checkpoint(self.folder / "checkpoint.npz", self.network, self.optimizer, dict(
             config=self.config, epoch=self.epoch, step=self.step, totals=self.totals, log=self.log,
-            warned=sorted(self.warned)))
+            warned=sorted(self.warned), distances=self.distances))
         self.saved_at = time.monotonic()
 
     # --- one epoch ----------------------------------------------------------------------------------------------------
 
     def start_epoch(self, steps):
-        self.clock = time.monotonic()
+        self.clock, self.steps = time.monotonic(), steps
         self.bar = tqdm(total=steps, initial=self.step, unit="step", dynamic_ncols=True,
                         desc=f"epoch {self.epoch + 1}/{self.config['epochs']}")
 
@@ -95,7 +98,7 @@ class Run:
         """Write the epoch's line to the log, the picture and a checkpoint."""
         self.totals["seconds"] += self.lap()
         record = dict(epoch=self.epoch + 1, **averages(self.totals), test_accuracy=test_accuracy, test_loss=test_loss,
-                      test_images=test_images)
+                      test_images=test_images, **self.alignment())
         self.bar.close()
         self.warn(record)
         self.log.append(record)
@@ -104,15 +107,29 @@ class Run:
         self.write_log()
         print(f"epoch {self.epoch}: train loss {record['train_loss']:.3f}, train accuracy {record['train_accuracy']:.1%}, "
               f"test accuracy {test_accuracy:.1%} ({test_images} images), {record['seconds']:.0f} s", flush=True)
+        for layer in self.distances:
+            print(f"  layer {layer}: angle between W and B {record[f'angle_{layer}']:.1f} degrees, |W - B| at "
+                  f"{record[f'distance_{layer}']:.3f} of its start (by weight decay alone {record[f'decay_{layer}']:.3f})")
         self.stop_if_asked()
+
+    def alignment(self):
+        """For each layer with feedback weights: their angle to W, |W - B| in units of its start, and what weight decay alone
+        would make of it: the prediction for Kolen-Pollack."""
+        record = {}
+        for layer, (angle, distance) in alignment(self.network.parameters()).items():
+            record[f"angle_{layer}"] = angle
+            record[f"distance_{layer}"] = distance / (self.distances[layer] or 1.0)
+            record[f"decay_{layer}"] = abs(self.optimizer.decay(layer, self.epoch + 1, self.steps))
+        return record
 
     def finish(self, **outcome):
         """Write result.json: the outcome, the last line of the log, and what kind of run it was."""
-        kept = ("dataset", "source", "preset", "nudging", "algorithm", "cost", "seed", "device")
+        kept = ("dataset", "source", "preset", "connections", "feedback_update", "nudging", "algorithm", "cost", "seed", "device")
         last = self.log[-1]
-        result = dict({key: self.config[key] for key in kept}, epochs=self.epoch,
+        result = dict({key: self.config.get(key) for key in kept}, epochs=self.epoch,
                       train_accuracy=last["train_accuracy"], test_accuracy=last["test_accuracy"],
-                      test_images=last["test_images"], seconds=sum(line["seconds"] for line in self.log), **outcome)
+                      test_images=last["test_images"], seconds=sum(line["seconds"] for line in self.log), **outcome,
+                      **{key: last[key] for key in last if key.startswith("angle_")})
         write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
         print(f"test accuracy {result['test_accuracy']:.1%} on {result['source']}; see {self.folder / 'curves.png'}")
 
@@ -124,8 +141,9 @@ class Run:
     def write_log(self):
         write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
         if self.log:
+            feedback = f", asymmetric, {self.config['feedback_update']}" if self.distances else ""
             plot_curves(self.log, f"{self.config['source']}: {self.config['nudging']} {self.config['algorithm']}, "
-                                  f"{self.config['cost']}", self.folder / "curves.png")
+                                  f"{self.config['cost']}{feedback}", self.folder / "curves.png")
 
     def warn(self, mean):
         """Say once, for each kind of quiet failure, that it happens and where."""
@@ -253,22 +271,27 @@ def write_text(path, text):
 
 
 def plot_curves(log, title, path):
-    """Accuracy, loss, convergence of the free phase, gradient and saturation per layer, over epochs."""
+    """Accuracy, loss, convergence of the free phase, gradient, saturation and alignment per layer, over epochs."""
     from matplotlib.figure import Figure  # slow to import, and no display is needed
 
     epochs = [line["epoch"] for line in log]
-    figure = Figure(figsize=(11, 6.5), layout="constrained")
-    figure.suptitle(title)
-    axes = figure.subplots(2, 3).flat
     panels = [("accuracy", {"train": "train_accuracy", "test": "test_accuracy"}),
               ("loss", {"train": "train_loss", "test": "test_loss"}),
               ("free phase: largest residual", {"": "residual"}),
               ("free phase: mean number of steps", {"": "steps_free"}),
               ("norm of the gradient", per_layer(log[0], "gradient_norm_")),
-              ("share of units stuck at a bound", per_layer(log[0], "stuck_"))]
+              ("share of units stuck at a bound", per_layer(log[0], "stuck_")),
+              ("angle between W and B (degrees)", per_layer(log[0], "angle_")),
+              ("|W - B| / start (dashed: decay alone)", per_layer(log[0], "distance_"))]
+    panels = [panel for panel in panels if panel[1]]  # a symmetric network has no angles
+    figure = Figure(figsize=(11 / 3 * (len(panels) // 2), 6.5), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(2, len(panels) // 2).flat
     for axis, (name, lines) in zip(axes, panels):
         for (label, key), marker in zip(lines.items(), "osD^vP*X" * 4):
             axis.plot(epochs, [line[key] for line in log], marker=marker, markersize=4, label=label)
+            if key.startswith("distance_"):
+                axis.plot(epochs, [line[key.replace("distance", "decay")] for line in log], "k--", linewidth=0.8)
         axis.set(title=name, xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
@@ -279,7 +302,7 @@ def plot_curves(log, title, path):
             low, high = axis.get_ylim()
             axis.set_ylim(low / 3, high * 3)  # at least a decade, so that noise does not look like a trend
         elif name not in ("accuracy", "loss"):
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
     temporary = Path(f"{path}.tmp")
     figure.savefig(temporary, format="png", dpi=110)
     os.replace(temporary, path)

@@ -11,6 +11,8 @@ This identity is the contract of a synapse; `tests/test_synapse.py` holds every 
 
 P of max-pooling depends on pre through its `switches` (which corner of each window won). They are passed explicitly:
 given the switches P is linear, and `linear_post(pre, switches)` is drive_post without the bias, the adjoint of drive_pre.
+The two drives being each other's adjoint is what having a Phi means; vectorfield.py does without. So whoever needs the
+transpose of a drive (BPTT, asymmetric EP) asks for it by name: drive_post_adjoint, drive_pre_adjoint.
 
     pre  (N, *pre_shape)    post  (N, *post_shape)    shapes are tuples: (units,) or (H, W, C)
 """
@@ -49,6 +51,14 @@ class Dense:
 
     def linear_hebbian(self, pre, post, switches=None):
         return {"W": _flat(pre).T @ post}  # (pre, N) @ (N, post)
+
+    drive_post_adjoint, drive_pre_adjoint = drive_pre, linear_post
+
+    def winners(self, pre):
+        return None
+
+    def anchored(self, pre, post, switches):
+        return self
 
 
 class Conv:
@@ -94,6 +104,16 @@ class Conv:
     def linear_hebbian(self, pre, post, switches):
         y = self.pool.unpool(post, switches, self.conv_shape)
         return {"W": ops.conv_adjoint_kernel(pre, y, self.W.shape[0], self.stride, self.padding)}
+
+    drive_post_adjoint, drive_pre_adjoint = drive_pre, linear_post
+
+    def winners(self, pre):
+        """The switches alone. Holomorphic pooling chooses no corner, so it has none."""
+        return None if self.pool.holomorphic else self.pool.pool(self._conv(pre))[1]
+
+    def anchored(self, pre, post, switches):
+        """This synapse in the nudged phases of a free state with these pre and post: itself, for it has a Phi."""
+        return self
 
     def _conv(self, pre):
         return ops.conv(pre, self.W, self.stride, self.padding)

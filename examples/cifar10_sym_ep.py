@@ -11,7 +11,9 @@ from functools import partial
 
 try:
     import ep
-    from ep import Nudging, commandline as cli, data, fast, runs, training
+    from ep import commandline as cli, data, fast, runs, training
+    from ep.cost import COSTS
+    from ep.nudging import NUDGINGS
 except ImportError as error:
     raise SystemExit(f"error: the package is not installed ({error}); in the repository, run: pip install -e .") from None
 
@@ -28,28 +30,26 @@ PRESETS = {
                                final_test_images=10000, flip=True, pad=4),
 }
 PAPER_SQUARED_ERROR = dict(beta=0.5, steps_nudged=30)  # the paper's other two numbers, for --cost squared-error
+ASYMMETRIC = {"paper": dict(feedback_update="kolen-pollack", steps_nudged=30),  # what --connections asymmetric changes
+              "cpu": dict(feedback_update="kolen-pollack", weight_decay=3e-3, scale=2.0)}  # docs/results.md says why
 BPTT = dict(schedule="synchronous", tolerance=0.0)  # what --algorithm bptt changes: it unrolls a fixed number of steps
-DEFAULTS = dict(nudging="symmetric", algorithm="eqprop", cost="cross-entropy", seed=0)
-
-NUDGINGS = {
-    "symmetric": lambda beta, rng: Nudging.symmetric(beta),
-    "one-sided": lambda beta, rng: Nudging.one_sided(beta),
-    "random-sign": Nudging.random_sign,
-    "four-point": lambda beta, rng: Nudging.four_point(beta),
-}
-COSTS = {cost.name: cost for cost in (ep.SoftmaxCrossEntropy, ep.SquaredError)}
+DEFAULTS = dict(nudging="symmetric", algorithm="eqprop", cost="cross-entropy", connections="symmetric", feedback_update="own",
+                seed=0)
 
 
 def main():
     args = options()
     xp = ep.device_module(args.device)
     config, dataset = runs.stored(args) if args.resume else configured(args, xp)
+    config = DEFAULTS | config  # a run of an older version had no asymmetric connections
     print(data.banner(dataset), flush=True)
-    network = ep.convnet(config["channels"], cost=COSTS[config["cost"]], scale=config["scale"], seed=config["seed"]).to(xp)
+    network = ep.convnet(config["channels"], cost=COSTS[config["cost"]], scale=config["scale"], seed=config["seed"])
+    network = ep.CONNECTIONS[config["connections"]](network, seed=config["seed"]).to(xp)
     optimizer = ep.SGD(network, config["lr"], 0.9, config["weight_decay"], config["anneal_epochs"])
     images, labels, test_images, test_labels = dataset[:4]
     images, labels = images[:config["train_images"]], labels[:config["train_images"]]
     relaxation = dict(schedule=config["schedule"], tolerance=config["tolerance"])
+    transposed, combined = ep.FEEDBACK_UPDATES[config["feedback_update"]]
     phases = dict(steps_free=config["steps_free"], steps_nudged=config["steps_nudged"], **relaxation)
 
     def prepare(batch, rng):  # uint8 images -> float32 input; rng is None for test images
@@ -63,8 +63,10 @@ def main():
         else:  # the nudging is drawn once for the batch: its sign may be random
             nudging = NUDGINGS[config["nudging"]](config["beta"], rng)
             relax = partial(fast.prepared(network), check_every=config["check_every"])
-            one_chunk = partial(ep.eqprop_gradient, nudging=nudging, relax=relax, **phases)
-        return ep.in_chunks(one_chunk, network, x, y, threads)
+            one_chunk = partial(ep.eqprop_gradient, nudging=nudging, transposed=transposed, relax=relax, **phases)
+        estimate = ep.in_chunks(one_chunk, network, x, y, threads)
+        estimate.gradient = combined(estimate.gradient)
+        return estimate
 
     with ep.worker_threads(args.threads) as threads:
         training.rehearse(network, gradient, prepare, images, labels)  # bad settings end here, before anything is written
@@ -91,9 +93,13 @@ def configured(args, xp):
     config = DEFAULTS | cli.given(args, DEFAULTS) | PRESETS[preset, dataset.name]
     if config["cost"] == "squared-error" and preset == "paper":
         config |= PAPER_SQUARED_ERROR
+    if config["connections"] == "asymmetric":
+        config |= ASYMMETRIC[preset]
     if config["algorithm"] == "bptt":
         config |= BPTT
     config |= cli.given(args, config)
+    if args.feedback_update and config["connections"] == "symmetric":
+        raise ep.EPError("--feedback-update is for feedback weights of their own: add --connections asymmetric")
     config.setdefault("anneal_epochs", config["epochs"])
     config["final_test_images"] = args.test_images or config["final_test_images"]
     runs.check_sizes(config, dataset)
@@ -118,6 +124,9 @@ def options():
     add("--nudging", choices=list(NUDGINGS), help="which nudged phases estimate the gradient (default: symmetric)")
     add("--algorithm", choices=["eqprop", "bptt"], help="bptt: backpropagation through the last K steps (default: eqprop)")
     add("--cost", choices=list(COSTS), help="default: cross-entropy")
+    add("--connections", choices=list(ep.CONNECTIONS), help="asymmetric: feedback weights of their own (default: symmetric)")
+    add("--feedback-update", choices=list(ep.FEEDBACK_UPDATES), help="how they and the forward weights learn: each "
+        "from its own update, both from the sum, or each from the exact gradient (default: kolen-pollack)")
     add("--beta", type=cli.number, help="nudging strength, the largest |beta| of the points")
     add("--steps-free", type=cli.count, metavar="T", help="steps of the free phase, at most")
     add("--steps-nudged", type=cli.count, metavar="K", help="steps of each nudged phase")
@@ -134,12 +143,7 @@ def options():
         "after each epoch, all after the last)")
     add("--seed", type=cli.seed, help="of initial weights, order, augmentation and signs (default: 0)")
     add("--dataset", choices=["auto", "cifar10", "synthetic"], help="auto: CIFAR-10 if possible, else synthetic (default)")
-    add("--data", metavar="DIR", help="where cifar-10-batches-bin is, or is to be downloaded to")
-    add("--no-download", action="store_true", help="never touch the network")
-    add("--out", metavar="DIR", help="run folder (default: a new one in runs/)")
-    add("--resume", metavar="RUN_DIR", help="continue this run, bit for bit")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add("--threads", type=cli.count, default=cli.cores(), help="worker threads; they change no result (default: all cores)")
+    cli.add_surroundings(add)
     return parser.parse_args()
 
 

@@ -147,8 +147,9 @@ def insides(net, states):
 
 
 def same_switches(one, other):
-    """Whether two lists of switches are equal (None where a synapse has none)."""
-    return all((a is None and b is None) or np.array_equal(to_host(a), to_host(b)) for a, b in zip(one, other))
+    """Whether two lists of switches are equal (None where a synapse has none, a pair where it is asymmetric)."""
+    return all(same_switches(a, b) if isinstance(a, tuple) else
+               (a is None and b is None) or np.array_equal(to_host(a), to_host(b)) for a, b in zip(one, other))
 
 
 def fitted_slope(errors, betas):

@@ -78,17 +78,47 @@ def test_run_folder(start, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options", ["--nudging one-sided", "--nudging random-sign", "--nudging four-point", "--algorithm bptt",
-                                     "--cost squared-error", "--schedule synchronous"])
+                                     "--cost squared-error", "--schedule synchronous", "--connections asymmetric"])
 def test_variants_run(start, tmp_path, options):
     code, out, err = start(*TINY, "--epochs", 1, *options.split(), "--out", tmp_path / "run")
     assert code == 0, err
     assert json.loads((tmp_path / "run" / "config.json").read_text())[options.split()[0][2:]] == options.split()[1]
 
 
+@pytest.mark.parametrize("feedback_update", list(job.ep.FEEDBACK_UPDATES))
+def test_asymmetric_connections(start, tmp_path, monkeypatch, feedback_update):
+    """Angles and distances of every layer with feedback are logged and drawn; Kolen-Pollack's shrinks exactly as predicted."""
+    monkeypatch.setattr(runs, "plot_curves", plot_curves)
+    options = ["--connections", "asymmetric", "--feedback-update", feedback_update, "--weight-decay", 0.1]
+    code, out, err = start(*TINY, *options, "--out", tmp_path / "run")
+    assert code == 0, err
+    log = without_time(tmp_path / "run" / "log.jsonl")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    for layer in "234":
+        before, after = (line[f"distance_{layer}"] for line in log)
+        as_predicted = [line[f"distance_{layer}"] == pytest.approx(line[f"decay_{layer}"], rel=1e-5) for line in log]
+        assert all(as_predicted) or feedback_update != "kolen-pollack"
+        assert after < before < 1 and result[f"angle_{layer}"] == log[-1][f"angle_{layer}"]
+        assert f"layer {layer}: angle between W and B {log[-1][f'angle_{layer}']:.1f} degrees" in out
+    assert not any(key.endswith(("_1", "_readout")) for key in log[0] if key.startswith(("angle", "distance", "decay")))
+    assert (result["connections"], result["feedback_update"]) == ("asymmetric", feedback_update)
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+
+
+def test_asymmetric_recipe(tmp_path):
+    """cifar10_asym_ep.py: the main job with asymmetric connections, Kolen-Pollack, and its own weight decay on a CPU."""
+    command = [sys.executable, EXAMPLES / "cifar10_asym_ep.py", *TINY, "--epochs", "1", "--out", tmp_path / "run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["connections"], config["feedback_update"], config["weight_decay"]) == (
+        "asymmetric", "kolen-pollack", job.ASYMMETRIC["cpu"]["weight_decay"])
+
+
 @pytest.mark.parametrize("stop_after, number", [(1, signal.SIGINT), (3, signal.SIGTERM), (5, signal.SIGINT)])
 def test_interrupted_and_resumed_is_bit_for_bit(start, tmp_path, monkeypatch, stop_after, number):
     """A signal in the first or last step of an epoch, or in the second epoch: the resumed run ends like the straight one."""
-    options = [*TINY, "--nudging", "random-sign"]
+    options = [*TINY, "--nudging", "random-sign", "--connections", "asymmetric"]
     assert start(*options, "--out", tmp_path / "straight")[0] == 0
     plain, calls = runs.accumulate, []
 
@@ -149,6 +179,7 @@ BAD = {
     "--train-images 5000": "train images: 5000 asked for, but embedded synthetic images (not CIFAR-10) has 4000",
     "--lr 0.1 0.1": "one for each of the 5 layers",
     "--preset paper": "refuses the embedded images",
+    "--feedback-update own": "add --connections asymmetric",
     "--algorithm bptt --steps-nudged 5": "BPTT goes back through 1 to T = 4 steps",
     "--algorithm bptt --schedule checkerboard": "BPTT unrolls a fixed number of synchronous steps",
     "--out /dev/null/run": "cannot write to the output folder",

@@ -17,8 +17,9 @@ import test_gdu
 import test_network
 import test_ops
 import test_synapse
+import test_vectorfield
 
-from ep import activations, bptt, cost, dynamics, eqprop, network, ops, synapse
+from ep import activations, bptt, cost, dynamics, eqprop, network, ops, synapse, vectorfield
 
 CE, SE = "cross-entropy", "squared-error"
 GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "average", "sigmoid", CE)
@@ -27,6 +28,9 @@ GDU = (test_gdu.test_every_increment_is_bptts, "max", "sigmoid", CE)
 FACES, ADJOINT = test_synapse.test_three_faces_of_one_number, test_synapse.test_linear_post_is_the_adjoint_of_drive_pre
 UNROLLED = (test_bptt.test_bptt_is_the_derivative_of_the_unrolled_loss, "max", "sigmoid", SE, 6, 3)
 SWEEP = (test_bptt.test_the_sweep_from_a_random_state, "max", "sigmoid", SE)
+ASYMMETRIC_SWEEP = (test_vectorfield.test_the_sweep_from_a_random_state, "max", "sigmoid", SE)
+EXACT = (test_vectorfield.test_asymmetric_ep_is_the_gradient_of_the_loss, "max", "sigmoid", SE)
+ANCHORED, DOWN = test_vectorfield.test_anchored_drives_are_the_transpose, test_vectorfield.test_the_way_down_and_its_adjoint
 STATIONARY = test_dynamics.test_the_free_fixed_point_is_stationary_for_the_energy
 LATER = ("for (states, u, _), switches in zip(reversed(trajectory), [network.drives(x, s)[1] for s in "
          "[final_states, *[t[0] for t in reversed(trajectory)]]]):")
@@ -51,13 +55,13 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
                                            (FACES, "conv-max"), (ADJOINT, "conv-max"), MAX_GRADIENT, SWEEP),
     "adjoint at live switches": (synapse.Conv.linear_post, "self.pool.pool_at(self._conv(pre), switches)",
                                  "self.pool.pool(self._conv(pre))[0]", (ADJOINT, "conv-max"), GDU),
-    "bias in the adjoint": (bptt.state_adjoint, "synapse.linear_post(mu[i], sw)", "synapse.drive_post(mu[i], sw)[0]",
+    "bias in the adjoint": (bptt.state_adjoint, "synapse.drive_pre_adjoint(mu[i], sw)", "synapse.drive_post(mu[i], sw)[0]",
                             GDU, GRADIENT, SWEEP),
     "bias divided by the window": (synapse.Conv.hebbian, "post.sum((0, 1, 2))", "0.25 * post.sum((0, 1, 2))",
                                        (FACES, "conv-max"), GRADIENT),
     "stale switches in BPTT (those of s_{t+1})": (bptt.sweep, "for states, u, switches in reversed(trajectory):", LATER,
                                                   SWEEP),
-    "dW without its second half": (bptt.parameter_adjoint, "g[name] + dW", "g[name]", GDU, GRADIENT, SWEEP),
+    "dW without its second half": (bptt.parameter_adjoint, "g.get(name, 0.0) + dW", "g.get(name, 0.0)", GDU, GRADIENT, SWEEP),
     "mu without sigma'": (bptt.sweep, "dsigma(u_n) * lam_n", "lam_n", GDU, GRADIENT, SWEEP),
     "BPTT that starts too late": (bptt.bptt_gradient, "steps=T - K", "steps=T", UNROLLED),
     "sigma' without 1/2": (activations.HARD_SIGMOID.dsigma, activations.CLIP.dsigma, None,
@@ -77,6 +81,30 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
                                   (test_cost.test_large_logits_do_not_overflow, "float64")),
     "force of the squared error": (cost.SquaredError.force, "y - s", "s - y",
                                    (test_cost.test_the_force_is_minus_the_derivative_of_the_cost, "squared error")),
+    "forward switches on the way down": (vectorfield.Asymmetric.drive_pre, "switches[1]", "switches[0]",
+                                         (DOWN, "conv-max"), ASYMMETRIC_SWEEP, EXACT),
+    "feedback that pools by the forward convolution": (
+        vectorfield.Asymmetric.drive_post, "self.feedback.winners", "self.forward.winners",
+        (test_vectorfield.test_up_through_W_and_down_through_B, "conv-max")),
+    "W instead of B in the reverse sweep": (vectorfield.Asymmetric.drive_pre_adjoint, "self.feedback", "self.forward",
+                                            (DOWN, "dense"), ASYMMETRIC_SWEEP, EXACT),
+    "B instead of W in the reverse sweep": (
+        vectorfield.Asymmetric.drive_post_adjoint, "self.forward.drive_pre(post, switches[0])",
+        "self.feedback.drive_pre(post, switches[1])",
+        (test_vectorfield.test_the_way_up_and_its_adjoint, "dense"), ASYMMETRIC_SWEEP, EXACT),
+    "reverse sweep not transposed": (bptt.state_adjoint, "synapse.drive_post_adjoint", "synapse.drive_pre", ASYMMETRIC_SWEEP),
+    "correction not transposed": (vectorfield.Anchored.drive_pre, "self.synapse.drive_post_adjoint", "self.synapse.drive_pre",
+                                  (ANCHORED, "dense"), EXACT),
+    "correction by the state, not its deviation": (vectorfield.Anchored.drive_post, "pre - self.pre", "pre",
+                                                   (ANCHORED, "conv-max")),
+    "products of two nudged states": (vectorfield.Anchored.hebbian, "hebbian(self.pre, post,", "hebbian(pre, post,",
+                                      (ANCHORED, "conv-none"), EXACT),
+    "nudged phases that ignore the anchor": (eqprop.eqprop_gradient, "anchored if transposed else network", "network", EXACT),
+    "Kolen-Pollack with the difference": (
+        vectorfield.kolen_pollack, "+ g for name", "- g for name", (test_vectorfield.test_kolen_pollack_touches_only_pairs,),
+        (test_vectorfield.test_equal_weights_gradient_by_gradient, "average", "sigmoid", CE)),
+    "Kolen-Pollack for W alone": (vectorfield.kolen_pollack, 'in "WB"', 'in "W"', (
+        test_vectorfield.test_kolen_pollack_touches_only_pairs,)),
 }
 
 

@@ -1,0 +1,161 @@
+"""Asymmetric networks: feedback weights B that are not the forward weights W. No Phi, no energy, only a vector field.
+
+    u_n = P(W_n * s_{n-1}) + b_n  +  B_{n+1}^T * P_B^T(s_{n+1})         the drives; s <- sigma( u - beta dC/ds )
+
+P_B chooses its corners by conv(pre, B), not by conv(pre, W): with the forward switches and another B few free phases settle.
+So the switches of such a synapse are a pair, (of W, of B). D is the Jacobian of the drives at s* and those switches.
+
+EP multiplies the response of the nudged states, mu = - sum_k c_k s^{beta_k}, with the free state:
+
+    dW = hebbian(s*_pre, mu_post)    db = sum mu_post    dB = hebbian(mu_pre, s*_post)                          (7)
+
+That is the gradient of the loss if mu is what BPTT sends back, through D^T. Three rules:
+
+    own            nudge as always, update by (7)            mu goes through D: exact only where B = W   (vector-field EP)
+    Kolen-Pollack  the same, both get dW + dB                W - B only decays while W + B learns, until B = W
+    exact          s <- sigma( drive(s*) + D^T (s - s*) - beta dC/ds ), update by (7)                             (8)
+
+(8) is asymmetric EP (Scurria et al., arXiv:2602.03670): the response runs backwards, W and B in exchanged roles.
+"""
+
+import copy
+import math
+from functools import cached_property
+
+import numpy as np
+
+from .backend import array_module, to_host
+from .errors import EPError
+
+
+class Asymmetric:
+    """A synapse with feedback weights of its own: `forward`, a Dense or Conv, and B of the shape of its W.
+
+    Bottom-up it is `forward`; top-down it is a second synapse like it, with B for W. Parameters W, b, B.
+    Raises EPError if the shapes of W and B differ.
+    """
+
+    def __init__(self, forward, B):
+        if B.shape != forward.W.shape:
+            raise EPError(f"feedback weights have the shape of the forward weights, {forward.W.shape}: got {B.shape}")
+        self.forward, self.feedback = forward, copy.copy(forward)
+        self.feedback.W, self.feedback.b = B, None  # the way down has no bias: that of the layer below is W's
+        self.pre_shape, self.post_shape, self.holomorphic = forward.pre_shape, forward.post_shape, forward.holomorphic
+        self.pool = getattr(forward, "pool", None)
+
+    W = property(lambda self: self.forward.W, lambda self, W: setattr(self.forward, "W", W))
+    b = property(lambda self: self.forward.b, lambda self, b: setattr(self.forward, "b", b))
+    B = property(lambda self: self.feedback.W, lambda self, B: setattr(self.feedback, "W", B))
+
+    def parameters(self):
+        return {"W": self.W, "b": self.b, "B": self.B}
+
+    def phi(self, pre, post):
+        raise EPError("an asymmetric network has no Phi and no energy: its drives are the derivatives of no scalar, because "
+                      "the influence of i on j is not that of j on i")
+
+    def drive_post(self, pre, switches=None):
+        """(drive, switches): one convolution with W, and with max-pooling another with B, for the feedback's switches."""
+        if switches is not None:
+            return self.forward.drive_post(pre, switches[0])[0], switches
+        up, of_W = self.forward.drive_post(pre)
+        return up, (of_W, self.feedback.winners(pre))
+
+    def drive_pre(self, post, switches):
+        return self.feedback.drive_pre(post, switches[1])
+
+    def drive_post_adjoint(self, post, switches):
+        return self.forward.drive_pre(post, switches[0])  # W^T: down through the forward weights
+
+    def drive_pre_adjoint(self, pre, switches):
+        return self.feedback.linear_post(pre, switches[1])  # B: up through the feedback weights
+
+    def hebbian(self, pre, post, switches):
+        """d < drive_post(pre), post > / d(W, b)."""
+        return self.forward.hebbian(pre, post, switches[0])
+
+    def linear_hebbian(self, pre, post, switches):
+        """d < pre, drive_pre(post) > / dB."""
+        return {"B": self.feedback.linear_hebbian(pre, post, switches[1])["W"]}
+
+    def anchored(self, pre, post, switches):
+        return Anchored(self, pre, post, switches)
+
+
+class Anchored:
+    """An asymmetric synapse in the nudged phases: it knows s* of its two layers (pre, post), and the switches there.
+
+    Its drives are those of (8); its hebbian gives the products of (7).
+    """
+
+    def __init__(self, synapse, pre, post, switches):
+        self.synapse, self.pre, self.post, self.switches = synapse, pre, post, switches
+        self.parameters = synapse.parameters
+
+    @cached_property
+    def up(self):
+        return self.synapse.drive_post(self.pre, self.switches)[0]  # drive_post(s*)
+
+    @cached_property
+    def down(self):
+        return self.synapse.drive_pre(self.post, self.switches)  # drive_pre(s*)
+
+    def drive_post(self, pre, switches=None):
+        return self.up + self.synapse.drive_pre_adjoint(pre - self.pre, self.switches), self.switches
+
+    def drive_pre(self, post, switches=None):
+        return self.down + self.synapse.drive_post_adjoint(post - self.post, self.switches)
+
+    def hebbian(self, pre, post, switches=None):
+        return {**self.synapse.hebbian(self.pre, post, self.switches),  # dW = hebbian(s*_pre, s_post)
+                **self.synapse.linear_hebbian(pre, self.post, self.switches)}  # dB = hebbian(s_pre, s*_post)
+
+
+def asymmetric(network, angle=90.0, seed=0):
+    """A copy of `network` in which every synapse, except from the input, has feedback weights at `angle` degrees to W.
+
+        B = cos(angle) W + sin(angle) R       R: the numbers of W in an order drawn from `seed`, so as large and unrelated
+
+    90: feedback drawn independently; 0: B = W, the same dynamics as `network`. Raises EPError if it is asymmetric already.
+    """
+    if any(name.endswith(".B") for name in network.parameters()):
+        raise EPError("this network is asymmetric already: start from a symmetric one")
+    other, turn = copy.copy(network), math.radians(angle)
+    other.cost, other.synapses = copy.copy(network.cost), [copy.copy(synapse) for synapse in network.synapses]
+    for k, (i, _) in enumerate(network.wiring):
+        if i > 0:  # nothing is fed back to the input
+            W = network.synapses[k].W
+            R = np.random.default_rng([seed, k]).permutation(to_host(W).ravel()).reshape(W.shape)
+            B = math.cos(turn) * W + math.sin(turn) * array_module(W).asarray(R)
+            other.synapses[k] = Asymmetric(other.synapses[k], B)
+    other.set_parameters({name: w.copy() for name, w in other.parameters().items()})
+    other.recipe = network.recipe and {**network.recipe, "connections": "asymmetric"}
+    return other
+
+
+def kolen_pollack(gradient):
+    """{"2.W": dW, "2.B": dB, ...} -> both replaced by dW + dB: with B = W, the gradient of the symmetric network."""
+    both = {name[:-1]: gradient[f"{name[:-1]}W"] + g for name, g in gradient.items() if name.endswith(".B")}
+    return {**gradient, **{layer + end: g for layer, g in both.items() for end in "WB"}}
+
+
+FEEDBACK_UPDATES = {  # the three rules: (`transposed` of eqprop_gradient, what is made of its gradient)
+    "own": (False, dict),
+    "kolen-pollack": (False, kolen_pollack),
+    "exact": (True, dict),
+}
+
+
+def alignment(parameters):
+    """{layer: (angle between W and B in degrees, |W - B|)} of the synapses that have a B; empty if none has."""
+    pairs = {name[:-2]: (parameters[f"{name[:-1]}W"], B) for name, B in parameters.items() if name.endswith(".B")}
+    return {layer: (_angle(W, B), _norm(W - B)) for layer, (W, B) in pairs.items()}
+
+
+def _angle(W, B):
+    w, b = _norm(W), _norm(B)
+    return math.degrees(2 * math.atan2(_norm(b * W - w * B), _norm(b * W + w * B)))  # arccos loses small angles
+
+
+def _norm(a):
+    return float((a * a).sum()) ** 0.5

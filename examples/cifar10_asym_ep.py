@@ -1,0 +1,22 @@
+"""Does a network learn whose feedback connections are not its forward connections?
+
+    python examples/cifar10_asym_ep.py                               # small and fast, as the main job is on a CPU
+    python examples/cifar10_asym_ep.py --preset paper --data DIR     # the paper's experiment, on a GPU
+
+The recipe of the paper's 13.2% test error (arXiv:2006.03824): asymmetric connections, both directions updated by the sum of
+their own vector-field updates (Kolen-Pollack), cross-entropy, K = 30, beta = 1, everything else as for symmetric weights.
+W - B shrinks by weight decay alone, learning makes W + B grow, so the angle between them falls: every epoch prints both.
+
+Every option of the main job is here too: it *is* the main job, cifar10_sym_ep.py, with one option given.
+--feedback-update own: plain vector-field EP; --feedback-update exact: asymmetric EP (arXiv:2602.03670).
+A step needs a third convolution, beside those up and down: the feedback chooses its max-pooling corners by itself.
+"""
+
+import sys
+
+import cifar10_sym_ep as main_job
+
+if __name__ == "__main__":
+    main_job.__doc__ = __doc__  # for --help
+    sys.argv[1:1] = ["--connections", "asymmetric"]
+    main_job.cli.run(main_job.main)
