@@ -10,8 +10,8 @@ The same signature, schedules and stopping, and the same states but for rounding
     Winograd    convolutions take 2.25 or 4 times fewer multiplications (winograd.py); kernels are transformed once per
                 batch if the caller passes kernels=fast.transformed(network)
 
-For chains of `Dense` and `Conv` of stride 1 in real NumPy arrays; `unsuitable` says what it cannot do, and everything else
-goes through the readable `dynamics.relax`.
+For chains of `Dense` and `Conv` of stride 1, symmetric or not, in real NumPy arrays; `unsuitable` says what it cannot do, and
+everything else goes through the readable `dynamics.relax`.
 """
 
 import math
@@ -23,6 +23,7 @@ from . import dynamics, ops
 from .dynamics import Relaxation
 from .network import Network
 from .synapse import Conv, Dense
+from .vectorfield import Asymmetric
 from .winograd import TILES, Col2im, Im2col, Scratch, Winograd, multiplications, transform_kernel
 
 
@@ -36,7 +37,7 @@ def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchron
         return dynamics.relax(network, x, y, beta, **arguments)
     y = None if y is None else network.targets(y, x.dtype)
     inputs = inputs or network.input_drives(x)
-    chain = _Chain(network, kernels or transformed(network), inputs[0], start, switches, len(x))
+    chain = _Chain(network, kernels or transformed(network), inputs[0], start, switches)
     check_every, history = check_every or (1 if tolerance > 0 else steps), []
     for t in range(1, steps + 1):
         check, residual = t == steps or t % check_every == 0, 0.0
@@ -58,11 +59,16 @@ def prepared(network, largest_tile=4):
 
 
 def transformed(network, largest_tile=4):
-    """For every synapse after the first, (up, down): its kernels as `relax` needs them; None for dense ones.
+    """For every synapse after the first, its convolutions as `relax` needs them; empty for dense ones.
 
     Valid until the weights change. largest_tile: 4 or 2 for Winograd's F(4x4, 3x3) or F(2x2, 3x3), 1 for im2col.
     """
-    return [_conv_kernels(synapse, largest_tile) if type(synapse) is Conv else None for synapse in network.synapses[1:]]
+    return [_convolutions(*ways(synapse), largest_tile) for synapse in network.synapses[1:]]
+
+
+def ways(synapse):
+    """The plain synapse whose W leads up, and the one whose W leads down: the same unless the synapse is asymmetric."""
+    return (synapse.forward, synapse.feedback) if type(synapse) is Asymmetric else (synapse, synapse)
 
 
 def unsuitable(network):
@@ -70,11 +76,11 @@ def unsuitable(network):
     if type(network) is not Network or network.wiring != [(n, n + 1) for n in range(len(network.synapses))]:
         return "its layers are no plain chain"
     for synapse in network.synapses:
-        if type(synapse) not in (Conv, Dense):
+        if type(synapse) not in (Conv, Dense, Asymmetric):
             return f"it has a synapse of another kind, {type(synapse).__name__}"
         if type(synapse.b) is not np.ndarray:
             return "its weights are not NumPy arrays"
-    for synapse in network.synapses[1:]:
+    for synapse, _ in map(ways, network.synapses[1:]):
         if type(synapse) is Conv and (synapse.stride != 1 or synapse.padding >= synapse.W.shape[0]):
             return "it has a convolution with a stride, or with more padding than its kernel covers"
     return None
@@ -86,23 +92,29 @@ def path(network):
     return f"relaxing by ep.dynamics.relax, the readable path: {why}" if why else "relaxing by ep.fast.relax (Winograd)"
 
 
-def _conv_kernels(synapse, largest_tile):
-    """[up, down]: functions (N, scratch) -> convolution, as they take the fewest multiplications."""
-    W, k, p = synapse.W, synapse.W.shape[0], synapse.padding
-    pre_size, post_size = synapse.pre_shape[:2], synapse.conv_shape
-    flipped = np.ascontiguousarray(W[::-1, ::-1].transpose(0, 1, 3, 2))  # W^T* is a convolution with this, padding k - 1 - p
-    plain = k * k * math.prod(post_size)  # multiplications of im2col, and of its adjoint
-    kernels = []
-    for kernel, size_in, size_out, padding in ((W, pre_size, post_size, p), (flipped, post_size, pre_size, k - 1 - p)):
-        tiles = [m for m in TILES if k == 3 and m <= largest_tile and multiplications(m, size_out) < plain]
-        if tiles:
-            m = min(tiles, key=lambda m: multiplications(m, size_out))
-            kernels.append(partial(Winograd, transform_kernel(kernel, m), m, size_in, size_out, padding))
-        elif kernel is flipped and math.prod(size_in) < math.prod(size_out):  # the flipped convolution would multiply zeros
-            kernels.append(partial(Col2im, W, size_in, size_out, p))
-        else:
-            kernels.append(partial(Im2col, kernel, size_in, size_out, padding))
-    return kernels
+def _convolutions(up, down, largest_tile):
+    """[up, down, and up for the switches of the way down if it has its own]: functions (N, scratch) -> convolution."""
+    if type(up) is Dense:
+        return []
+    pre_size, post_size, p, k = up.pre_shape[:2], up.conv_shape, up.padding, up.W.shape[0]
+    found = [_cheapest(up.W, pre_size, post_size, p, largest_tile)]
+    if math.prod(post_size) < math.prod(pre_size) and k * k * math.prod(post_size) <= multiplications(4, pre_size):
+        found.append(partial(Col2im, down.W, post_size, pre_size, p))  # few pixels: the flipped convolution multiplies zeros
+    else:
+        flipped = np.ascontiguousarray(down.W[::-1, ::-1].transpose(0, 1, 3, 2))  # W^T * is a convolution with this
+        found.append(_cheapest(flipped, post_size, pre_size, k - 1 - p, largest_tile))
+    if down is not up and down.pool is ops.MAX_POOL:
+        found.append(_cheapest(down.W, pre_size, post_size, p, largest_tile))
+    return found
+
+
+def _cheapest(W, size_in, size_out, padding, largest_tile):
+    """The convolution with W that takes the fewest multiplications."""
+    cost = {m: multiplications(m, size_out) for m in TILES if m <= largest_tile and len(W) == 3}
+    m = min(cost, key=cost.get, default=None)
+    if m is None or cost[m] > W.shape[0] ** 2 * math.prod(size_out):
+        return partial(Im2col, W, size_in, size_out, padding)
+    return partial(Winograd, transform_kernel(W, m), m, size_in, size_out, padding)
 
 
 def inside(a):
@@ -118,11 +130,12 @@ def outside(a):
 class _Chain:
     """The states of one relaxation, and the synapses between them: synapses[n-1] joins s_n and s_{n+1}."""
 
-    def __init__(self, network, kernels, input_drive, start, switches, N):
+    def __init__(self, network, kernels, input_drive, start, switches):
         self.network, self.frozen, scratch = network, switches is not None, Scratch(input_drive[0].dtype)
         drive, self.input_switches = input_drive
         self.input_drive = np.ascontiguousarray(inside(drive))
-        self.synapses = [_FastConv(s, k, N, scratch) if k else _FastDense(s, N) for s, k in zip(network.synapses[1:], kernels)]
+        self.synapses = [(_FastConv if convolutions else _FastDense)(synapse, convolutions, len(drive), scratch)
+                         for synapse, convolutions in zip(network.synapses[1:], kernels)]
         self.u = [np.zeros_like(self.input_drive), *(np.zeros_like(synapse.drive) for synapse in self.synapses)]
         self.states = [*(synapse.pre for synapse in self.synapses), np.zeros_like(self.u[-1])]
         for s, s_0 in zip(self.states, start or []):
@@ -179,50 +192,56 @@ class _Chain:
 class _FastDense:
     """`Dense`; a pre layer that is an image lies in (H, W, N, C) and is flattened as (H, W, C)."""
 
-    def __init__(self, synapse, N):
-        self.synapse = synapse
+    def __init__(self, synapse, convolutions, N, scratch):
+        self.up, self.down = ways(synapse)
         *size, channels = synapse.pre_shape
-        self.pre = np.zeros((*size, N, channels), synapse.W.dtype)
+        self.pre = np.zeros((*size, N, channels), synapse.b.dtype)
         self.drive = np.broadcast_to(synapse.b, (N, len(synapse.b))).copy()
 
     def drive_post(self, frozen):
-        self.drive[...] = self.synapse.drive_post(outside(self.pre))[0]
+        self.drive[...] = self.up.drive_post(outside(self.pre))[0]
 
     def drive_pre(self, post):
-        return inside(self.synapse.drive_pre(post))
+        return inside(self.down.drive_pre(post))
 
     def switches(self):
-        return None
+        return None if self.up is self.down else (None, None)
 
     def set_switches(self, switches):
         pass
 
 
 class _FastConv:
-    """`Conv` of stride 1, its two convolutions in buffers of their own."""
+    """`Conv` of stride 1, its two convolutions in buffers of their own; a third one where it is asymmetric."""
 
-    def __init__(self, synapse, kernels, N, scratch):
-        self.up, self.down = (convolution(N, scratch) for convolution in kernels)
+    def __init__(self, synapse, convolutions, N, scratch):
+        self.up, self.down, *self.winners = (convolution(N, scratch) for convolution in convolutions)
         self.pre = self.up.input  # (H, W, N, C_pre), inside its border of zeros
         self.b = np.broadcast_to(synapse.b, (N, len(synapse.b))).copy()  # as long as a run, so that adding it is one pass
         self.drive = np.broadcast_to(self.b, (*synapse.post_shape[:2], *self.b.shape)).copy()
-        self.pool = POOLS[synapse.pool.name](self.drive.shape)
+        self.pool_up = self.pool_down = POOLS[synapse.pool.name](self.drive.shape)
+        self.symmetric = type(synapse) is Conv
+        if self.winners:
+            self.pool_down, self.winners[0].x = POOLS[synapse.pool.name](self.drive.shape), self.up.x
 
     def drive_post(self, frozen):
         """drive <- P(W * pre) + b"""
-        (self.pool.at_switches if frozen else self.pool.pool)(self.up(), self.drive)
+        (self.pool_up.at_switches if frozen else self.pool_up.pool)(self.up(), self.drive)
         self.drive += self.b
+        for conv in () if frozen else self.winners:
+            self.pool_down.pool(conv(), np.empty_like(self.drive))
 
     def drive_pre(self, post):
         """W^T * P^T(post), (H, W, N, C_pre)"""
-        self.pool.unpool(post, self.down.input)
+        self.pool_down.unpool(post, self.down.input)
         return self.down()
 
     def switches(self):
-        return self.pool.switches()
+        return self.pool_up.switches() if self.symmetric else (self.pool_up.switches(), self.pool_down.switches())
 
     def set_switches(self, switches):
-        self.pool.set_switches(switches)
+        for pool, sw in zip((self.pool_up, self.pool_down), (switches,) if self.symmetric else switches):
+            pool.set_switches(sw)
 
 
 class _MaxPool:
