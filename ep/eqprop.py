@@ -15,12 +15,13 @@ from .dynamics import estimate, relax as relax_plainly
 
 
 def eqprop_gradient(network, x, y, steps_free, steps_nudged, *, nudging, schedule="synchronous", tolerance=0.0,
-                    freeze_switches=False, transposed=False, relax=relax_plainly):
+                    tolerance_nudged=0.0, freeze_switches=False, transposed=False, relax=relax_plainly):
     """Estimate dL/dtheta (batch mean) by equation (4); returns an `Estimate`.
 
     x (N, *input shape); y (N,) labels or (N, classes) targets.
     steps_free      T of the free phase, from zero: at most; fewer once its residual is below `tolerance`
-    steps_nudged    K of every nudged phase, from s*: exactly
+    steps_nudged    K of every nudged phase, from s*: exactly, unless its residual falls below `tolerance_nudged`. That must be
+                    far below the response of the first layer: the residual dips while the nudge is still on its way there
     nudging         a `Nudging`: points beta_k and weights c_k
     freeze_switches the nudged phases keep the max-pooling switches of s*
     transposed      the nudged phases respond through the transposed Jacobian at s*, with its switches: asymmetric EP (8), the
@@ -36,7 +37,7 @@ def eqprop_gradient(network, x, y, steps_free, steps_nudged, *, nudging, schedul
     for beta, c in zip(nudging.points, nudging.weights):
         phases.append(free if beta == 0 else relax(  # s^0 = s*: the free phase has been relaxed already
             anchored if transposed else network, x, y, beta, steps=steps_nudged, start=free.states, schedule=schedule,
-            inputs=inputs, switches=free.switches if freeze_switches or transposed else None))
+            tolerance=tolerance_nudged, inputs=inputs, switches=free.switches if freeze_switches or transposed else None))
         dPhi = anchored.hebbian(x, phases[-1].states, phases[-1].switches)
         for name in dPhi:
             gradient[name] = gradient.get(name, 0.0) - c * dPhi[name]  # g = - sum_k c_k dPhi/dtheta (s^{beta_k})

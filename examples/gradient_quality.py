@@ -98,9 +98,11 @@ def write(folder, table, settings):
     axes = figure.subplots()
     for T in dict.fromkeys(row["T"] for row in table):
         rows = [row for row in table if row["T"] == T]
-        axes.plot([row["K"] for row in rows], [row["batch"] for row in rows], "o-", label=f"T = {T} (mean {rows[0]['steps']:.0f})")
+        K, cosines = zip(*((row["K"], row["batch"]) for row in rows))
+        axes.plot(K, cosines, "o-", label=f"T = {T} (mean {rows[0]['steps']:.0f})")
     axes.axhline(0.99, color="black", linewidth=1, linestyle=":")
-    axes.set(xlabel="steps of a nudged phase, K", ylabel="cosine with the converged gradient, worst layer", title=settings["source"])
+    axes.set(xlabel="steps of a nudged phase, K", ylabel="cosine with the converged gradient, worst layer",
+             title=settings["source"])
     axes.legend(title="steps of the free phase")
     figure.savefig(folder / "gradient_quality.png", dpi=120)
     print(f"see {folder / 'gradient_quality.png'}")

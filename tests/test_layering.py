@@ -11,9 +11,10 @@ import ep
 
 PACKAGE = Path(ep.__file__).parent
 LAYERS = [  # lowest first; a module imports from lower layers only (modules that do not exist yet are absent)
-    {"errors"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"}, {"network"},
-    {"dynamics"}, {"eqprop", "bptt"},
-    {"compare", "optim", "checkpoint", "fast", "kernels", "synthetic", "commandline"}, {"data"}, {"training", "parallel"},
+    {"errors", "openblas"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
+    {"network"}, {"dynamics"}, {"eqprop", "bptt"},
+    {"compare", "optim", "checkpoint", "winograd", "kernels", "synthetic", "commandline"}, {"data", "fast"},
+    {"training", "parallel"},
     {"runs", "doctor"}]
 CORE = set().union(*LAYERS[:8])
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
