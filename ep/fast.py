@@ -156,7 +156,7 @@ class _Chain:
                 u[...] = up
                 if beta != 0:
                     u += beta * inside(self.network.cost.force(outside(self.states[-1]), y))
-        return max(self.update(n, check) for n in group)
+        return max((self.update(n, check) for n in group), default=0.0)  # one layer has no even ones
 
     def update(self, n, check):
         s, u, change = self.states[n - 1], self.u[n - 1], 0.0

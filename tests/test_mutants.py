@@ -13,13 +13,14 @@ import test_bptt
 import test_cost
 import test_dynamics
 import test_eqprop
+import test_fast
 import test_gdu
 import test_network
 import test_ops
 import test_synapse
 import test_vectorfield
 
-from ep import activations, bptt, cost, dynamics, eqprop, network, ops, synapse, vectorfield
+from ep import activations, bptt, cost, dynamics, eqprop, fast, network, ops, synapse, vectorfield, winograd
 
 CE, SE = "cross-entropy", "squared-error"
 GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "average", "sigmoid", CE)
@@ -32,6 +33,8 @@ ASYMMETRIC_SWEEP = (test_vectorfield.test_the_sweep_from_a_random_state, "max", 
 EXACT = (test_vectorfield.test_asymmetric_ep_is_the_gradient_of_the_loss, "max", "sigmoid", SE)
 ANCHORED, DOWN = test_vectorfield.test_anchored_drives_are_the_transpose, test_vectorfield.test_the_way_down_and_its_adjoint
 STATIONARY = test_dynamics.test_the_free_fixed_point_is_stationary_for_the_energy
+FAST = (test_fast.test_every_phase, 4, "symmetric", "checkerboard", CE, "max")
+FAST_ASYMMETRIC = (test_fast.test_every_phase, 1, "asymmetric", "synchronous", SE, "max")
 LATER = ("for (states, u, _), switches in zip(reversed(trajectory), [network.drives(x, s)[1] for s in "
          "[final_states, *[t[0] for t in reversed(trajectory)]]]):")
 
@@ -100,6 +103,14 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
     "products of two nudged states": (vectorfield.Anchored.hebbian, "hebbian(self.pre, post,", "hebbian(pre, post,",
                                       (ANCHORED, "conv-none"), EXACT),
     "nudged phases that ignore the anchor": (eqprop.eqprop_gradient, "anchored if transposed else network", "network", EXACT),
+    "fast: kernel not flipped": (fast._convolutions, "down.W[::-1, ::-1]", "down.W[:, :]", FAST),
+    "fast: W on the way down": (fast._convolutions, "down.W[::-1, ::-1]", "up.W[::-1, ::-1]", FAST_ASYMMETRIC),
+    "fast: a drive of old states": (fast._Chain.update, "self.fresh[n - 1] = False", "pass", FAST),
+    "fast: last of equals wins": (fast._MaxPool.pool, "np.greater(y_1, y_0", "np.greater_equal(y_1, y_0",
+                                  (test_fast.test_ties_first_wins,)),
+    "fast: bottom row to the top": (fast._MaxPool.unpool, "bottom = v * self.g", "bottom = v * ~self.g", FAST),
+    "fast: frozen switches that thaw": (fast._FastConv.drive_post, "at_switches if frozen", "pool if frozen", FAST),
+    "fast: tiles without overlap": (winograd.overlapping, "m * row", "a * row", (test_fast.test_convolution, 4, 8, 8, 1)),
     "Kolen-Pollack with the difference": (
         vectorfield.kolen_pollack, "+ g for name", "- g for name", (test_vectorfield.test_kolen_pollack_touches_only_pairs,),
         (test_vectorfield.test_equal_weights_gradient_by_gradient, "average", "sigmoid", CE)),
@@ -125,8 +136,9 @@ def test_a_wrong_rule_is_caught(name, monkeypatch):
     """The tests pass on the library as it is, and each of them fails on the mutant."""
     function, right, wrong, *tests = MUTANTS[name]
     for test, *arguments in tests:
-        test(np, *arguments)
+        arguments = arguments if test.__module__ == "test_fast" else (np, *arguments)
+        test(*arguments)
         with monkeypatch.context() as patch:
             patch.setattr(function, "__code__", mutated(function, right, wrong))
             with pytest.raises(AssertionError):
-                test(np, *arguments)
+                test(*arguments)
