@@ -34,7 +34,6 @@ Conventions: arguments in the order (pre, post); images channels-last (N, H, W, 
 dL/dtheta, batch mean, to be descended; a step updates every layer once; the residual is the largest change in one step.
 """
 
-from . import openblas  # noqa: I001 - first: it acts only before NumPy is imported
 from . import fast
 from .activations import CLIP, HARD_SIGMOID, SIGMOID, TANH
 from .backend import array_module, device_module, to_host
@@ -57,6 +56,6 @@ __all__ = [
     "AVERAGE_POOL", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES", "HARD_SIGMOID",
     "MAX_POOL", "NO_POOL", "Network", "Nudging", "SGD", "SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "TANH", "alignment",
     "array_module", "asymmetric", "bptt_gradient", "bptt_increments", "convnet", "device_module", "eqprop_gradient",
-    "eqprop_increments", "evaluate", "fast", "in_chunks", "kolen_pollack", "load", "mlp", "openblas", "relax", "residual",
+    "eqprop_increments", "evaluate", "fast", "in_chunks", "kolen_pollack", "load", "mlp", "relax", "residual",
     "to_host", "train_epoch", "worker_threads",
 ]

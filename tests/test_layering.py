@@ -11,7 +11,7 @@ import ep
 
 PACKAGE = Path(ep.__file__).parent
 LAYERS = [  # lowest first; a module imports from lower layers only (modules that do not exist yet are absent)
-    {"errors", "openblas"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
+    {"errors"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
     {"network"}, {"dynamics"}, {"eqprop", "bptt"},
     {"compare", "optim", "checkpoint", "winograd", "kernels", "synthetic", "commandline"}, {"data", "fast"},
     {"training", "parallel"},

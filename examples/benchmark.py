@@ -1,0 +1,276 @@
+"""How fast is it here, and what of this machine's speed does it use?
+
+    python examples/benchmark.py            # about 5 minutes on two cores; more than twice that with PyTorch installed
+    python examples/benchmark.py --quick    # 1 minute: fewer repetitions, no long relaxations, no PyTorch
+
+Prints the rate of sgemm (n = 4096), of every convolution, and of whole training steps, all counted in the FLOPs that im2col
+takes; seconds per image; threads, batch sizes, steps; peak memory. Where PyTorch is installed, examples/pytorch_twin.py does
+the reference's training step (synchronous, T = 250, K = 25) in turn, and the ratios are printed. benchmark.json and
+benchmark.png go to --out. docs/performance.md explains the numbers.
+"""
+
+import importlib.util
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import ep
+from ep import commandline as cli, fast
+
+N = 32  # images of a batch
+REFERENCE = dict(steps_free=250, steps_nudged=25, schedule="synchronous")  # the published PyTorch code
+SAME_REACH = dict(steps_free=125, steps_nudged=13, schedule="checkerboard")  # a checkerboard step goes twice as far
+CONVERGED = dict(steps_free=100, steps_nudged=48, schedule="checkerboard", tolerance=1e-4, tolerance_nudged=1e-4)
+NETWORKS = {
+    "paper": lambda: ep.convnet(),
+    "cpu preset": lambda: ep.convnet([32, 64, 128, 128], scale=1.5),
+}
+PATHS = {"readable": None, "im2col": 1, "F(2x2, 3x3)": 2, "F(4x4, 3x3)": 4}  # largest tile of the fast path
+
+
+def main():
+    args = options()
+    if args.child:
+        return CHILDREN[args.child](args)
+    results = dict(machine=machine(args))
+    sgemm = results["machine"]["sgemm"]
+    for section in (operations, training_steps, *(() if args.quick else (scaling, memory, against_pytorch))):
+        print(f"\n{section.__doc__.splitlines()[0]}", flush=True)
+        results[section.__name__] = section(args, sgemm)
+    write(Path(args.out), results)
+
+
+def show(name, seconds, flops, sgemm):
+    """Print one measurement and return it."""
+    rate = flops / seconds / 1e9
+    print(f"  {name:44} {seconds * 1e3:10.2f} ms  {rate:6.0f} GFLOP/s  {rate / sgemm:5.0%} of sgemm", flush=True)
+    return dict(name=name, seconds=seconds, gflops=rate, share=rate / sgemm)
+
+
+def best_of(repeat, run):
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+def machine(args):
+    """sgemm's best rate, one thread and all of them; every share below is of the one with as many threads."""
+    a, b = np.random.default_rng(0).random((2, 4096, 4096), dtype=np.float32)
+    rates = {}
+    for threads in {1, args.threads}:
+        with threadpool_limits(threads):
+            rates[threads] = 2 * 4096**3 / best_of(5, lambda: np.matmul(a, b)) / 1e9
+    blas = next((pool for pool in threadpool_info() if pool["user_api"] == "blas"), {})
+    kernels = f"{blas.get('internal_api')} {blas.get('version')}, {blas.get('architecture')} kernels"
+    print(f"NumPy {np.__version__}, {kernels}; sgemm n = 4096: "
+          + ", ".join(f"{rate:.0f} GFLOP/s with {threads} thread(s)" for threads, rate in sorted(rates.items())))
+    pinned = {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
+    if pinned:
+        print(f"note: the environment sets {pinned}; without, OpenBLAS chooses for itself, perhaps better")
+    return dict(numpy=np.__version__, blas=kernels, pinned=pinned, sgemm=rates)
+
+
+def operations(args, sgemm):
+    """Every convolution of a step, chunks of 16 images, one thread."""
+    rows, rng = [], np.random.default_rng(0)
+    with threadpool_limits(1):
+        for name, make in NETWORKS.items():
+            network = make()
+            for k, synapse in enumerate(network.synapses[1:], start=2):
+                pre, post = (rng.random((16, *shape), dtype=np.float32) for shape in (synapse.pre_shape, synapse.post_shape))
+                flops = 2 * 16 * math.prod(synapse.conv_shape) * synapse.W.size
+                switches = synapse.drive_post(pre)[1]
+                for path, tile in PATHS.items():
+                    up, down = partial(synapse.drive_post, pre), partial(synapse.drive_pre, post, switches)
+                    if tile:
+                        convolutions = fast.transformed(network, tile)[k - 2]
+                        conv = fast._FastConv(synapse, convolutions, 16, fast.Scratch(np.dtype("f")))
+                        conv.pre[...] = fast.inside(pre)
+                        up, down = partial(conv.drive_post, False), partial(conv.drive_pre, fast.inside(post).copy())
+                    for direction, run in (("up", up), ("down", down)):
+                        run()
+                        seconds = best_of(10, run)
+                        rows.append(show(f"{name}, synapse {k} {direction}, {path}", seconds, flops, sgemm[1]))
+    return rows
+
+
+def training_steps(args, sgemm):
+    """One training step, 32 images: free phase, both nudged phases, gradients; to convergence, or few fixed steps."""
+    rows = []
+    for name in NETWORKS:
+        for path in PATHS:
+            fixed = dict(steps_free=10, steps_nudged=5, schedule="checkerboard")
+            step = Step(name, path, args.threads)
+            rows.append(step.measured(f"{name}, T = 10, K = 5, {path}", fixed, sgemm, 1 if path == "readable" else args.repeat))
+        rows.append(step.measured(f"{name}, until converged, {path}", CONVERGED, sgemm, args.repeat))
+    return rows
+
+
+def scaling(args, sgemm):
+    """The paper's network: threads, batch sizes and steps."""
+    rows, fixed = [], dict(steps_free=20, steps_nudged=5, schedule="checkerboard")
+    for threads in sorted({1, args.threads}):
+        rows.append(Step("paper", "F(4x4, 3x3)", threads).measured(f"{threads} thread(s), 32 images", fixed, sgemm, args.repeat))
+    print(f"  ratio {rows[0]['seconds'] / rows[-1]['seconds']:.2f}, sgemm's own {sgemm[args.threads] / sgemm[1]:.2f}")
+    for n in (16, 32, 64, 128):
+        rows.append(Step("paper", "F(4x4, 3x3)", 1, n).measured(f"1 thread, {n} images", fixed, sgemm, 2))
+    for T in (25, 50, 100, 200):
+        steps = dict(steps_free=T, steps_nudged=5, schedule="checkerboard")
+        rows.append(Step("paper", "F(4x4, 3x3)", args.threads).measured(f"T = {T}, K = 5", steps, sgemm, 1))
+    return rows
+
+
+def memory(args, sgemm):
+    """Peak memory of one training step of 32 images on the paper's network, less what the imports need."""
+    return {name: child(name, args) for name in ("eqprop", "eqprop, twice the steps", "bptt")}
+
+
+def against_pytorch(args, sgemm):
+    """The reference's training step by PyTorch's autograd, and where the difference comes from."""
+    if importlib.util.find_spec("torch") is None:
+        print("  PyTorch is not installed: left out")
+        return None
+    twin, step = child("pytorch", args), Step("paper", "F(4x4, 3x3)", args.threads)
+    print(f"  {'PyTorch, synchronous, T = 250, K = 25':44} {twin['seconds'] * 1e3:10.2f} ms", flush=True)
+    ours = [step.measured(name, steps, sgemm, 1) for name, steps in (
+        ("fast, the same updates", REFERENCE), ("fast, checkerboard, T = 125, K = 13", SAME_REACH),
+        ("fast, until converged", CONVERGED))]
+    times = [twin["seconds"], *(row["seconds"] for row in ours)]
+    factors = {name: a / b for name, a, b in zip(("kernels", "schedule", "stopping"), times, times[1:])}
+    factors["together"] = times[0] / times[-1]
+    print("  PyTorch / fast: " + ", ".join(f"{name} {factor:.1f}" for name, factor in factors.items()))
+    print(f"  PyTorch, asynchronous, T = 60, K = 20: {twin['asynchronous']:.2f} s")
+    return dict(twin=twin, ours=ours, factors=factors)
+
+
+# --- how --------------------------------------------------------------------------------------------------------------
+
+
+class Step:
+    """One training step on random images: run it, and count its FLOPs as im2col takes them."""
+
+    def __init__(self, name, path, threads, images=N):
+        rng = np.random.default_rng(0)
+        self.network, self.tile, self.threads = NETWORKS[name](), PATHS[path], threads
+        self.x, self.y = rng.normal(size=(images, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, images)
+
+    def run(self, gradient=ep.eqprop_gradient, **phases):
+        if gradient is ep.eqprop_gradient:
+            relax = fast.prepared(self.network, self.tile) if self.tile else ep.relax
+            gradient = partial(gradient, nudging=ep.Nudging.symmetric(1.0), relax=relax)
+        taken = []
+
+        def one_chunk(*arguments):
+            taken.append(gradient(*arguments, **phases))
+            return taken[-1]
+
+        with ep.worker_threads(self.threads) as map:
+            ep.in_chunks(one_chunk, self.network, self.x, self.y, map)
+        return taken
+
+    def flops(self, estimates):
+        convs = [2 * math.prod(s.conv_shape) * s.W.size for s in self.network.synapses]  # of one pass, per image
+        total = 0
+        for e in estimates:
+            steps = e.free.steps + sum(phase.steps for phase in e.nudged)
+            total += len(e.free.states[0]) * (convs[0] + 2 * steps * sum(convs[1:]) + len(e.nudged) * sum(convs))
+        return total
+
+    def measured(self, name, phases, sgemm, repeat):
+        self.run(**phases | dict(steps_free=1, steps_nudged=1))  # touches its memory
+        kept = []
+        seconds = best_of(repeat, lambda: kept.append(self.run(**phases)))
+        row = show(name, seconds, self.flops(kept[-1]), sgemm[self.threads])
+        T = np.mean([e.free.steps for e in kept[-1]])
+        K = np.mean([[phase.steps for phase in e.nudged] for e in kept[-1]])
+        print(f"  {'':44} {seconds / len(self.y):10.4f} s per image; mean steps: T = {T:.1f}, K = {K:.1f}", flush=True)
+        return row | dict(T=T, K=K, seconds_per_image=seconds / len(self.y), threads=self.threads, images=len(self.y))
+
+
+def child(name, args):
+    """Run one of CHILDREN in a process of its own, for its peak memory."""
+    command = [sys.executable, __file__, "--child", name, "--threads", str(args.threads)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(answer.stdout.splitlines()[-1])
+    print(f"  {name:44} {result['megabytes']:8.0f} MB", flush=True)
+    return result
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_memory(steps, gradient, args):
+    before, step = peak(), Step("paper", "F(4x4, 3x3)", args.threads)
+    step.run(gradient, steps_free=steps, steps_nudged=steps // 2)
+    print(json.dumps(dict(megabytes=peak() - before)))
+
+
+def measure_twin(args):
+    import torch
+    from pytorch_twin import Twin
+
+    torch.set_num_threads(args.threads)
+    before, step = peak(), Step("paper", "readable", args.threads)
+    twin, nudging = Twin(step.network), ep.Nudging.symmetric(1.0)
+    twin.gradient(step.x, step.y, 2, 2, nudging=nudging)
+    seconds = best_of(1, lambda: twin.gradient(step.x, step.y, nudging=nudging, **REFERENCE))
+    megabytes = peak() - before
+    asynchronous = best_of(1, lambda: twin.gradient(step.x, step.y, 60, 20, nudging=nudging, schedule="checkerboard"))
+    print(json.dumps(dict(seconds=seconds, megabytes=megabytes, asynchronous=asynchronous)))
+
+
+CHILDREN = {
+    "eqprop": partial(measure_memory, 20, ep.eqprop_gradient),
+    "eqprop, twice the steps": partial(measure_memory, 40, ep.eqprop_gradient),
+    "bptt": partial(measure_memory, 20, ep.bptt_gradient),
+    "pytorch": measure_twin,
+}
+
+
+def write(folder, results):
+    """benchmark.json, and the shares of sgemm as a picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark.json").write_text(json.dumps(results, indent=2, default=str) + "\n")
+    rows = (results["operations"] + results["training_steps"])[::-1]
+    figure = Figure(figsize=(9, 1 + 0.19 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    colours = {"readable": "#999999", "im2col": "#56b4e9", "F(2x2": "#e69f00", "F(4x4": "#0072b2"}
+    axes.barh([row["name"] for row in rows], [row["share"] for row in rows],
+              color=[next(colour for path, colour in colours.items() if path in row["name"]) for row in rows])
+    axes.axvline(1.0, color="black", linewidth=1)
+    axes.set(xlabel="share of sgemm's rate, counted in the FLOPs of im2col", title=results["machine"]["blas"])
+    axes.tick_params(axis="y", labelsize=7)
+    axes.margins(y=0.005)
+    figure.savefig(folder / "benchmark.png", dpi=110)
+    print(f"\nsee {folder / 'benchmark.png'} and benchmark.json")
+
+
+def options():
+    parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
+    parser.add_argument("--quick", action="store_true", help="operations and short training steps only")
+    parser.add_argument("--repeat", type=cli.count, default=3, help="take the best of so many (default: 3)")
+    parser.add_argument("--threads", type=cli.count, default=cli.cores(), help="worker threads (default: all cores)")
+    parser.add_argument("--out", metavar="DIR", default="runs/benchmark")
+    parser.add_argument("--child", choices=list(CHILDREN), help="used by the benchmark itself, for a process of its own")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)
