@@ -74,29 +74,37 @@ class Winograd:
     """
 
     def __init__(self, U, m, size_in, size_out, padding, N, scratch):
-        self.U, self.N, self.size_out, self.scratch = U, N, size_out, scratch
-        self.B_T, self.A_T = np.array(TILES[m].B_T, U.dtype), np.array(TILES[m].A_T, U.dtype)
+        a, (_, C_in, C_out), p = m + 2, U.shape, padding
         h, w = (-(-size // m) for size in size_out)  # tiles; the last ones reach over the edge, into zeros
-        self.tiles, p = (m, m + 2, h, w), padding
-        self.x = np.zeros((h * m + 2, w * m + 2, N, U.shape[1]), U.dtype)
+        height, width = h * m + 2, w * m + 2
+        self.U, self.size_out, self.scratch, self.steps = U, size_out, scratch, None
+        self.B_T, self.A_T = np.array(TILES[m].B_T, U.dtype), np.array(TILES[m].A_T, U.dtype)
+        self.x = np.zeros((height, width, N, C_in), U.dtype)
         self.input = self.x[p:p + size_in[0], p:p + size_in[1]]
+        self.shapes = [scratch.reserve(i, *shape) for i, shape in (
+            (0, (h, a, width * N * C_in)), (1, (a, a, h, w, N * C_in)), (0, (a * a, h * w * N, C_out)),
+            (1, (a, h, w, m, N * C_out)), (2, (h, m, w * m * N * C_out)))]
+
+    def views(self):
+        """What __call__ multiplies: [(left, right, out)], and where the result is. Made once, for views cost time too."""
+        R, V, M, Q, y = (self.scratch(i, *shape) for i, shape in self.shapes)
+        (h, a, _), (_, _, _, w, _), m, (height, width, _, C_in) = R.shape, V.shape, y.shape[1], self.x.shape
+        rows = overlapping(self.x.reshape(height, -1), h, m, a)  # tiles share two rows
+        columns = overlapping(R.reshape(h, a, width, -1), w, m, a)  # (h, a, w, a, N C_in): and two columns
+        M_tiles = M.reshape(a, a, h, w, -1).transpose(0, 2, 3, 1, 4)
+        return [(self.B_T, rows, R),  # x -> B^T x
+                (self.B_T, columns, V.transpose(2, 0, 3, 1, 4)),  # -> B^T x B
+                (V.reshape(a * a, -1, C_in), self.U, M),  # a^2 times (h w N, C_in) @ (C_in, C_out)
+                (self.A_T, M_tiles, Q),  # M -> M A
+                (self.A_T, Q.reshape(a, h, -1).transpose(1, 0, 2), y)  # -> A^T M A
+                ], y.reshape(h * m, w * m, self.x.shape[2], -1)[:self.size_out[0], :self.size_out[1]]
 
     def __call__(self):
-        (m, a, h, w), (_, C_in, C_out), N = self.tiles, self.U.shape, self.N
-        width, rows = w * m + 2, self.x.reshape(h * m + 2, -1)
-        # x -> B^T x -> B^T x B: tiles overlap by two rows and two columns, which as_strided reads twice
-        R = np.matmul(self.B_T, overlapping(rows, h, m, a), out=self.scratch(0, h, a, width * N * C_in))
-        columns = overlapping(R.reshape(h, a, width, N * C_in), w, m, a)  # (h, a, w, a, N C_in)
-        V = self.scratch(1, a, a, h, w, N * C_in)
-        np.matmul(self.B_T, columns, out=V.transpose(2, 0, 3, 1, 4))
-        # the product over channels, for each of the a^2 positions in a tile: (h w N, C_in) @ (C_in, C_out)
-        M = np.matmul(V.reshape(a * a, h * w * N, C_in), self.U, out=self.scratch(0, a * a, h * w * N, C_out))
-        # M -> M A -> A^T M A
-        M = M.reshape(a, a, h, w, N * C_out).transpose(0, 2, 3, 1, 4)
-        Q = np.matmul(self.A_T, M, out=self.scratch(1, a, h, w, m, N * C_out))
-        y = self.scratch(2, h, m, w * m * N * C_out)
-        np.matmul(self.A_T, Q.reshape(a, h, -1).transpose(1, 0, 2), out=y)
-        return y.reshape(h * m, w * m, N, C_out)[:self.size_out[0], :self.size_out[1]]
+        self.steps = self.steps or self.views()
+        products, result = self.steps
+        for left, right, out in products:
+            np.matmul(left, right, out=out)
+        return result
 
 
 class Im2col:
@@ -148,13 +156,18 @@ class Scratch:
     """
 
     def __init__(self, dtype):
-        self.buffers, self.dtype = {}, dtype
+        self.buffers, self.sizes, self.dtype = {}, {}, dtype
+
+    def reserve(self, i, *shape):
+        """Announce an array, so that the buffer is made large enough at once. Returns (i, shape)."""
+        self.sizes[i] = max(self.sizes.get(i, 0), math.prod(shape))
+        return i, shape
 
     def __call__(self, i, *shape):
-        n = math.prod(shape)
-        if i not in self.buffers or self.buffers[i].size < n:
-            self.buffers[i] = np.empty(n, self.dtype)
-        return self.buffers[i][:n].reshape(shape)
+        self.reserve(i, *shape)
+        if i not in self.buffers or self.buffers[i].size < self.sizes[i]:
+            self.buffers[i] = np.empty(self.sizes[i], self.dtype)
+        return self.buffers[i][:math.prod(shape)].reshape(shape)
 
 
 def overlapping(x, tiles, m, a):

@@ -35,23 +35,24 @@ def main():
         network, table = cast(network, "float32"), []
         for T in args.steps_free:
             for K in args.steps_nudged:
-                found = gradients(network, x, y, args, threads, steps_free=T, steps_nudged=K, tolerance=args.tolerance)
+                found = gradients(network, x, y, args, threads, steps_free=T, steps_nudged=K, tolerance=args.tolerance,
+                                  tolerance_nudged=args.tolerance_nudged)
                 table.append(dict(T=T, K=K, **compared(found, exact)))
-                print("T {T:>3} (mean {steps:5.1f})  K {K:>2}   cosine {batch:.4f}   chunks, 5th percentile {chunks:.4f}   "
+                print("T {T:>3} (mean {steps:5.1f})  K {K:>2} (mean {steps_nudged:4.1f})  cosine {batch:.4f}   chunks, 5th percentile {chunks:.4f}   "
                       "layers {layers}".format_map(table[-1]), flush=True)
     enough = [row for row in table if row["batch"] >= 0.99]
-    best = min(enough, key=lambda row: row["steps"] + 2 * row["K"], default=None)
+    best = min(enough, key=lambda row: row["steps"] + 2 * row["steps_nudged"], default=None)
     print(f"fewest steps with a cosine of at least 0.99: T = {best['T']}, K = {best['K']}" if best else "none reaches 0.99")
     write(Path(args.out), table, vars(args) | dict(source=dataset.source, best=best))
 
 
 def gradients(network, x, y, args, threads, **phases):
-    """[(gradient by layer, steps of the free phase) of every chunk of images]."""
+    """[(gradient by layer, steps of the free phase, mean steps of a nudged one) of every chunk of images]."""
     relax = fast.prepared(network)
     def one_chunk(chunk):
         estimate = ep.eqprop_gradient(network, x[chunk], y[chunk], nudging=ep.Nudging.symmetric(args.beta),
                                       schedule=args.schedule, relax=relax, **phases)
-        return by_layer(estimate.gradient), estimate.free.steps
+        return by_layer(estimate.gradient), estimate.free.steps, np.mean([phase.steps for phase in estimate.nudged])
     return list(threads(one_chunk, training.chunks(len(y))))
 
 
@@ -64,12 +65,13 @@ def by_layer(gradient):
 def compared(found, exact):
     """Cosines of the batch's gradient (the mean over chunks) and of every chunk's; the smallest over layers."""
     def mean(parts):
-        return {layer: sum(g[layer] for g, _ in parts) for layer in parts[0][0]}
+        return {layer: sum(part[0][layer] for part in parts) for layer in parts[0][0]}
 
     layers = {layer: cosine(mean(found)[layer], g) for layer, g in mean(exact).items()}
-    chunks = [min(cosine(f[layer], e[layer]) for layer in e) for (f, _), (e, _) in zip(found, exact)]
-    return dict(batch=min(layers.values()), chunks=float(np.percentile(chunks, 5)), steps=float(np.mean([T for _, T in found])),
-                layers=" ".join(f"{c:.4f}" for c in layers.values()))
+    chunks = [min(cosine(f[0][layer], e[0][layer]) for layer in e[0]) for f, e in zip(found, exact)]
+    _, T, K = zip(*found)
+    return dict(batch=min(layers.values()), chunks=float(np.percentile(chunks, 5)), steps=float(np.mean(T)),
+                steps_nudged=float(np.mean(K)), layers=" ".join(f"{c:.4f}" for c in layers.values()))
 
 
 def cosine(a, b):
@@ -115,6 +117,7 @@ def options():
     add("--steps-free", type=cli.count, nargs="+", metavar="T", default=[15, 25, 40, 80])
     add("--steps-nudged", type=cli.count, nargs="+", metavar="K", default=[4, 6, 8, 12, 16, 24, 32])
     add("--tolerance", type=cli.not_negative, default=0.0, help="end the free phase once the residual is below this")
+    add("--tolerance-nudged", type=cli.not_negative, default=0.0, help="the same for the nudged phases")
     add("--schedule", choices=list(ep.dynamics.SCHEDULES), default="checkerboard")
     add("--beta", type=cli.positive, default=0.5)
     add("--images", type=cli.count, default=128, help="the last so many training images")
