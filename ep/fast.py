@@ -51,19 +51,20 @@ def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchron
     return Relaxation([outside(s).copy() for s in chain.states], chain.switches(), steps_made, last, last <= tolerance, history)
 
 
-def prepared(network, largest_tile=4):
+def prepared(network, largest_tile=4, map=map):
     """The `relax` for this network while its weights stay as they are: kernels transformed once, or the readable one."""
     if unsuitable(network):
         return dynamics.relax
-    return partial(relax, kernels=transformed(network, largest_tile))
+    return partial(relax, kernels=transformed(network, largest_tile, map))
 
 
-def transformed(network, largest_tile=4):
+def transformed(network, largest_tile=4, map=map):
     """For every synapse after the first, its convolutions as `relax` needs them; empty for dense ones.
 
     Valid until the weights change. largest_tile: 4 or 2 for Winograd's F(4x4, 3x3) or F(2x2, 3x3), 1 for im2col.
+    map: of `worker_threads`, to share the work.
     """
-    return [_convolutions(*ways(synapse), largest_tile) for synapse in network.synapses[1:]]
+    return list(map(lambda synapse: _convolutions(*ways(synapse), largest_tile), network.synapses[1:]))
 
 
 def ways(synapse):

@@ -170,19 +170,19 @@ class Step:
         self.network, self.tile, self.threads = NETWORKS[name](), PATHS[path], threads
         self.x, self.y = rng.normal(size=(images, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, images)
 
-    def run(self, gradient=ep.eqprop_gradient, **phases):
-        if gradient is ep.eqprop_gradient:
-            relax = fast.prepared(self.network, self.tile) if self.tile else ep.relax
+    def run(self, map, gradient=ep.eqprop_gradient, **phases):
+        """The `Estimate`s of the chunks, as one update of a training run computes them."""
+        if gradient is ep.eqprop_gradient:  # the kernels anew, as after every update
+            relax = fast.prepared(self.network, self.tile, map) if self.tile else ep.relax
             gradient = partial(gradient, nudging=ep.Nudging.symmetric(1.0), relax=relax)
-        taken = []
+        estimates = []
 
         def one_chunk(*arguments):
-            taken.append(gradient(*arguments, **phases))
-            return taken[-1]
+            estimates.append(gradient(*arguments, **phases))
+            return estimates[-1]
 
-        with ep.worker_threads(self.threads) as map:
-            ep.in_chunks(one_chunk, self.network, self.x, self.y, map)
-        return taken
+        ep.in_chunks(one_chunk, self.network, self.x, self.y, map)
+        return estimates
 
     def flops(self, estimates):
         convs = [2 * math.prod(s.conv_shape) * s.W.size for s in self.network.synapses]  # of one pass, per image
@@ -193,9 +193,10 @@ class Step:
         return total
 
     def measured(self, name, phases, sgemm, repeat):
-        self.run(**phases | dict(steps_free=1, steps_nudged=1))  # touches its memory
         kept = []
-        seconds = best_of(repeat, lambda: kept.append(self.run(**phases)))
+        with ep.worker_threads(self.threads) as map:
+            self.run(map, **phases | dict(steps_free=1, steps_nudged=1))  # touches its memory
+            seconds = best_of(repeat, lambda: kept.append(self.run(map, **phases)))
         row = show(name, seconds, self.flops(kept[-1]), sgemm[self.threads])
         T = np.mean([e.free.steps for e in kept[-1]])
         K = np.mean([[phase.steps for phase in e.nudged] for e in kept[-1]])
@@ -213,12 +214,18 @@ def child(name, args):
 
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory so far, MB. (Linux's ru_maxrss would count the parent's too.)"""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure_memory(steps, gradient, args):
     before, step = peak(), Step("paper", "F(4x4, 3x3)", args.threads)
-    step.run(gradient, steps_free=steps, steps_nudged=steps // 2)
+    with ep.worker_threads(args.threads) as map:
+        step.run(map, gradient, steps_free=steps, steps_nudged=steps // 2)
     print(json.dumps(dict(megabytes=peak() - before)))
 
 

@@ -62,7 +62,7 @@ def main():
             one_chunk = partial(ep.bptt_gradient, **phases)
         else:  # the nudging is drawn once for the batch: its sign may be random
             nudging = NUDGINGS[config["nudging"]](config["beta"], rng)
-            relax = partial(fast.prepared(network), check_every=config["check_every"])
+            relax = partial(fast.prepared(network, map=threads), check_every=config["check_every"])
             one_chunk = partial(ep.eqprop_gradient, nudging=nudging, transposed=transposed, relax=relax, **phases)
         estimate = ep.in_chunks(one_chunk, network, x, y, threads)
         estimate.gradient = combined(estimate.gradient)
@@ -79,7 +79,7 @@ def main():
             ep.train_epoch(network, images, labels, gradient, optimizer, batch_size=config["batch_size"], epoch=epoch,
                            seed=config["seed"], prepare=prepare, first_step=run.step, on_step=run.on_step)
             n = config["test_images" if epoch + 1 < config["epochs"] else "final_test_images"]
-            free_phase = partial(fast.prepared(network), steps=config["steps_free"], **relaxation)
+            free_phase = partial(fast.prepared(network, map=threads), steps=config["steps_free"], **relaxation)
             run.end_epoch(*ep.evaluate(network, test_images[:n], test_labels[:n], free_phase, prepare=prepare, map=threads), n)
         run.finish()
 

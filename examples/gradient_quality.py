@@ -38,8 +38,8 @@ def main():
                 found = gradients(network, x, y, args, threads, steps_free=T, steps_nudged=K, tolerance=args.tolerance,
                                   tolerance_nudged=args.tolerance_nudged)
                 table.append(dict(T=T, K=K, **compared(found, exact)))
-                print("T {T:>3} (mean {steps:5.1f})  K {K:>2} (mean {steps_nudged:4.1f})  cosine {batch:.4f}   chunks, 5th percentile {chunks:.4f}   "
-                      "layers {layers}".format_map(table[-1]), flush=True)
+                print("T {T:>3} (mean {steps:5.1f})  K {K:>2} (mean {steps_nudged:4.1f})  cosine {batch:.4f}   "
+                      "chunks, 5th percentile {chunks:.4f}   layers {layers}".format_map(table[-1]), flush=True)
     enough = [row for row in table if row["batch"] >= 0.99]
     best = min(enough, key=lambda row: row["steps"] + 2 * row["steps_nudged"], default=None)
     print(f"fewest steps with a cosine of at least 0.99: T = {best['T']}, K = {best['K']}" if best else "none reaches 0.99")
