@@ -40,12 +40,12 @@ def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchron
     chain = _Chain(network, kernels or transformed(network), inputs[0], start, switches)
     check_every, history = check_every or (1 if tolerance > 0 else steps), []
     for t in range(1, steps + 1):
-        check, residual = t == steps or t % check_every == 0, 0.0
+        check, changes = t == steps or t % check_every == 0, []
         for group in dynamics.SCHEDULES[schedule](len(chain.states)):
-            residual = max(residual, chain.step(group, y, beta, check))
+            changes += chain.step(group, y, beta, check)
         if check:
-            history.append((t, residual))
-            if residual <= tolerance and tolerance > 0:
+            history.append((t, float(np.max(changes))))  # not Python's max, which may lose a NaN
+            if history[-1][1] <= tolerance and tolerance > 0:
                 break
     steps_made, last = history[-1]
     return Relaxation([outside(s).copy() for s in chain.states], chain.switches(), steps_made, last, last <= tolerance, history)
@@ -146,7 +146,7 @@ class _Chain:
         self.fresh = [start is None] * len(self.synapses)  # does .drive belong to the present .pre? (to zeros it does)
 
     def step(self, group, y, beta, check):
-        """Equation (1) for the layers in `group`; returns their largest |s_new - s_old| if `check`, else 0."""
+        """Equation (1) for the layers in `group`; returns [their largest |s_new - s_old|] if `check`."""
         L = len(self.states)
         for n in group:  # all drives from the old states, then the new states
             u = self.u[n - 1]
@@ -157,10 +157,10 @@ class _Chain:
                 u[...] = up
                 if beta != 0:
                     u += beta * inside(self.network.cost.force(outside(self.states[-1]), y))
-        return max((self.update(n, check) for n in group), default=0.0)  # one layer has no even ones
+        return [self.update(n, check) for n in group]
 
     def update(self, n, check):
-        s, u, change = self.states[n - 1], self.u[n - 1], 0.0
+        s, u, change = self.states[n - 1], self.u[n - 1], None
         s_new = self.network.activation.sigma(u)
         if check:
             np.subtract(s_new, s, out=u)

@@ -192,6 +192,16 @@ def test_from_zero_and_until_the_tolerance():
         assert_equal(fast.relax(net, x, **arguments), expected)
 
 
+def test_nan_is_not_converged():
+    """A NaN anywhere in the input ends as a NaN residual, as on the readable path, not as 0."""
+    net = network("average", size=12)
+    x, _, start = example(net)
+    x[1, 5, 5, 0] = np.nan
+    for relax in (fast.relax, dynamics.relax):
+        phase = relax(net, x, steps=9, start=start, tolerance=1e-3)
+        assert np.isnan(phase.residual) and not phase.converged and phase.steps == 9
+
+
 @pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
 def test_the_gradient(connections):
     """All of eqprop_gradient with the fast path, both phases stopped by residual."""
