@@ -86,18 +86,21 @@ class Winograd:
             (1, (a, h, w, m, N * C_out)), (2, (h, m, w * m * N * C_out)))]
 
     def views(self):
-        """What __call__ multiplies: [(left, right, out)], and where the result is. Made once, for views cost time too."""
+        """([(left, right, out)], y): what __call__ multiplies, and where the result is. Made once, for views cost time too."""
         R, V, M, Q, y = (self.scratch(i, *shape) for i, shape in self.shapes)
         (h, a, _), (_, _, _, w, _), m, (height, width, _, C_in) = R.shape, V.shape, y.shape[1], self.x.shape
         rows = overlapping(self.x.reshape(height, -1), h, m, a)  # tiles share two rows
         columns = overlapping(R.reshape(h, a, width, -1), w, m, a)  # (h, a, w, a, N C_in): and two columns
         M_tiles = M.reshape(a, a, h, w, -1).transpose(0, 2, 3, 1, 4)
-        return [(self.B_T, rows, R),  # x -> B^T x
-                (self.B_T, columns, V.transpose(2, 0, 3, 1, 4)),  # -> B^T x B
-                (V.reshape(a * a, -1, C_in), self.U, M),  # a^2 times (h w N, C_in) @ (C_in, C_out)
-                (self.A_T, M_tiles, Q),  # M -> M A
-                (self.A_T, Q.reshape(a, h, -1).transpose(1, 0, 2), y)  # -> A^T M A
-                ], y.reshape(h * m, w * m, self.x.shape[2], -1)[:self.size_out[0], :self.size_out[1]]
+        products = [
+            (self.B_T, rows, R),  # x -> B^T x
+            (self.B_T, columns, V.transpose(2, 0, 3, 1, 4)),  # -> B^T x B
+            (V.reshape(a * a, -1, C_in), self.U, M),  # a^2 times (h w N, C_in) @ (C_in, C_out)
+            (self.A_T, M_tiles, Q),  # M -> M A
+            (self.A_T, Q.reshape(a, h, -1).transpose(1, 0, 2), y),  # -> A^T M A
+        ]
+        image = y.reshape(h * m, w * m, self.x.shape[2], -1)
+        return products, image[:self.size_out[0], :self.size_out[1]]
 
     def __call__(self):
         self.steps = self.steps or self.views()

@@ -75,7 +75,9 @@ def compared(found, exact):
 
 
 def cosine(a, b):
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+    """0 if either is 0: after too few steps the first layers have no gradient yet."""
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / norms) if norms > 0 else 0.0
 
 
 def cast(network, dtype):
@@ -87,7 +89,7 @@ def trained(folder):
     """The network of a run folder of cifar10_sym_ep.py, with the weights of its checkpoint."""
     arrays = read_npz(Path(folder) / "checkpoint.npz")
     config = json.loads(str(arrays["meta"]))["config"]
-    network = ep.convnet(config["channels"], cost=COSTS[config["cost"]])
+    network = ep.CONNECTIONS[config.get("connections", "symmetric")](ep.convnet(config["channels"], cost=COSTS[config["cost"]]))
     network.set_parameters({name: arrays[f"parameter/{name}"] for name in network.parameters()})
     return network
 

@@ -65,6 +65,7 @@ def test_run_folder(start, tmp_path, monkeypatch):
     assert {f.name for f in (tmp_path / "run").iterdir()} == {
         "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "result.json"}
     assert "SYNTHETIC DATA - THIS IS NOT CIFAR-10" in out and "expected time" in out
+    assert "relaxing by ep.fast.relax" in out
     log = without_time(tmp_path / "run" / "log.jsonl")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert [line["epoch"] for line in log] == [1, 2]
@@ -254,6 +255,18 @@ def test_uninstalled_package_is_one_sentence(tmp_path):
     code = f"import sys; sys.modules['ep'] = None; sys.argv = ['x']; exec(open({str(EXAMPLES / 'cifar10_sym_ep.py')!r}).read())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1 and "pip install -e ." in done.stderr and "Traceback" not in done.stderr
+
+
+def test_gradient_quality(start, tmp_path):
+    """On the network of a run: more steps are nearer to the converged gradient, and table and picture are there."""
+    assert start(*TINY, "--out", tmp_path / "run")[0] == 0
+    command = [sys.executable, EXAMPLES / "gradient_quality.py", "--run", tmp_path / "run", "--out", tmp_path, "--threads", "1",
+               *"--images 20 --steps-free 3 300 --steps-nudged 2 60".split()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    table = json.loads((tmp_path / "gradient_quality.json").read_text())["table"]
+    assert [(row["T"], row["K"]) for row in table] == [(3, 2), (3, 60), (300, 2), (300, 60)]
+    assert table[0]["batch"] < table[3]["batch"] <= 1.0000001 and (tmp_path / "gradient_quality.png").exists()
 
 
 def test_eqprop_by_hand_prints_what_its_header_says():
