@@ -4,7 +4,7 @@ The same signature, schedules and stopping, and the same states but for rounding
 
     layout      states are (H, W, N, C) inside: a layer's row is one run of W*N*C numbers
     padding     each state lives inside the zero border that its convolution needs
-    buffers     every array of a step is allocated once per relaxation
+    buffers     the large arrays of the convolutions are allocated once per relaxation
     switches    three booleans per window (bottom row? right in the top row? right in the bottom row?), refreshed only
                 where the state below has changed
     Winograd    convolutions take 2.25 or 4 times fewer multiplications (winograd.py); kernels are transformed once per
@@ -16,11 +16,13 @@ everything else goes through the readable `dynamics.relax`.
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from . import dynamics, ops
 from .dynamics import Relaxation
+from .errors import EPError
 from .network import Network
 from .synapse import Conv, Dense
 from .vectorfield import Asymmetric
@@ -33,11 +35,15 @@ def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchron
     arguments = dict(steps=steps, start=start, schedule=schedule, tolerance=tolerance, check_every=check_every,
                      switches=switches, inputs=inputs)
     beta = dynamics.checked(network, x, y, beta, steps, schedule, tolerance, check_every)
-    if isinstance(beta, complex) or x.dtype != network.synapses[0].b.dtype or unsuitable(network):
+    dtypes = {a.dtype for a in [x, network.synapses[0].b, *(start or [])]}
+    if isinstance(beta, complex) or len(dtypes) > 1 or unsuitable(network):
         return dynamics.relax(network, x, y, beta, **arguments)
+    kernels = kernels or transformed(network)
+    if kernels.network is not network:
+        raise EPError("these kernels were made from another network: call fast.prepared(network) for this one")
     y = None if y is None else network.targets(y, x.dtype)
     inputs = inputs or network.input_drives(x)
-    chain = _Chain(network, kernels or transformed(network), inputs[0], start, switches)
+    chain = _Chain(network, kernels.convolutions, inputs[0], start, switches)
     check_every, history = check_every or (1 if tolerance > 0 else steps), []
     for t in range(1, steps + 1):
         check, changes = t == steps or t % check_every == 0, []
@@ -52,19 +58,27 @@ def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchron
 
 
 def prepared(network, largest_tile=4, map=map):
-    """The `relax` for this network while its weights stay as they are: kernels transformed once, or the readable one."""
+    """The `relax` for this network while its weights stay as they are: kernels transformed once, or the readable one.
+
+    Make it anew after every update: with stale kernels it mixes old weights and new ones.
+    """
     if unsuitable(network):
         return dynamics.relax
     return partial(relax, kernels=transformed(network, largest_tile, map))
 
 
-def transformed(network, largest_tile=4, map=map):
-    """For every synapse after the first, its convolutions as `relax` needs them; empty for dense ones.
+class Kernels(NamedTuple):
+    network: Network  # that they were made from
+    convolutions: list  # for every synapse after the first, functions (N, scratch) -> convolution; empty for dense ones
 
-    Valid until the weights change. largest_tile: 4 or 2 for Winograd's F(4x4, 3x3) or F(2x2, 3x3), 1 for im2col.
+
+def transformed(network, largest_tile=4, map=map):
+    """The network's `Kernels`, valid until its weights change.
+
+    largest_tile: 4 or 2 for Winograd's F(4x4, 3x3) or F(2x2, 3x3), 1 for im2col.
     map: of `worker_threads`, to share the work.
     """
-    return list(map(lambda synapse: _convolutions(*ways(synapse), largest_tile), network.synapses[1:]))
+    return Kernels(network, list(map(lambda synapse: _convolutions(*ways(synapse), largest_tile), network.synapses[1:])))
 
 
 def ways(synapse):
@@ -73,14 +87,19 @@ def ways(synapse):
 
 
 def unsuitable(network):
-    """Why `relax` takes the readable path for this network, in words; None if it need not."""
+    """Why `relax` takes the readable path for this network, in words; None if it need not.
+
+    (It also does so for a complex beta, and for inputs or a start of another dtype than the weights.)
+    """
     if type(network) is not Network or network.wiring != [(n, n + 1) for n in range(len(network.synapses))]:
         return "its layers are no plain chain"
-    for synapse in network.synapses:
-        if type(synapse) not in (Conv, Dense, Asymmetric):
+    for synapse in [plain for pair in map(ways, network.synapses) for plain in pair]:
+        if type(synapse) not in (Conv, Dense):
             return f"it has a synapse of another kind, {type(synapse).__name__}"
-        if type(synapse.b) is not np.ndarray:
+        if type(synapse.W) is not np.ndarray:
             return "its weights are not NumPy arrays"
+        if type(synapse) is Conv and not any(synapse.pool is pool for pool in ops.POOLINGS.values()):
+            return f"it has a pooling of another kind, {synapse.pool.name}"
     for synapse, _ in map(ways, network.synapses[1:]):
         if type(synapse) is Conv and (synapse.stride != 1 or synapse.padding >= synapse.W.shape[0]):
             return "it has a convolution with a stride, or with more padding than its kernel covers"
@@ -139,8 +158,8 @@ class _Chain:
                          for synapse, convolutions in zip(network.synapses[1:], kernels)]
         self.u = [np.zeros_like(self.input_drive), *(np.zeros_like(synapse.drive) for synapse in self.synapses)]
         self.states = [*(synapse.pre for synapse in self.synapses), np.zeros_like(self.u[-1])]
-        for s, s_0 in zip(self.states, start or []):
-            s[...] = inside(s_0)
+        for s, s_0 in zip(self.states, start or self.states, strict=True):
+            s[...] = inside(s_0) if start else 0.0
         for synapse, sw in zip(self.synapses, (switches or [])[1:]):
             synapse.set_switches(sw)
         self.fresh = [start is None] * len(self.synapses)  # does .drive belong to the present .pre? (to zeros it does)

@@ -83,11 +83,11 @@ def merge(parts, sizes):
     history = {}
     for part in parts:
         for t, residual in part.free.history:
-            history[t] = max(history.get(t, 0.0), residual)
+            history[t] = float(np.maximum(history.get(t, 0.0), residual))  # not Python's max, which may lose a NaN
     free = Relaxation(
         states=[xp.concatenate(layer) for layer in zip(*(part.free.states for part in parts))], switches=[],
         steps=sum(a * part.free.steps for a, part in zip(share, parts)),
-        residual=max(part.free.residual for part in parts),
+        residual=float(np.max([part.free.residual for part in parts])),
         converged=sum(a * part.free.converged for a, part in zip(share, parts)),
         history=sorted(history.items()))
     return Estimate(

@@ -77,7 +77,7 @@ class Winograd:
         a, (_, C_in, C_out), p = m + 2, U.shape, padding
         h, w = (-(-size // m) for size in size_out)  # tiles; the last ones reach over the edge, into zeros
         height, width = h * m + 2, w * m + 2
-        self.U, self.size_out, self.scratch, self.steps = U, size_out, scratch, None
+        self.U, self.m, self.size_out, self.scratch, self.steps = U, m, size_out, scratch, None
         self.B_T, self.A_T = np.array(TILES[m].B_T, U.dtype), np.array(TILES[m].A_T, U.dtype)
         self.x = np.zeros((height, width, N, C_in), U.dtype)
         self.input = self.x[p:p + size_in[0], p:p + size_in[1]]

@@ -99,14 +99,19 @@ def operations(args, sgemm):
                 for path, tile in PATHS.items():
                     up, down = partial(synapse.drive_post, pre), partial(synapse.drive_pre, post, switches)
                     if tile:
-                        convolutions = fast.transformed(network, tile)[k - 2]
+                        convolutions = fast.transformed(network, tile).convolutions[k - 2]
                         conv = fast._FastConv(synapse, convolutions, 16, fast.Scratch(np.dtype("f")))
                         conv.pre[...] = fast.inside(pre)
                         up, down = partial(conv.drive_post, False), partial(conv.drive_pre, fast.inside(post).copy())
                     for direction, run in (("up", up), ("down", down)):
                         run()
-                        seconds = best_of(10, run)
-                        rows.append(show(f"{name}, synapse {k} {direction}, {path}", seconds, flops, sgemm[1]))
+                        how = path
+                        if tile:  # for few pixels it may be less than the largest tile
+                            used = getattr(conv, direction)
+                            how = f"F({used.m}x{used.m}, 3x3)" if hasattr(used, "m") else type(used).__name__.lower()
+                        row = show(f"{name}, synapse {k} {direction}, {how}", best_of(10, run), flops, sgemm[1])
+                        if row["name"] not in [other["name"] for other in rows]:
+                            rows.append(row)
     return rows
 
 
@@ -147,6 +152,7 @@ def against_pytorch(args, sgemm):
         print("  PyTorch is not installed: left out")
         return None
     twin, step = child("pytorch", args), Step("paper", "F(4x4, 3x3)", args.threads)
+    print(f"  PyTorch {twin['torch']}")
     print(f"  {'PyTorch, synchronous, T = 250, K = 25':44} {twin['seconds'] * 1e3:10.2f} ms", flush=True)
     ours = [step.measured(name, steps, sgemm, 1) for name, steps in (
         ("fast, the same updates", REFERENCE), ("fast, checkerboard, T = 125, K = 13", SAME_REACH),
@@ -240,7 +246,7 @@ def measure_twin(args):
     seconds = best_of(1, lambda: twin.gradient(step.x, step.y, nudging=nudging, **REFERENCE))
     megabytes = peak() - before
     asynchronous = best_of(1, lambda: twin.gradient(step.x, step.y, 60, 20, nudging=nudging, schedule="checkerboard"))
-    print(json.dumps(dict(seconds=seconds, megabytes=megabytes, asynchronous=asynchronous)))
+    print(json.dumps(dict(torch=torch.__version__, seconds=seconds, megabytes=megabytes, asynchronous=asynchronous)))
 
 
 CHILDREN = {
@@ -258,7 +264,7 @@ def write(folder, results):
     rows = (results["operations"] + results["training_steps"])[::-1]
     figure = Figure(figsize=(9, 1 + 0.19 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    colours = {"readable": "#999999", "im2col": "#56b4e9", "F(2x2": "#e69f00", "F(4x4": "#0072b2"}
+    colours = {"readable": "#999999", "im2col": "#56b4e9", "col2im": "#56b4e9", "F(2x2": "#e69f00", "F(4x4": "#0072b2"}
     axes.barh([row["name"] for row in rows], [row["share"] for row in rows],
               color=[next(colour for path, colour in colours.items() if path in row["name"]) for row in rows])
     axes.axvline(1.0, color="black", linewidth=1)

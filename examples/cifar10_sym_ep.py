@@ -72,7 +72,7 @@ def main():
         training.rehearse(network, gradient, prepare, images, labels)  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer) if args.resume else runs.Run.started(
             args.out or runs.default_folder(config), config, network, optimizer)
-        print(fast.path(network))
+        print(fast.path(network) + (", but the nudged phases by the readable path" if transposed else ""))
         print(expected_time(config, network, prepare(images[:training.CHUNK], None), threads, args.threads), flush=True)
         for epoch in range(run.epoch, config["epochs"]):
             run.start_epoch(training.steps_per_epoch(len(labels), config["batch_size"]))

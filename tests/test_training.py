@@ -57,6 +57,17 @@ def test_merge_weighs_images():
     assert merged.free.residual == max(part.free.residual for part in parts)
 
 
+def test_merge_keeps_a_nan():
+    """Whichever chunk has it, the batch's residual and history are NaN: Python's max would lose it."""
+    network = small()
+    x, y = np.random.default_rng(0).normal(size=(32, *network.shapes[0])).astype("float32"), np.zeros(32, int)
+    for bad in (0, 31):
+        spoiled = x.copy()
+        spoiled[bad] = np.nan
+        free = training.in_chunks(lambda *arguments: gradient(*arguments, None), network, spoiled, y).free
+        assert np.isnan(free.residual) and np.isnan(free.history[-1][1])
+
+
 def test_epoch_visits_every_image_once_in_seeded_order():
     network, x, y = small()
     seen = []
