@@ -59,7 +59,7 @@ def test_merge_weighs_images():
 
 def test_merge_keeps_a_nan():
     """Whichever chunk has it, the batch's residual and history are NaN: Python's max would lose it."""
-    network = small()
+    network = small()[0]
     x, y = np.random.default_rng(0).normal(size=(32, *network.shapes[0])).astype("float32"), np.zeros(32, int)
     for bad in (0, 31):
         spoiled = x.copy()
