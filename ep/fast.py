@@ -158,8 +158,9 @@ class _Chain:
                          for synapse, convolutions in zip(network.synapses[1:], kernels)]
         self.u = [np.zeros_like(self.input_drive), *(np.zeros_like(synapse.drive) for synapse in self.synapses)]
         self.states = [*(synapse.pre for synapse in self.synapses), np.zeros_like(self.u[-1])]
-        for s, s_0 in zip(self.states, start or self.states, strict=True):
-            s[...] = inside(s_0) if start else 0.0
+        if start is not None:
+            for s, s_0 in zip(self.states, start, strict=True):
+                s[...] = inside(s_0)
         for synapse, sw in zip(self.synapses, (switches or [])[1:]):
             synapse.set_switches(sw)
         self.fresh = [start is None] * len(self.synapses)  # does .drive belong to the present .pre? (to zeros it does)

@@ -1,7 +1,7 @@
 """How fast is it here, and what of this machine's speed does it use?
 
-    python examples/benchmark.py            # about 5 minutes on two cores; more than twice that with PyTorch installed
-    python examples/benchmark.py --quick    # 1 minute: fewer repetitions, no long relaxations, no PyTorch
+    python examples/benchmark.py            # about 2 minutes on two cores, 3 with PyTorch installed
+    python examples/benchmark.py --quick    # half a minute: fewer repetitions, no long relaxations, no PyTorch
 
 Prints the rate of sgemm (n = 4096), of every convolution, and of whole training steps, all counted in the FLOPs that im2col
 takes; seconds per image; threads, batch sizes, steps; peak memory. Where PyTorch is installed, examples/pytorch_twin.py does
@@ -104,14 +104,13 @@ def operations(args, sgemm):
                         conv.pre[...] = fast.inside(pre)
                         up, down = partial(conv.drive_post, False), partial(conv.drive_pre, fast.inside(post).copy())
                     for direction, run in (("up", up), ("down", down)):
-                        run()
                         how = path
                         if tile:  # for few pixels it may be less than the largest tile
                             used = getattr(conv, direction)
                             how = f"F({used.m}x{used.m}, 3x3)" if hasattr(used, "m") else type(used).__name__.lower()
-                        row = show(f"{name}, synapse {k} {direction}, {how}", best_of(10, run), flops, sgemm[1])
-                        if row["name"] not in [other["name"] for other in rows]:
-                            rows.append(row)
+                        label = f"{name}, synapse {k} {direction}, {how}"
+                        if label not in [row["name"] for row in rows]:
+                            rows.append(show(label, best_of(10, run), flops, sgemm[1]))
     return rows
 
 

@@ -113,7 +113,7 @@ def expected_time(config, network, x, threads, number_of_threads):
     steps = config["epochs"] * per_epoch + config["final_test_images"] * T
     relax = partial(fast.prepared(network), schedule=config["schedule"])
     minutes = steps * training.seconds_per_step(network, x, relax, threads, number_of_threads) / 60
-    return f"expected time: at most {minutes:.0f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
+    return f"expected time: about {minutes:.1f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
 
 
 def options():

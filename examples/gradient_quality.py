@@ -6,7 +6,8 @@
 For every T (steps of the free phase; fewer where the tolerance stops it) and K (steps of each nudged phase): the cosine
 between the batch gradient, in float32, and that of the converged dynamics (T = 500, K = 60, the same schedule, float64),
 the smallest over the layers, and beside it the 5th percentile of the same over chunks of 16 images. The fewest steps
-that hold 0.99 are printed at the end. About 5 minutes on two cores; writes gradient_quality.json and .png to --out.
+that hold 0.99 are printed at the end. 5 to 10 minutes on two cores for the paper's network, 1 or 2 for a
+small one; writes gradient_quality.json and .png to --out.
 """
 
 import json

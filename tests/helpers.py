@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 
+from ep import bptt
 from ep.activations import ACTIVATIONS
 from ep.backend import array_module, to_host
 from ep.cost import COSTS
@@ -132,6 +133,16 @@ def loss_slope(net, x, y, steps, direction, start=None):
     name = net.activation.name
     smooth.activation = net.activation._replace(sigma=COMPLEX_SIGMA.get(name, net.activation.sigma))
     return complex_step(along(net, direction, lambda: loss(smooth, x, y, steps, start)))
+
+
+def sweep_from_a_random_state(xp, net, x, y):
+    """(trajectory, the reverse sweep's derivative of the loss along a random direction, the same by `loss_slope`): 4 steps."""
+    start, direction = random_states(xp, net), random_direction(net)
+    trajectory, end = bptt.unroll(net, x, start, 4)
+    total = net.readout_gradient(end.states, y)
+    for g, _ in bptt.sweep(net, x, y, trajectory, end.states):
+        total = {**total, **{name: total.get(name, 0.0) + g[name] for name in g}}
+    return trajectory, dot(total, direction) / len(x), loss_slope(net, x, y, 4, direction, start)
 
 
 def loss(net, x, y, steps, start=None):

@@ -97,3 +97,8 @@ def test_size(part, limit):
     """The core is at most 900 lines of code, all the rest at most 1500."""
     sizes = {m: len(code_lines(source)) for m, source in MODULES.items() if (m in CORE) == (part == "core")}
     assert sum(sizes.values()) <= limit, sizes
+
+
+def test_the_fast_path_stays_small():
+    """fast.py has at most 250 lines of code: a reader can compare it with dynamics.py."""
+    assert len(code_lines(MODULES["fast"])) <= 250
