@@ -1,0 +1,237 @@
+"""Data-parallel training through MPI: `mpiexec -n 4 python examples/cifar10_sym_ep.py`.
+
+Every rank (process) holds the same network, the same optimizer state and the same images. A step is then
+
+    batch, augmentation, nudging     drawn by every rank, for the whole batch, from (seed, epoch, step): the same everywhere
+    chunks of the batch              cut by the index in the whole batch; rank r relaxes chunks r, r + R, r + 2R ... of them
+    g = sum_r (n_r/N) g_r            one allreduce of one flat buffer; n_r images of rank r, g_r the mean gradient over them
+    optimizer.step(g)                by every rank: the same numbers, so the same parameters, which are never sent
+
+A chunk is relaxed whole and stops by its own residual, so R changes the order of one sum and nothing else: parameters agree to
+rounding for any number of ranks. What the log needs (loss, residuals ...) is a small record, gathered in the same step.
+
+    with one process            `World()`: training.in_chunks, unchanged; nothing of MPI is imported
+    under mpiexec -n R          `world()` returns the World of R ranks; `run(main)` ends all of them if one fails
+"""
+
+import functools
+import os
+import socket
+import sys
+import time
+import traceback
+import zlib
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from . import commandline, training
+from .backend import array_module, to_host
+from .errors import EPError
+
+LAUNCHERS = [  # (number of ranks, rank, rank on this machine) as launchers leave them in the environment
+    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),  # MPICH, Intel MPI, MVAPICH
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),  # Open MPI
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"),  # srun
+]
+PATIENCE = 2.0  # seconds by which rank 0 is first to report a mistake that every rank makes
+
+
+def launched():
+    """(number of ranks, rank, rank on this machine), as the launcher tells its processes; (1, 0, 0) without a launcher."""
+    for names in LAUNCHERS:
+        if os.environ.get(names[0], "").isdecimal():
+            return tuple(int(os.environ.get(name) or 0) for name in names)
+    return 1, 0, 0
+
+
+def world():
+    """The `World` of this process. With several ranks, rank 0 alone prints, and each rank sees one GPU of its machine.
+
+    Raises EPError if a launcher started several processes but mpi4py is missing, or does not see them.
+    """
+    size, rank, local_rank = launched()
+    if size == 1:
+        return World()
+    if rank > 0:
+        sys.stdout = open(os.devnull, "w")  # until the process ends
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", str(local_rank)).split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[local_rank % len(gpus)]  # before CUDA starts: later it has no effect
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py finds no MPI library
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EPError(f"{size} processes were started to train together, but mpi4py cannot be imported ({first_line}): run pip "
+                      "install 'mpi4py>=4' mpich, or start without mpiexec; python -m ep.doctor says more") from None
+    if MPI.COMM_WORLD.size != size:
+        library = MPI.Get_library_version().strip("\0").splitlines()[0]
+        raise EPError(f"{size} processes were started, but mpi4py sees {MPI.COMM_WORLD.size}: its MPI library ({library}) and "
+                      "this mpiexec do not belong together; python -m ep.doctor names both")
+    return World(MPI.COMM_WORLD)
+
+
+class World:
+    """R ranks that train one network together; without a communicator, the only process.
+
+    Every rank must call the same methods in the same order: they wait for each other.
+
+    rank, size   this rank and their number; rank 0 writes and prints
+    signal       set by this rank's signal handler; `stop` is what all ranks know of since the last exchange
+    """
+
+    def __init__(self, comm=None):
+        self.comm, self.rank, self.size = comm, comm.rank if comm else 0, comm.size if comm else 1
+        self.signal, self.agreed = None, None
+
+    # --- one training step ------------------------------------------------------------------------------------------------
+
+    def in_chunks(self, gradient, network, x, y, map=map):
+        """`training.in_chunks` by all ranks: the same `Estimate` on each of them, but for rounding.
+
+        Its free.states are the batch's mean states, once per image: whoever looks for units that sit at a bound in every
+        image finds the same ones, since a mean is at a bound only if everything in it is. It has no nudged phases.
+        """
+        if self.comm is None:
+            return training.in_chunks(gradient, network, x, y, map)
+        chunks, N = training.chunks(len(y)), len(y)
+        mine = chunks[self.rank::self.size]  # perhaps none
+        n = [len(y[chunk]) for chunk in mine]
+        parts = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), mine))
+        own = training.merge(parts, n) if parts else None
+        weights = network.parameters()
+        sums = {name: sum(n) * own.gradient[name] for name in weights} if parts else {}
+        states = {layer: s.sum(0) for layer, s in enumerate(own.free.states)} if parts else {}
+        shapes = {name: w.shape for name, w in weights.items()} | dict(enumerate(network.shapes[1:]))
+        flat = self.summed(flattened(sums | states, shapes, like=next(iter(weights.values()))))
+        mean = {name: a / N for name, a in unflattened(flat, shapes).items()}
+        estimate = training.merge(*zip(*filter(None, self.exchange(parts and (without_arrays(own), sum(n))))))
+        estimate.gradient = {name: mean[name] for name in weights}
+        xp = array_module(flat)
+        estimate.free.states = [xp.broadcast_to(mean[layer], (N, *mean[layer].shape)) for layer in range(len(network.shapes) - 1)]
+        return estimate
+
+    def summed(self, flat):
+        """flat (numbers,) summed over the ranks in place: on the device where MPI can read it, else through the host."""
+        from mpi4py import MPI
+
+        xp = array_module(flat)
+        if xp is np or cuda_aware(self.comm):
+            if xp is not np:
+                xp.cuda.get_current_stream().synchronize()  # MPI knows nothing of streams
+            self.comm.Allreduce(MPI.IN_PLACE, flat)
+            return flat
+        host = to_host(flat)
+        self.comm.Allreduce(MPI.IN_PLACE, host)
+        return xp.asarray(host)
+
+    # --- everything else that the ranks tell each other -----------------------------------------------------------------
+
+    def exchange(self, own):
+        """[what each rank passed, in the order of the ranks]; signals travel along."""
+        if self.comm is None:
+            return [own]
+        everyone = self.comm.allgather((own, self.signal))
+        self.agreed = next((signal for _, signal in everyone if signal), None)
+        return [own for own, _ in everyone]
+
+    @property
+    def stop(self):
+        """The signal that asks the run to stop, or None: the same on every rank, so that all stop after the same step."""
+        return self.agreed if self.comm else self.signal
+
+    def map(self, map):
+        """A `map` whose items the ranks share out; all results, in the order of the items, on every rank."""
+        if self.comm is None:
+            return map
+
+        def shared(function, items):
+            items = list(items)
+            by_rank = self.exchange(list(map(function, items[self.rank::self.size])))
+            return [by_rank[i % self.size][i // self.size] for i in range(len(items))]
+        return shared
+
+    def check_same(self, what, value, advice):
+        """Raise EPError (exit code 1) naming the ranks whose `value` (as printed) is not that of most."""
+        values = self.exchange(repr(value))
+        usual = Counter(values).most_common(1)[0][0]
+        wrong = [str(rank) for rank, value in enumerate(values) if value != usual]
+        if wrong:
+            raise EPError(f"{what} of rank {', '.join(wrong)} (of {self.size}) differ from those of the other ranks: {advice}",
+                          exit_code=1)
+
+    def check_parameters(self, network):
+        """`check_same` for every bit of the parameters (nothing to check in one process)."""
+        if self.comm is not None:
+            checksum = functools.reduce(lambda crc, w: zlib.crc32(to_host(w).tobytes(), crc), network.parameters().values(), 0)
+            self.check_same("the parameters", checksum, "they no longer train the same network; continue from the last "
+                            "checkpoint with --resume, and if it happens again, look for a faulty machine")
+
+    def in_turn(self, function):
+        """function() on rank 0, then on the others: what rank 0 downloads, they find."""
+        if self.comm is not None and self.rank > 0:
+            self.comm.Barrier()
+        result = function()
+        if self.comm is not None and self.rank == 0:
+            self.comm.Barrier()
+        return result
+
+    def cores(self):
+        """Cores for each rank: those it may run on, divided by the ranks on this machine that may use them too."""
+        host, own = socket.gethostname(), commandline.cores()
+        return max(1, len(own) // sum(host == other and bool(own & cores) for other, cores in self.exchange((host, own))))
+
+
+def flattened(arrays, shapes, like):
+    """One array (numbers,) of like's type and place: those of `arrays` in the order of `shapes`, zeros for what is missing."""
+    xp = array_module(like)
+    return xp.concatenate([arrays[name].ravel() if name in arrays else xp.zeros(int(np.prod(shape)), like.dtype)
+                           for name, shape in shapes.items()])
+
+
+def unflattened(flat, shapes):
+    """The inverse: {name: view of `flat` in its shape}."""
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
+    return {name: flat[end - int(np.prod(shape)):end].reshape(shape) for end, (name, shape) in zip(ends.tolist(), shapes.items())}
+
+
+def without_arrays(estimate):
+    """The numbers of an `Estimate` that go into the log."""
+    return replace(estimate, gradient={}, nudged=[], free=replace(estimate.free, states=[], switches=[]))
+
+
+def cuda_aware(comm):
+    """Does this MPI read device memory? It says so since MPI 4.1; for others the user does, by EP_CUDA_AWARE_MPI=1."""
+    kinds = dict(comm.Get_info()).get("mpi_memory_alloc_kinds", "")
+    return "cuda" in kinds or os.environ.get("EP_CUDA_AWARE_MPI") == "1"
+
+
+# --- the end of a run -------------------------------------------------------------------------------------------------
+
+
+def run(main):
+    """commandline.run(main); under mpiexec, a rank that fails says why and ends all the others."""
+    size, rank, _ = launched()
+
+    def main_of_rank():
+        try:
+            main()
+        except Exception as error:
+            if rank > 0:
+                time.sleep(PATIENCE)  # if rank 0 fails in the same way, it says so now, and ends this process
+                print(f"rank {rank} of {size}: ", end="", file=sys.stderr)
+            if isinstance(error, (EPError, OSError)):
+                raise
+            traceback.print_exc()
+            end_all(1)
+
+    commandline.run(*((main,) if size == 1 else (main_of_rank, end_all)))
+
+
+def end_all(code):
+    """End every rank, wherever it is, with this exit code; without a working MPI the launcher has to do it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "mpi4py.MPI" in sys.modules:
+        sys.modules["mpi4py.MPI"].COMM_WORLD.Abort(code)
+    sys.exit(code)
