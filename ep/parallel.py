@@ -217,12 +217,13 @@ def run(main):
         try:
             main()
         except Exception as error:
+            if rank > 0 and "mpi4py.MPI" not in sys.modules:
+                sys.exit(2)  # mpi4py is missing on every rank, and rank 0 says so
             if rank > 0:
-                time.sleep(PATIENCE)  # if rank 0 fails in the same way, it says so now, and ends this process
-                print(f"rank {rank} of {size}: ", end="", file=sys.stderr)
+                time.sleep(PATIENCE)  # if rank 0 makes the same mistake, it says so now, and ends this process
             if isinstance(error, (EPError, OSError)):
-                raise
-            traceback.print_exc()
+                raise EPError(f"{error} (rank {rank} of {size})", getattr(error, "exit_code", 1)) from None
+            print(f"rank {rank} of {size}: {traceback.format_exc()}", file=sys.stderr)
             end_all(1)
 
     commandline.run(*((main,) if size == 1 else (main_of_rank, end_all)))
