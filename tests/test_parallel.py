@@ -64,8 +64,8 @@ def job(R, *options, plant=""):
     return on_ranks(R, "-c", f"{PRELUDE}\n{plant}\njob.parallel.run(job.main)", *options)
 
 
-# Float64, and the readable `relax`: where all of a pooling window's drives are equal (units at a bound around it), the fast path's
-# rounding decides, and then one bit of one weight changes a gradient as much as another number of ranks does.
+# Float64, and the readable `relax`: where the drives of a pooling window are all equal (units at a bound around it), the fast
+# path's rounding decides, and then one bit of one weight changes a gradient as much as another number of ranks does.
 FLOAT64 = """
 job.fast.prepared = lambda network, **options: job.ep.relax
 job.ep.convnet = functools.partial(job.ep.convnet, dtype="float64")
