@@ -54,7 +54,8 @@ ROWS = {
     "asymmetric-exact": Row(f"--nudging symmetric --beta 0.5 {ASYMMETRIC} --feedback-update exact"),
 }
 BETAS = (0.05, 0.1, 0.2, 0.5, 1.0)
-CHOICES = {f"{nudging}-{beta}": Row(f"--nudging {nudging} --beta {beta} --validation-images 5000 --test-images 5000 --epochs 1")
+HELD_OUT = "--validation-images 5000 --test-images 5000 --epochs 1"
+CHOICES = {f"{nudging}-{beta}": Row(f"--nudging {nudging} --beta {beta} {HELD_OUT}")
            for nudging in ("one-sided", "random-sign", "symmetric") for beta in BETAS}
 
 
