@@ -53,6 +53,7 @@ ROWS = {
     "asymmetric-kolen-pollack": Row(f"--nudging symmetric --beta 0.5 {ASYMMETRIC} --feedback-update kolen-pollack", 1, "86.8%"),
     "asymmetric-exact": Row(f"--nudging symmetric --beta 0.5 {ASYMMETRIC} --feedback-update exact"),
 }
+COLOURS = ("#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#0072B2")  # Okabe and Ito's, for every kind of eye
 BETAS = (0.05, 0.1, 0.2, 0.5, 1.0)
 HELD_OUT = "--validation-images 5000 --test-images 5000 --epochs 1"
 CHOICES = {f"{nudging}-{beta}": Row(f"--nudging {nudging} --beta {beta} {HELD_OUT}")
@@ -128,27 +129,26 @@ def plot(rows, finished, out):
     """Test accuracy over epochs, rows in three panels: what nudging, the cost and the feedback weights change."""
     from matplotlib.figure import Figure  # slow to import, and no display is needed
 
-    colours = dict(zip(finished, ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9"] * 2))
     panels = {"nudging, cross-entropy": [name for name in finished if not name.endswith("squared") and "asym" not in name],
               "squared error": [name for name in finished if name.endswith("squared")],
               "feedback weights of their own": [name for name in finished if "asym" in name]}
     panels = {title: names for title, names in panels.items() if names}
     source = next(iter(finished.values()))[0]["result"]["source"]
-    figure = Figure(figsize=(1 + 3.7 * len(panels), 4.4), layout="constrained")
+    figure = Figure(figsize=(1 + 4 * len(panels), 5), layout="constrained")
     figure.suptitle(f"{source}: test accuracy; bands: lowest to highest of the seeds")
     for axis, (title, names) in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels.items()):
-        for name in names + (["symmetric"] if "symmetric" in finished and "symmetric" not in names else []):
+        compare = ["symmetric"] if "symmetric" in finished and "symmetric" not in names else []
+        for name, colour in zip(names + compare, COLOURS):
             logs = [(out / f"{name}-{result['seed']}.jsonl").read_text().splitlines() for result in finished[name]]
             y = np.array([[100 * json.loads(line)["test_accuracy"] for line in log] for log in logs])
             epochs = range(1, y.shape[1] + 1)
-            style = dict(color=colours[name], linestyle="-" if name in names else ":")
-            axis.plot(epochs, y.mean(0), marker="o", markersize=4, label=f"{name} ({len(logs)} seeds)" if len(logs) > 1 else name,
-                      **style)
-            axis.fill_between(epochs, y.min(0), y.max(0), alpha=0.2, color=colours[name], linewidth=0)
+            style = dict(color=colour, linestyle="-", marker="o") if name in names else dict(color="black", linestyle=":")
+            axis.plot(epochs, y.mean(0), markersize=4, label=f"{name} ({len(logs)} seeds)" if len(logs) > 1 else name, **style)
+            axis.fill_between(epochs, y.min(0), y.max(0), alpha=0.2, color=style["color"], linewidth=0)
         axis.axhline(10, color="grey", linewidth=0.8, linestyle="--")
         axis.set(title=title, xlabel="epoch", xticks=list(epochs))
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small", loc="lower right" if min(y[:, -1]) > 30 else "center right")
+        axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)  # below: it hides no curve
     figure.axes[0].set(ylabel="test accuracy (%), chance dashed", ylim=(0, None))
     temporary = out / "curves.png.tmp"
     figure.savefig(temporary, format="png", dpi=110)
