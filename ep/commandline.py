@@ -63,9 +63,14 @@ def not_negative(text):
     return value
 
 
-def cores():
-    """The processor cores that this process may use, as a set of their numbers."""
+def core_numbers():
+    """The processor cores that this process may use, a set of their numbers."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count()))
+
+
+def cores():
+    """How many they are."""
+    return len(core_numbers())
 
 
 def add_surroundings(add):

@@ -178,7 +178,7 @@ class World:
 
     def cores(self):
         """Cores for each rank: those it may run on, divided by the ranks on this machine that may use them too."""
-        host, own = socket.gethostname(), commandline.cores()
+        host, own = socket.gethostname(), commandline.core_numbers()
         return max(1, len(own) // sum(host == other and bool(own & cores) for other, cores in self.exchange((host, own))))
 
 

@@ -128,7 +128,7 @@ def options():
     add("--images", type=cli.count, default=128, help="the last so many training images")
     add("--data", metavar="DIR", help="where cifar-10-batches-bin is (default: as in the main job)")
     add("--seed", type=cli.whole, default=0, help="of the initial network")
-    add("--threads", type=cli.count, default=len(cli.cores()))
+    add("--threads", type=cli.count, default=cli.cores())
     add("--out", metavar="DIR", default="runs/gradient_quality")
     return parser.parse_args()
 

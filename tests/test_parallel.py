@@ -180,7 +180,7 @@ def test_rank_0_alone_writes_and_prints(tmp_path):
     code, out, err = job(2, *SMALL, "--out", tmp_path / "run")
     assert code == 0, err
     assert {f.name for f in (tmp_path / "run").iterdir()} == {
-        "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "result.json"}
+        "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "network.npz", "result.json"}
     assert out.count("epoch 1: train loss") == 1 and out.count("SYNTHETIC DATA") == 1 and "on each of 2 ranks" in out
     assert err.count("epoch 2/2: 100%") <= 2  # one progress bar (drawn for the last step, and once more when it is closed)
 
@@ -279,7 +279,7 @@ def test_the_ranks_that_differ_from_most_are_named(values, wrong):
 def test_cores_are_divided_among_the_ranks_that_share_them(monkeypatch):
     """Bound ranks keep their own cores, ranks of other machines do not count, and nobody gets none."""
     monkeypatch.setattr(parallel.socket, "gethostname", lambda: "here")
-    monkeypatch.setattr(parallel.commandline, "cores", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(parallel.commandline, "core_numbers", lambda: {0, 1, 2, 3})
     own, bound, elsewhere = ("here", {0, 1, 2, 3}), ("here", {4, 5}), ("there", {0, 1, 2, 3})
     assert parallel.World().cores() == 4
     for ranks, cores in [([own], 4), ([own, own], 2), ([own, bound], 4), ([own, elsewhere], 4), ([own] * 6, 1)]:
