@@ -27,7 +27,7 @@ from dataclasses import replace
 import numpy as np
 
 from . import commandline, training
-from .backend import array_module, to_host
+from .backend import DOCTOR, array_module, to_host
 from .errors import EPError
 
 LAUNCHERS = [  # (number of ranks, rank, rank on this machine) as launchers leave them in the environment
@@ -63,11 +63,11 @@ def world():
     except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py finds no MPI library
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EPError(f"{size} processes were started to train together, but mpi4py cannot be imported ({first_line}): run pip "
-                      "install 'mpi4py>=4' mpich, or start without mpiexec; python -m ep.doctor says more") from None
+                      "install 'mpi4py>=4' mpich, or start without mpiexec; " + DOCTOR) from None
     if MPI.COMM_WORLD.size != size:
         library = MPI.Get_library_version().strip("\0").splitlines()[0]
         raise EPError(f"{size} processes were started, but mpi4py sees {MPI.COMM_WORLD.size}: its MPI library ({library}) and "
-                      "this mpiexec do not belong together; python -m ep.doctor names both")
+                      "this mpiexec do not belong together; " + DOCTOR)
     return World(MPI.COMM_WORLD)
 
 
