@@ -14,7 +14,7 @@ rounding for any number of ranks. What the log needs (loss, residuals ...) is a 
     under mpiexec -n R          `world()` returns the World of R ranks; `run(main)` ends all of them if one fails
 """
 
-import functools
+import math
 import os
 import socket
 import sys
@@ -94,36 +94,38 @@ class World:
         """
         if self.comm is None:
             return training.in_chunks(gradient, network, x, y, map)
-        chunks, N = training.chunks(len(y)), len(y)
-        mine = chunks[self.rank::self.size]  # perhaps none
-        n = [len(y[chunk]) for chunk in mine]
-        parts = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), mine))
-        own = training.merge(parts, n) if parts else None
-        weights = network.parameters()
-        sums = {name: sum(n) * own.gradient[name] for name in weights} if parts else {}
-        states = {layer: s.sum(0) for layer, s in enumerate(own.free.states)} if parts else {}
-        shapes = {name: w.shape for name, w in weights.items()} | dict(enumerate(network.shapes[1:]))
-        flat = self.summed(flattened(sums | states, shapes, like=next(iter(weights.values()))))
-        mean = {name: a / N for name, a in unflattened(flat, shapes).items()}
-        estimate = training.merge(*zip(*filter(None, self.exchange(parts and (without_arrays(own), sum(n))))))
-        estimate.gradient = {name: mean[name] for name in weights}
-        xp = array_module(flat)
-        estimate.free.states = [xp.broadcast_to(mean[layer], (N, *mean[layer].shape)) for layer in range(len(network.shapes) - 1)]
-        return estimate
+        cut, N, weights, record = training.chunks(len(y)), len(y), network.parameters(), None
+        mine = cut[self.rank::self.size]  # perhaps none
+        parts, n = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), mine)), [len(y[chunk]) for chunk in mine]
+        flat, sums = zeros({name: w.shape for name, w in weights.items()} | dict(enumerate(network.shapes[1:])),
+                           like=next(iter(weights.values())))
+        if parts:
+            own = training.merge(parts, n)
+            for name, g in own.gradient.items():
+                sums[name][...] = sum(n) * g  # n_r g_r
+            for layer, s in enumerate(own.free.states):
+                sums[layer][...] = s.sum(0)
+            record = replace(own, gradient={}, free=replace(own.free, states=[])), sum(n)
+        self.add_up(flat)
+        flat /= N  # g = sum_r n_r g_r / N
+        whole = training.merge(*zip(*filter(None, self.exchange(record))))
+        whole.gradient = {name: sums[name] for name in weights}
+        whole.free.states = [array_module(flat).broadcast_to(sums[layer], (N, *shape))
+                             for layer, shape in enumerate(network.shapes[1:])]
+        return whole
 
-    def summed(self, flat):
-        """flat (numbers,) summed over the ranks in place: on the device where MPI can read it, else through the host."""
+    def add_up(self, flat):
+        """flat (numbers,) <- its sum over the ranks: on the device where MPI can read it, else through the host."""
         from mpi4py import MPI
 
         xp = array_module(flat)
-        if xp is np or cuda_aware(self.comm):
-            if xp is not np:
-                xp.cuda.get_current_stream().synchronize()  # MPI knows nothing of streams
-            self.comm.Allreduce(MPI.IN_PLACE, flat)
-            return flat
-        host = to_host(flat)
-        self.comm.Allreduce(MPI.IN_PLACE, host)
-        return xp.asarray(host)
+        direct = xp is np or cuda_aware(self.comm)
+        if direct and xp is not np:
+            xp.cuda.get_current_stream().synchronize()  # MPI knows nothing of streams
+        buffer = flat if direct else to_host(flat)
+        self.comm.Allreduce(MPI.IN_PLACE, buffer)
+        if not direct:
+            flat[...] = xp.asarray(buffer)
 
     # --- everything else that the ranks tell each other -----------------------------------------------------------------
 
@@ -163,17 +165,16 @@ class World:
     def check_parameters(self, network):
         """`check_same` for every bit of the parameters (nothing to check in one process)."""
         if self.comm is not None:
-            checksum = functools.reduce(lambda crc, w: zlib.crc32(to_host(w).tobytes(), crc), network.parameters().values(), 0)
-            self.check_same("the parameters", checksum, "they no longer train the same network; continue from the last "
-                            "checkpoint with --resume, and if it happens again, look for a faulty machine")
+            self.check_same("the parameters", [zlib.crc32(to_host(w).tobytes()) for w in network.parameters().values()],
+                            "they no longer train the same network; continue from the last checkpoint with --resume, and if it "
+                            "happens again, look for a faulty machine")
 
     def in_turn(self, function):
         """function() on rank 0, then on the others: what rank 0 downloads, they find."""
-        if self.comm is not None and self.rank > 0:
-            self.comm.Barrier()
-        result = function()
-        if self.comm is not None and self.rank == 0:
-            self.comm.Barrier()
+        for turn in (0, 1):
+            if turn == min(self.rank, 1):
+                result = function()
+            self.exchange(None)  # wait for everyone
         return result
 
     def cores(self):
@@ -182,22 +183,11 @@ class World:
         return max(1, len(own) // sum(host == other and bool(own & cores) for other, cores in self.exchange((host, own))))
 
 
-def flattened(arrays, shapes, like):
-    """One array (numbers,) of like's type and place: those of `arrays` in the order of `shapes`, zeros for what is missing."""
-    xp = array_module(like)
-    return xp.concatenate([arrays[name].ravel() if name in arrays else xp.zeros(int(np.prod(shape)), like.dtype)
-                           for name, shape in shapes.items()])
-
-
-def unflattened(flat, shapes):
-    """The inverse: {name: view of `flat` in its shape}."""
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
-    return {name: flat[end - int(np.prod(shape)):end].reshape(shape) for end, (name, shape) in zip(ends.tolist(), shapes.items())}
-
-
-def without_arrays(estimate):
-    """The numbers of an `Estimate` that go into the log."""
-    return replace(estimate, gradient={}, nudged=[], free=replace(estimate.free, states=[], switches=[]))
+def zeros(shapes, like):
+    """One flat array (numbers,) of like's type and place, and {name: view of it} for the {name: shape} that it holds."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()]).tolist()
+    flat = array_module(like).zeros(ends[-1], like.dtype)
+    return flat, {name: flat[end - math.prod(shape):end].reshape(shape) for end, (name, shape) in zip(ends, shapes.items())}
 
 
 def cuda_aware(comm):
@@ -234,5 +224,6 @@ def end_all(code):
     sys.stdout.flush()
     sys.stderr.flush()
     if "mpi4py.MPI" in sys.modules:
+        time.sleep(0.5)  # a launcher that ends at once may drop what was printed last
         sys.modules["mpi4py.MPI"].COMM_WORLD.Abort(code)
     sys.exit(code)

@@ -316,6 +316,7 @@ def test_buffers_of_the_device_go_through_the_host_unless_mpi_reads_them(xp, mon
 
     comm = Gathered([0, 0], mpi_memory_alloc_kinds=kinds)
     comm.Allreduce = Allreduce
-    total = parallel.World(comm).summed(xp.arange(5, dtype=np.float32))
+    total = xp.arange(5, dtype=np.float32)
+    parallel.World(comm).add_up(total)
     assert given == [("in place", xp if aware else np)]
     assert ep.array_module(total) is xp and ep.to_host(total).tolist() == [0, 2, 4, 6, 8]
