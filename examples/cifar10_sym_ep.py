@@ -119,9 +119,12 @@ def expected_time(config, network, x, threads, number_of_threads, ranks):
     per_epoch = config["train_images"] * (T + K * phases) + config["test_images"] * T
     steps = config["epochs"] * per_epoch + config["final_test_images"] * T
     relax = partial(fast.prepared(network), schedule=config["schedule"])
-    minutes = steps * training.seconds_per_step(network, x, relax, threads, number_of_threads) / 60 / ranks
+    cut = len(training.chunks(config["batch_size"]))  # what ranks can share out
+    seconds = steps * training.seconds_per_step(network, x, relax, threads, number_of_threads) * -(-cut // ranks) / cut
     each = f" on each of {ranks} ranks" if ranks > 1 else ""
-    return f"expected time: about {minutes:.1f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s){each}"
+    idle = f"; {ranks - cut} of them idle, since a batch has only {cut} chunk(s) of {training.CHUNK} images" if ranks > cut else ""
+    return (f"expected time: about {seconds / 60:.1f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
+            f"{each}{idle}")
 
 
 def options():
