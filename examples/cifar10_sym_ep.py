@@ -122,7 +122,7 @@ def expected_time(config, network, x, threads, number_of_threads, ranks):
     cut = len(training.chunks(config["batch_size"]))  # what ranks can share out
     seconds = steps * training.seconds_per_step(network, x, relax, threads, number_of_threads) * -(-cut // ranks) / cut
     each = f" on each of {ranks} ranks" if ranks > 1 else ""
-    idle = f"; {ranks - cut} of them idle, since a batch has only {cut} chunk(s) of {training.CHUNK} images" if ranks > cut else ""
+    idle = f"; {ranks - cut} of them idle, since a batch has {cut} chunk(s) of {training.CHUNK} images" if ranks > cut else ""
     return (f"expected time: about {seconds / 60:.1f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
             f"{each}{idle}")
 

@@ -161,7 +161,7 @@ def test_stopped_and_resumed_with_other_numbers_of_ranks(tmp_path):
     assert code == 143 and out.count("stopped in epoch 1 after step 3") == 1, (code, out, err)
     stop = AT_STEP.format(step=1, rank=0, do="signal.raise_signal(signal.SIGINT)")
     code, out, err = job(4, "--resume", tmp_path / "run", plant=FLOAT64 + stop)
-    assert "on each of 4 ranks; 1 of them idle, since a batch has only 3 chunk(s) of 16 images" in out
+    assert "on each of 4 ranks; 1 of them idle, since a batch has 3 chunk(s) of 16 images" in out
     assert code == 130 and out.count("stopped in epoch 2 after step 2") == 1, (code, out, err)
     alone = "import atexit; atexit.register(lambda: print('mpi4py' in sys.modules))"
     code, out, err = job(1, "--resume", tmp_path / "run", plant=FLOAT64 + alone)
