@@ -31,8 +31,7 @@ print(*MPI.Get_library_version().strip(chr(0)).split(",")[0].split()[:3], "which
 
 def machine():
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return (f"{platform.system()} {platform.machine()}, {memory:.0f} GB of memory, {commandline.cores()} of {os.cpu_count()} "
-            "cores for this process (--threads)")
+    return f"{platform.system()} {platform.machine()}, {memory:.0f} GB of memory, {commandline.cores()} of {os.cpu_count()} cores"
 
 
 def numpy_blas():
@@ -100,8 +99,8 @@ def mpi():
     if world.comm is not None:
         machines = len(set(world.exchange(platform.node())))
         return f"{world.size} ranks on {machines} machine(s) find each other; each takes {world.cores()} thread(s)"
-    library, beside = output(sys.executable, "-c", ASK_MPI), Path(sys.executable).with_name("mpiexec")
-    mpiexec = beside if beside.exists() else shutil.which("mpiexec")
+    library = output(sys.executable, "-c", ASK_MPI)
+    mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if not mpiexec:
         raise EPError(f"{library}, but there is no mpiexec to start it")
     return f"{library}, started by {mpiexec}"

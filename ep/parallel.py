@@ -21,7 +21,6 @@ import sys
 import time
 import traceback
 import zlib
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -61,13 +60,11 @@ def world():
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py finds no MPI library
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EPError(f"{size} processes were started to train together, but mpi4py cannot be imported ({first_line}): run pip "
-                      "install 'mpi4py>=4' mpich, or start without mpiexec; " + DOCTOR) from None
+        raise EPError(f"{size} processes were started to train together, but mpi4py cannot be imported ({error!r}): pip install "
+                      f"'mpi4py>=4' mpich, or start without mpiexec; {DOCTOR}") from None
     if MPI.COMM_WORLD.size != size:
-        library = MPI.Get_library_version().strip("\0").splitlines()[0]
-        raise EPError(f"{size} processes were started, but mpi4py sees {MPI.COMM_WORLD.size}: its MPI library ({library}) and "
-                      "this mpiexec do not belong together; " + DOCTOR)
+        raise EPError(f"{size} processes were started, but mpi4py sees {MPI.COMM_WORLD.size}: the launcher belongs to another "
+                      f"MPI than mpi4py; {DOCTOR}")
     return World(MPI.COMM_WORLD)
 
 
@@ -94,24 +91,24 @@ class World:
         """
         if self.comm is None:
             return training.in_chunks(gradient, network, x, y, map)
-        cut, N, weights, record = training.chunks(len(y)), len(y), network.parameters(), None
-        mine = cut[self.rank::self.size]  # perhaps none
-        parts, n = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), mine)), [len(y[chunk]) for chunk in mine]
-        flat, sums = zeros({name: w.shape for name, w in weights.items()} | dict(enumerate(network.shapes[1:])),
-                           like=next(iter(weights.values())))
+        N, weights, shapes = len(y), network.parameters(), dict(enumerate(network.shapes[1:]))
+        mine = training.chunks(N)[self.rank::self.size]  # perhaps none
+        parts = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), mine))
+        flat, sums = zeros({name: w.shape for name, w in weights.items()} | shapes, like=next(iter(weights.values())))
+        record = None
         if parts:
-            own = training.merge(parts, n)
+            sizes = [len(y[chunk]) for chunk in mine]
+            own = training.merge(parts, sizes)
             for name, g in own.gradient.items():
-                sums[name][...] = sum(n) * g  # n_r g_r
+                sums[name][...] = sum(sizes) * g  # n_r g_r
             for layer, s in enumerate(own.free.states):
                 sums[layer][...] = s.sum(0)
-            record = replace(own, gradient={}, free=replace(own.free, states=[])), sum(n)
+            record = replace(own, gradient={}, free=replace(own.free, states=[])), sum(sizes)
         self.add_up(flat)
         flat /= N  # g = sum_r n_r g_r / N
         whole = training.merge(*zip(*filter(None, self.exchange(record))))
         whole.gradient = {name: sums[name] for name in weights}
-        whole.free.states = [array_module(flat).broadcast_to(sums[layer], (N, *shape))
-                             for layer, shape in enumerate(network.shapes[1:])]
+        whole.free.states = [array_module(flat).broadcast_to(sums[layer], (N, *shape)) for layer, shape in shapes.items()]
         return whole
 
     def add_up(self, flat):
@@ -156,7 +153,7 @@ class World:
     def check_same(self, what, value, advice):
         """Raise EPError (exit code 1) naming the ranks whose `value` (as printed) is not that of most."""
         values = self.exchange(repr(value))
-        usual = Counter(values).most_common(1)[0][0]
+        usual = max(values, key=values.count)
         wrong = [str(rank) for rank, value in enumerate(values) if value != usual]
         if wrong:
             raise EPError(f"{what} of rank {', '.join(wrong)} (of {self.size}) differ from those of the other ranks: {advice}",
