@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ep
 from ep import data, runs
 from ep.npz import read_npz, write_npz
 
@@ -63,7 +64,10 @@ def test_run_folder(start, tmp_path, monkeypatch):
     code, out, err = start(*TINY, "--out", tmp_path / "run")
     assert code == 0, err
     assert {f.name for f in (tmp_path / "run").iterdir()} == {
-        "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "result.json"}
+        "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "result.json", "network.npz"}
+    trained = read_npz(tmp_path / "run" / "checkpoint.npz")
+    for name, w in ep.load(tmp_path / "run" / "network.npz").parameters().items():
+        assert np.array_equal(w, trained[f"parameter/{name}"])
     assert "SYNTHETIC DATA - THIS IS NOT CIFAR-10" in out and "expected time" in out
     assert "relaxing by ep.fast.relax" in out
     log = without_time(tmp_path / "run" / "log.jsonl")
@@ -153,6 +157,15 @@ def test_sigterm_to_a_real_process(tmp_path):
     assert run.returncode == 143, err
     assert "Traceback" not in err and "continue with --resume" in out
     assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] >= 1
+
+
+def test_validation_images_replace_the_test_images(start, tmp_path):
+    """Evaluated on images held out of the training images, after resuming too."""
+    out = tmp_path / "run"
+    code, printed, _ = start(*TINY, "--validation-images", 24, "--test-images", 24, "--scale", 3, 1, 1, 1, 2, "--out", out)
+    result = json.loads((out / "result.json").read_text())
+    assert code == 0 and "(24 images)" in printed and "held out" in result["source"]
+    assert start("--resume", out)[0] == 0
 
 
 def test_resuming_names_what_differs(start, tmp_path):
