@@ -11,7 +11,7 @@ from functools import partial
 
 try:
     import ep
-    from ep import commandline as cli, data, fast, runs, training
+    from ep import commandline as cli, data, fast, kernels, runs, training
     from ep.cost import COSTS
     from ep.nudging import NUDGINGS
 except ImportError as error:
@@ -34,20 +34,24 @@ ASYMMETRIC = {"paper": dict(feedback_update="kolen-pollack", steps_nudged=30),  
               "cpu": dict(feedback_update="kolen-pollack", weight_decay=3e-3, scale=[2.0])}  # docs/results.md says why
 BPTT = dict(schedule="synchronous", tolerance=0.0)  # what --algorithm bptt changes: it unrolls a fixed number of steps
 DEFAULTS = dict(nudging="symmetric", algorithm="eqprop", cost="cross-entropy", connections="symmetric", feedback_update="own",
-                validation_images=0, seed=0)
+                validation_images=0, seed=0, chunk=training.CHUNK)
 
 
 def main():
     args = options()
     xp = ep.device_module(args.device)
+    gpu = xp.__name__ == "cupy"
+    args.threads = 1 if gpu else args.threads  # a GPU gets its work from one thread
     config, dataset = runs.stored(args) if args.resume else configured(args, xp)
     config = DEFAULTS | config  # a run of an older version had no asymmetric connections
     print(data.banner(dataset), flush=True)
     network = ep.convnet(config["channels"], cost=COSTS[config["cost"]], scale=config["scale"], seed=config["seed"])
-    network = ep.CONNECTIONS[config["connections"]](network, seed=config["seed"]).to(xp)
+    network = ep.CONNECTIONS[config["connections"]](network, seed=config["seed"])
+    network = kernels.fused(network.to(xp))
     optimizer = ep.SGD(network, config["lr"], 0.9, config["weight_decay"], config["anneal_epochs"])
     images, labels, test_images, test_labels = dataset[:4]
-    images, labels = images[:config["train_images"]], labels[:config["train_images"]]
+    images, labels = xp.asarray(images[:config["train_images"]]), labels[:config["train_images"]]  # bytes, on a GPU too
+    test_images = xp.asarray(test_images)
     relaxation = dict(schedule=config["schedule"], tolerance=config["tolerance"])
     transposed, combined = ep.FEEDBACK_UPDATES[config["feedback_update"]]
     phases = dict(steps_free=config["steps_free"], steps_nudged=config["steps_nudged"], **relaxation)
@@ -55,7 +59,7 @@ def main():
     def prepare(batch, rng):  # uint8 images -> float32 input; rng is None for test images
         if rng is not None:
             batch = data.augment(batch, rng, config["pad"], config["flip"])
-        return data.normalise(xp.asarray(batch))
+        return data.normalise(batch)
 
     def gradient(network, x, y, rng):
         relax = partial(fast.prepared(network, map=threads), check_every=config["check_every"])
@@ -64,7 +68,7 @@ def main():
         else:  # the nudging is drawn once for the batch: its sign may be random
             nudging = NUDGINGS[config["nudging"]](config["beta"], rng)
             one_chunk = partial(ep.eqprop_gradient, nudging=nudging, transposed=transposed, relax=relax, **phases)
-        estimate = ep.in_chunks(one_chunk, network, x, y, threads)
+        estimate = ep.in_chunks(one_chunk, network, x, y, threads, config["chunk"])
         estimate.gradient = combined(estimate.gradient)
         return estimate
 
@@ -72,15 +76,17 @@ def main():
         training.rehearse(network, gradient, prepare, images, labels)  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer) if args.resume else runs.Run.started(
             args.out or runs.default_folder(config), config, network, optimizer)
-        print(fast.path(network) + (", but the nudged phases by the readable path" if transposed else ""))
-        print(expected_time(config, network, prepare(images[:training.CHUNK], None), threads, args.threads), flush=True)
+        path = "relaxing by ep.relax with the kernels of ep/kernels.py" if gpu else fast.path(network)
+        print(path + (", but the nudged phases by the readable path" if transposed and not gpu else ""))
+        print(expected_time(config, network, prepare(images[:config["chunk"]], None), threads, args.threads), flush=True)
         for epoch in range(run.epoch, config["epochs"]):
             run.start_epoch(training.steps_per_epoch(len(labels), config["batch_size"]))
             ep.train_epoch(network, images, labels, gradient, optimizer, batch_size=config["batch_size"], epoch=epoch,
                            seed=config["seed"], prepare=prepare, first_step=run.step, on_step=run.on_step)
             n = config["test_images" if epoch + 1 < config["epochs"] else "final_test_images"]
             free_phase = partial(fast.prepared(network, map=threads), steps=config["steps_free"], **relaxation)
-            run.end_epoch(*ep.evaluate(network, test_images[:n], test_labels[:n], free_phase, prepare=prepare, map=threads), n)
+            run.end_epoch(*ep.evaluate(network, test_images[:n], test_labels[:n], free_phase, prepare=prepare, map=threads,
+                                       chunk=config["chunk"]), n)
         run.finish()
 
 
@@ -100,6 +106,8 @@ def configured(args, xp):
         config |= BPTT
     if args.validation_images:
         config |= dict(test_images=args.validation_images, final_test_images=args.validation_images)
+    if xp.__name__ == "cupy":
+        config["chunk"] = args.batch_size or config["batch_size"]
     config |= cli.given(args, config)
     if args.feedback_update and config["connections"] == "symmetric":
         raise ep.EPError("--feedback-update is for feedback weights of their own: add --connections asymmetric")
@@ -141,6 +149,8 @@ def options():
     add("--lr", type=cli.positive, nargs="+", help="learning rate: one, or one per layer with the last for the classes")
     add("--weight-decay", type=cli.not_negative)
     add("--batch-size", type=cli.count)
+    add("--chunk", type=cli.count, metavar="N", help="images that are relaxed together, and stop together (default: "
+        f"{training.CHUNK}; with CUDA the whole batch)")
     add("--epochs", type=cli.count)
     add("--train-images", type=cli.count, metavar="N", help="use the first N training images")
     add("--test-images", type=cli.count, metavar="N", help="evaluate on the first N test images (default: some "
