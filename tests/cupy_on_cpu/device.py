@@ -28,6 +28,7 @@ count = Counter()  # "launches", "synchronisations", "uploads" and "bytes in use
 launches = []  # names of the kernels, in order; emptied by whoever reads it
 overruns = []  # sentences about writes beyond the ends of an allocation that has been freed
 dry = False
+capturing = False  # whether the stream says that it records a CUDA graph (it does not)
 launch_kernel = None  # (name, module, grid, block, parameters) -> None
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ _RUNTIME = dict(
     memcpy=_copy_and_wait, memcpyAsync=_copy, memset=_fill, memsetAsync=_fill,
     streamSynchronize=_wait, deviceSynchronize=_wait, eventSynchronize=_wait,
     streamQuery=_nothing, streamDestroy=_nothing, streamCreate=_handle, streamCreateWithFlags=_handle,
-    streamCreateWithPriority=_handle, streamIsCapturing=_zero, streamGetFlags=_zero, streamGetPriority=_zero,
+    streamCreateWithPriority=_handle, streamIsCapturing=lambda *_: int(capturing), streamGetFlags=_zero, streamGetPriority=_zero,
     eventCreate=_handle, eventCreateWithFlags=_handle, eventDestroy=_nothing, eventRecord=_nothing, eventQuery=_nothing,
     eventElapsedTime=lambda *_: 0.0)
 _DRIVER = dict(
@@ -183,7 +184,7 @@ def _replace(module, name, function):
     returns, _, arguments = signature.decode().rstrip(")").partition("(")
     returns = returns.strip()
     arguments = [argument.strip() for argument in arguments.split(",") if argument.strip() != "void"]
-    own = [not argument.startswith(("int __pyx_skip", "struct")) for argument in arguments]  # the rest is Cython's
+    own = sum(not argument.startswith(("int __pyx_skip", "struct")) for argument in arguments)  # the others, behind, are Cython's
     types = [_TYPES["int"] if argument.startswith("int __pyx_skip") else _TYPES.get(argument, ctypes.c_void_p)
              for argument in arguments]
     at_exit = {"PyObject *": None, "float": 0.0}.get(returns, 0)
@@ -191,9 +192,10 @@ def _replace(module, name, function):
     def called_from_c(*values, exiting=_exiting):
         if exiting:  # the interpreter is being taken apart: leak
             return at_exit
-        return function(*(value for value, is_own in zip(values, own) if is_own))
+        return function(*values[:own])
 
-    pointer = ctypes.PYFUNCTYPE(_TYPES[returns], *types)(called_from_c)
+    constant = function in (_nothing, _zero)  # called several times per launch, so without the detour
+    pointer = ctypes.PYFUNCTYPE(_TYPES[returns], *types)(function if constant else called_from_c)
     capsule = _python.PyCapsule_New(ctypes.cast(pointer, ctypes.c_void_p).value, signature, None)
     module.__pyx_capi__[name] = capsule
     _kept.extend((pointer, signature, capsule))

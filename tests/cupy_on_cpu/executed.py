@@ -19,6 +19,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 os.environ["CUPY_ACCELERATORS"] = ""  # CuPy's default reductions, CUB, are compiled into it for a GPU
@@ -39,8 +40,17 @@ compiled_by_nvrtc = []  # names of the kernels
 # --- compiling --------------------------------------------------------------------------------------------------------
 
 
+def _write(path, text):
+    """Other processes that share the cache see all of the file or nothing; so they do in `_build`."""
+    if not path.exists():
+        temporary = path.with_name(f"{os.getpid()}-{path.name}")
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    return path
+
+
 def _build(target, *command):
-    """Run a compiler that writes `target`, so that other processes see all of it or nothing."""
+    """Run a compiler that writes `target`, unless it is there."""
     if not target.exists():
         temporary = target.with_name(f"{os.getpid()}-{target.name}")
         done = subprocess.run([*map(str, command), "-o", str(temporary)], capture_output=True, text=True)
@@ -67,10 +77,10 @@ def _load_cublas():
     own = _build(folder / "blas.o", "g++", "-O2", "-w", "-fPIC", "-c", HERE / "blas.cpp")
     listed = subprocess.run(["nm", "--defined-only", own], capture_output=True, text=True, check=True).stdout
     missing = sorted(needed - set(CUBLAS_NAMES.findall(listed)))
-    (folder / "missing.c").write_text("".join(f"int {name}(void) {{ return 15; }}\n" for name in missing))
-    (folder / "versions").write_text("libcublas.so.13 { global: *; };\n")
+    rest = _write(folder / "missing.c", "".join(f"int {name}(void) {{ return 15; }}\n" for name in missing))
+    versions = _write(folder / "versions", "libcublas.so.13 { global: *; };\n")
     library = _build(folder / "libcublas.so.13", "g++", "-shared", "-fPIC", "-Wl,-soname,libcublas.so.13",
-                     f"-Wl,--version-script,{folder / 'versions'}", own, "-x", "c", folder / "missing.c")
+                     f"-Wl,--version-script,{versions}", own, "-x", "c", rest)
     loaded = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     importlib.import_module("cupy_backends.cuda.libs.cublas")  # now, or CuPy looks for the real libraries
     return loaded
@@ -93,12 +103,9 @@ def _library_of(source):
     headers = "".join((HERE / name).read_text() for name in ("cuda_on_cpu.h", "cupy_kernel.h"))
     folder = CACHE / _digest(headers, FLAGS, cupy.__version__)
     folder.mkdir(exist_ok=True, parents=True)
-    header = folder / "cupy_kernel.h"
-    header.write_text(f'#include "{HERE / "cupy_kernel.h"}"\n')
+    _write(folder / "cupy_kernel.h", f'#include "{HERE / "cupy_kernel.h"}"\n')
     _build(folder / "cupy_kernel.h.gch", "g++", *FLAGS, *_includes(), "-x", "c++-header", HERE / "cupy_kernel.h")
-    cpp = folder / f"{_digest(body)}.cpp"
-    if not cpp.with_suffix(".so").exists():
-        cpp.write_text('#include "cupy_kernel.h"\n' + body)
+    cpp = _write(folder / f"{_digest(body)}.cpp", '#include "cupy_kernel.h"\n' + body)
     return _build(cpp.with_suffix(".so"), "g++", *FLAGS, "-shared", f"-I{folder}", *_includes(), cpp), names
 
 
@@ -115,21 +122,26 @@ def _compile(source, options=(), arch=None, filename="kernel.cu", name_expressio
 
 # --- launching --------------------------------------------------------------------------------------------------------
 
-_libraries = {}
+moved = Counter()  # name of a kernel -> bytes of the arrays it was given, over all its launches
+_sizes = ctypes.c_uint * 3
+
+
+@cache
+def _kernel(module, name):
+    """(what runs it, what counts its bytes), from the "binary" that `_compile` returned."""
+    path, *names = module.decode().split("|")
+    library, number = ctypes.CDLL(path), names.index(name)
+    run, count = library[f"run_{number}"], library[f"bytes_{number}"]
+    run.argtypes, run.restype = [_sizes, _sizes, ctypes.c_void_p], None
+    count.argtypes, count.restype = [ctypes.c_void_p], ctypes.c_size_t
+    return run, count
 
 
 def _launch(name, module, grid, block, parameters):
-    path, *names = module.decode().split("|")
-    library = _libraries.get(path) or _libraries.setdefault(path, ctypes.CDLL(path))
-    number, parameters = names.index(name), ctypes.c_void_p(parameters)
-    bytes_of = getattr(library, f"bytes_{number}")
-    bytes_of.restype = ctypes.c_size_t
-    moved[name] += bytes_of(parameters)
+    run, count = _kernel(module, name)
+    moved[name] += count(parameters)
     if not device.dry:
-        getattr(library, f"run_{number}")((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), parameters)
-
-
-moved = Counter()  # name of a kernel -> bytes of the arrays it was given, over all its launches
+        run(_sizes(*grid), _sizes(*block), parameters)
 
 
 def gemms(dry=None):

@@ -5,7 +5,7 @@ Names and keywords are the real CuPy's (api.json, by write_api.py). Beyond those
     no mixing             a NumPy array is refused by every operator and function but array, asarray ... and as an index
     no conversion         np.asarray(device array) raises; np.exp(device array) goes to CuPy's exp if there is one
     results stay          a reduction gives a 0-d device array, never a Python or NumPy number
-    looking is counted    float(a), bool(a), int(a), a.item(), a.get(), formatting: +1 in `looks["synchronisations"]`
+    looking is counted    float(a), bool(a), int(a), a.item(), a.get(), formatting: +1 in `seen["synchronisations"]`
     empty is not zero     empty() is filled with NaN
     no overruns           an index beyond the end raises, where CuPy silently wraps it around
 
@@ -24,12 +24,12 @@ import numpy as np
 
 API = json.loads(Path(__file__).with_name("api.json").read_text())
 TAKES_HOST_ARRAYS = {"array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray"}
-looks = Counter()
+seen = Counter()  # "synchronisations", and the dtype of every result
 cupy = types.ModuleType("cupy", "CuPy's rules on NumPy (tests/cupy_on_cpu/rules.py)")
 
 
 def look():
-    looks["synchronisations"] += 1
+    seen["synchronisations"] += 1
 
 
 # --- from NumPy to the device and back --------------------------------------------------------------------------------
@@ -40,6 +40,7 @@ def to_device(result):
     if isinstance(result, (np.ndarray, np.generic)):
         if np.asarray(result).dtype.kind in "OUSMm" or result.dtype.itemsize > 16:
             raise ValueError(f"Unsupported dtype {result.dtype}")
+        seen[result.dtype.name] += 1
         return ndarray(np.asarray(result))
     return type(result)(map(to_device, result)) if type(result) in (tuple, list) else result
 
