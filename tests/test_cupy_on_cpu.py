@@ -113,7 +113,7 @@ def test_every_kernel_compiles_with_nvrtc(xp, capability):
         pytest.skip("NVRTC is not installed: pip install 'nvidia-cuda-nvrtc==13.*' 'nvidia-cuda-runtime==13.*'")
     assert done.returncode == 0, done.stderr[-2000:]
     compiled = set(done.stdout.split())
-    assert {f"ep_{name.replace('-', '_')}" for name in KERNELS} <= compiled and len(compiled) > 30
+    assert {f"ep_{name.replace('-', '_')}" for name in KERNELS} <= compiled and len(compiled) > 20
 
 
 @executed
