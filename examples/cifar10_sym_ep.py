@@ -11,7 +11,7 @@ from functools import partial
 
 try:
     import ep
-    from ep import commandline as cli, data, fast, kernels, runs, training
+    from ep import commandline as cli, data, fast, kernels, parallel, runs, training
     from ep.cost import COSTS
     from ep.nudging import NUDGINGS
 except ImportError as error:
@@ -38,12 +38,13 @@ DEFAULTS = dict(nudging="symmetric", algorithm="eqprop", cost="cross-entropy", c
 
 
 def main():
-    args = options()
+    world, args = parallel.world(), options()  # the processes that mpiexec started; without it, this one alone
     xp = ep.device_module(args.device)
     gpu = xp.__name__ == "cupy"
-    args.threads = 1 if gpu else args.threads  # a GPU gets its work from one thread
-    config, dataset = runs.stored(args) if args.resume else configured(args, xp)
+    number_of_threads = 1 if gpu else args.threads or world.cores()  # a GPU gets its work from one thread
+    config, dataset = world.in_turn(lambda: runs.stored(args) if args.resume else configured(args, xp, world.size))
     config = DEFAULTS | config  # a run of an older version had no asymmetric connections
+    world.check_same("settings or images", config, "start every rank with the same command and data")
     print(data.banner(dataset), flush=True)
     network = ep.convnet(config["channels"], cost=COSTS[config["cost"]], scale=config["scale"], seed=config["seed"])
     network = ep.CONNECTIONS[config["connections"]](network, seed=config["seed"])
@@ -68,29 +69,32 @@ def main():
         else:  # the nudging is drawn once for the batch: its sign may be random
             nudging = NUDGINGS[config["nudging"]](config["beta"], rng)
             one_chunk = partial(ep.eqprop_gradient, nudging=nudging, transposed=transposed, relax=relax, **phases)
-        estimate = ep.in_chunks(one_chunk, network, x, y, threads, config["chunk"])
+        estimate = world.in_chunks(one_chunk, network, x, y, threads, config["chunk"])
         estimate.gradient = combined(estimate.gradient)
         return estimate
 
-    with ep.worker_threads(args.threads) as threads:
+    with ep.worker_threads(number_of_threads) as threads:
         training.rehearse(network, gradient, prepare, images, labels)  # bad settings end here, before anything is written
-        run = runs.Run.resumed(args.resume, network, optimizer) if args.resume else runs.Run.started(
-            args.out or runs.default_folder(config), config, network, optimizer)
+        run = runs.Run.resumed(args.resume, network, optimizer, world) if args.resume else runs.Run.started(
+            args.out or runs.default_folder(config), config, network, optimizer, world)
         path = "relaxing by ep.relax with the kernels of ep/kernels.py" if gpu else fast.path(network)
         print(path + (", but the nudged phases by the readable path" if transposed and not gpu else ""))
-        print(expected_time(config, network, prepare(images[:config["chunk"]], None), threads, args.threads), flush=True)
+        few = prepare(images[:config["chunk"]], None)
+        print(expected_time(config, network, few, threads, number_of_threads, world.size), flush=True)
         for epoch in range(run.epoch, config["epochs"]):
             run.start_epoch(training.steps_per_epoch(len(labels), config["batch_size"]))
             ep.train_epoch(network, images, labels, gradient, optimizer, batch_size=config["batch_size"], epoch=epoch,
                            seed=config["seed"], prepare=prepare, first_step=run.step, on_step=run.on_step)
             n = config["test_images" if epoch + 1 < config["epochs"] else "final_test_images"]
             free_phase = partial(fast.prepared(network, map=threads), steps=config["steps_free"], **relaxation)
-            run.end_epoch(*ep.evaluate(network, test_images[:n], test_labels[:n], free_phase, prepare=prepare, map=threads,
-                                       chunk=config["chunk"]), n)
+            result = ep.evaluate(network, test_images[:n], test_labels[:n], free_phase, prepare=prepare, map=world.map(threads),
+                                 chunk=config["chunk"])
+            world.check_parameters(network)
+            run.end_epoch(*result, n)
         run.finish()
 
 
-def configured(args, xp):
+def configured(args, xp, ranks):
     """(configuration, data set) of a new run: the preset's row of the table, and what the command line replaces in it."""
     dataset = data.load(args.dataset or "auto", args.data, not args.no_download)
     dataset = data.hold_out(dataset, args.validation_images or 0)
@@ -107,7 +111,7 @@ def configured(args, xp):
     if args.validation_images:
         config |= dict(test_images=args.validation_images, final_test_images=args.validation_images)
     if xp.__name__ == "cupy":
-        config["chunk"] = args.batch_size or config["batch_size"]
+        config["chunk"] = -(-(args.batch_size or config["batch_size"]) // ranks)  # one chunk per GPU
     config |= cli.given(args, config)
     if args.feedback_update and config["connections"] == "symmetric":
         raise ep.EPError("--feedback-update is for feedback weights of their own: add --connections asymmetric")
@@ -117,14 +121,18 @@ def configured(args, xp):
     return dict(config, preset=preset, device=xp.__name__, **runs.identity(dataset)), dataset
 
 
-def expected_time(config, network, x, threads, number_of_threads):
+def expected_time(config, network, x, threads, number_of_threads, ranks):
     T, K = config["steps_free"], config["steps_nudged"]
     phases = {"symmetric": 2, "four-point": 4}.get(config["nudging"], 1)
     per_epoch = config["train_images"] * (T + K * phases) + config["test_images"] * T
     steps = config["epochs"] * per_epoch + config["final_test_images"] * T
     relax = partial(fast.prepared(network), schedule=config["schedule"])
-    minutes = steps * training.seconds_per_step(network, x, relax, threads, number_of_threads) / 60
-    return f"expected time: about {minutes:.1f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
+    cut = len(training.chunks(config["batch_size"], config["chunk"]))  # what ranks can share out
+    seconds = steps * training.seconds_per_step(network, x, relax, threads, number_of_threads) * -(-cut // ranks) / cut
+    each = f" on each of {ranks} ranks" if ranks > 1 else ""
+    idle = f"; {ranks - cut} of them idle, since a batch has {cut} chunk(s) of {config['chunk']} images" if ranks > cut else ""
+    return (f"expected time: about {seconds / 60:.1f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
+            f"{each}{idle}")
 
 
 def options():
@@ -150,7 +158,7 @@ def options():
     add("--weight-decay", type=cli.not_negative)
     add("--batch-size", type=cli.count)
     add("--chunk", type=cli.count, metavar="N", help="images that are relaxed together, and stop together (default: "
-        f"{training.CHUNK}; with CUDA the whole batch)")
+        f"{training.CHUNK}; with CUDA a GPU's whole share of the batch)")
     add("--epochs", type=cli.count)
     add("--train-images", type=cli.count, metavar="N", help="use the first N training images")
     add("--test-images", type=cli.count, metavar="N", help="evaluate on the first N test images (default: some "
@@ -165,4 +173,4 @@ def options():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    parallel.run(main)

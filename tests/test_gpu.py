@@ -61,7 +61,7 @@ def test_a_relaxation_waits_only_for_residuals(xp, connections):
 @counted
 def test_longer_phases_do_not_wait_more_often(xp):
     """A training step waits as often for 9 + 2 x 5 steps as for 4 + 2 x 2."""
-    waits = [observe(lambda: training_step(xp, example(xp)[0], T, K))[0] for T, K in ((4, 2), (9, 5))]
+    waits = [observe(partial(training_step, xp, example(xp)[0], *steps))[0] for steps in ((4, 2), (9, 5))]
     assert waits[0] == waits[1] > 0
 
 

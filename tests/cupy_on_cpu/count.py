@@ -11,13 +11,12 @@ import argparse
 from functools import partial
 
 import numpy as np
-
 from cupy_on_cpu import device, executed
-
-import cupy
 
 import ep
 from ep import data, kernels
+
+cupy = executed.cupy
 
 GPUS = {  # (bytes/s, FLOP/s in float32, FLOP/s of TF32 tensor cores without sparsity); SXM versions, NVIDIA's data sheets
     "A100 80 GB": (2.039e12, 19.5e12, 156e12),
@@ -95,9 +94,9 @@ def seconds(counted, bandwidth, flops):
 
 def row(name, counted):
     launches, moved, calls, operations, blas_bytes = counted
-    return (f"| {name} | {launches:,.0f} + {calls:,.0f} | {moved / 1e6:,.0f} + {blas_bytes / 1e6:,.0f} | {operations / 1e9:,.1f} | "
-            + " | ".join(f"{1e3 * seconds(counted, bandwidth, rate):,.2f}" for bandwidth, *rates in GPUS.values() for rate in rates)
-            + " |")
+    times = [f"{1e3 * seconds(counted, bandwidth, rate):,.2f}" for bandwidth, *rates in GPUS.values() for rate in rates]
+    cells = [name, f"{launches:,.0f} + {calls:,.0f}", f"{moved / 1e6:,.0f} + {blas_bytes / 1e6:,.0f}", f"{operations / 1e9:,.1f}"]
+    return "| " + " | ".join(cells + times) + " |"
 
 
 def main():
@@ -111,12 +110,11 @@ def main():
           + " | ".join(f"ms, {name}, {kind}" for name in GPUS for kind in ("float32", "TF32")) + " |")
     print("|---|---|---|---|---|---|---|---|")
     for fused, path in ((False, "ops.py"), (True, "kernels.py")):
-        network, images, labels = problem(args.channels, args.batch, fused)
-        optimizer = ep.SGD(network, 0.1, weight_decay=3e-4)
-        print(row(f"free step, {path}", step_cost(network, images, labels, 0.0)))
-        print(row(f"nudged step, {path}", step_cost(network, images, labels, 1.0)), flush=True)
-        print(row(f"training step, {path}", cost(lambda: training_step(network, optimizer, images, labels))), flush=True)
-        del network, optimizer
+        network, *batch = problem(args.channels, args.batch, fused)
+        whole = partial(training_step, network, ep.SGD(network, 0.1, weight_decay=3e-4), *batch)
+        print(row(f"free step, {path}", step_cost(network, *batch, 0.0)))
+        print(row(f"nudged step, {path}", step_cost(network, *batch, 1.0)), flush=True)
+        print(row(f"training step, {path}", cost(whole)), flush=True)
     print("\n| images in a batch | MiB, counted | MiB, by the formula |\n|---|---|---|")
     for batch in (args.batch // 4, args.batch, 4 * args.batch):
         found, expected = (memory(args.channels, batch) / 2**20 for memory in (peak_memory, expected_memory))

@@ -3,7 +3,8 @@
     python tests/cupy_on_cpu/write_api.py
 
 {namespace: {name: entry}}, an entry being "object", ["ufunc", number of inputs, has .at] or the list of parameters, in which
-"*" stands for any number of positional ones and "**" for any keyword. Parameters are read from signatures or, for compiled functions, from the first line of the docstring.
+"*" stands for any number of positional ones and "**" for any keyword. Parameters are read from signatures or, for compiled
+functions, from the first line of the docstring.
 """
 
 import importlib
@@ -40,10 +41,11 @@ def main():
     api = {name: {attribute: entry(value) for attribute, value in vars(importlib.import_module(name)).items()
                   if not attribute.startswith("_") and not inspect.ismodule(value)} for name in NAMESPACES}
     api["ndarray"] = {name: entry(getattr(cupy.ndarray, name)) for name in dir(cupy.ndarray) if not name.startswith("_")}
-    rows = [f' "{space}": {{\n' + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(names.items()))
-            + "\n }" for space, names in api.items()]
-    text = f'{{\n "version": "{cupy.__version__}",\n' + ",\n".join(rows) + "\n}\n"
-    json.loads(text)
+    spaces = []  # one name per line
+    for space, names in api.items():
+        lines = [f"  {json.dumps(name)}: {json.dumps(names[name])}" for name in sorted(names)]
+        spaces.append(f' "{space}": {{\n' + ",\n".join(lines) + "\n }")
+    text = f'{{\n "version": "{cupy.__version__}",\n' + ",\n".join(spaces) + "\n}\n"
     Path(__file__).with_name("api.json").write_text(text)
 
 
