@@ -11,9 +11,9 @@ import argparse
 from functools import partial
 
 import numpy as np
-from cupy_on_cpu import device, executed
 
 import ep
+from cupy_on_cpu import device, executed
 from ep import data, kernels
 
 cupy = executed.cupy
