@@ -89,6 +89,16 @@ def test_counts(xp):
 
 
 @executed
+@pytest.mark.parametrize("tf32,expected", [("0", "68"), ("1", "77")])
+def test_products_are_full_float32_unless_tf32_is_asked_for(xp, tf32, expected):
+    """By CUPY_TF32=1: what cuBLAS is told. Ours computes in float32 all the same."""
+    program = ("from cupy_on_cpu import executed\na = executed.cupy.ones((8, 8), dtype='float32')\n"
+               "assert float((a @ a)[0, 0]) == 8\nprint(executed.compute_type())")
+    done = python("-c", program, CUPY_TF32=tf32)
+    assert done.stdout.strip() == expected, done.stderr[-2000:]
+
+
+@executed
 def test_fresh_memory_is_poisoned(xp):
     assert float(xp.empty(1, dtype="float32")[0]) < -4e8
 

@@ -151,6 +151,11 @@ def gemms(dry=None):
     return {name: ctypes.c_longlong.in_dll(_cublas, f"blas_{name}").value for name in ("calls", "flops", "bytes")}
 
 
+def compute_type():
+    """How the last product was to be computed, a cublasComputeType_t: 68 float32, 77 float32 with TF32 factors."""
+    return ctypes.c_int.in_dll(_cublas, "blas_compute_type").value
+
+
 # --- at import --------------------------------------------------------------------------------------------------------
 
 device.install()
