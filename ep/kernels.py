@@ -57,14 +57,14 @@ KERNELS = {
                     "v = switches == 0 ? y0 : switches == 1 ? y1 : switches == 2 ? y2 : y3"),
     "max_unpool": ("raw T v, raw uint8 switches", "T y", PIXEL +
                    "y = covered && switches[window] == row % 2 * 2 + column % 2 ? v[window] : T(0)"),
-    "hard-sigmoid": ("T u", "T s", "T half = T(0.5) * u; s = half < 0 ? T(0) : half > 1 ? T(1) : half"),  # NaN stays NaN
+    "hard-sigmoid": ("T u", "T s", "T z = T(0.5) * u; s = z < 0 ? T(0) : z > 1 ? T(1) : z"),  # NaN stays NaN
     "clip": ("T u", "T s", "s = u < 0 ? T(0) : u > 1 ? T(1) : u"),
 }
 
 
 def runs_on(a):
-    """Whether the kernels take this array: CuPy's, real, short enough for 32-bit indices."""
-    return hasattr(array_module(a), "ElementwiseKernel") and a.dtype.kind == "f" and a.size < 2**31
+    """Whether the kernels take this array: CuPy's, real, short enough for 32-bit indices when unpooling makes it 4 times longer."""
+    return hasattr(array_module(a), "ElementwiseKernel") and a.dtype.kind == "f" and a.size < 2**29
 
 
 @cache

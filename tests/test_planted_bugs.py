@@ -99,7 +99,7 @@ def planted(monkeypatch, name, right, wrong):
     ("im2col", "a - PADDING", "a", lambda xp: test_kernels.test_patches_and_their_adjoint(xp, 8, 8, 3, 1, 1, "float32")),
     ("col2im", "i_out < H_OUT", "i_out < H_OUT - 1",
      lambda xp: test_kernels.test_patches_and_their_adjoint(xp, 8, 8, 3, 1, 1, "float32")),
-    ("hard-sigmoid", "half > 1", "half > 2", lambda xp: test_kernels.test_activations(xp, "hard-sigmoid", "float32")),
+    ("hard-sigmoid", "z > 1", "z > 2", lambda xp: test_kernels.test_activations(xp, "hard-sigmoid", "float32")),
     ("im2col", "inside ? x", "true ? x",  # reads before and behind the image, and beyond the array: POISON is no number of it
      lambda xp: test_kernels.test_patches_and_their_adjoint(xp, 8, 8, 3, 1, 1, "float32"))],
     ids=["tie rule", "NaN lost", "corners exchanged", "no padding", "border left out", "wrong bound", "read beyond the end"])

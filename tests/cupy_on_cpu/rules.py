@@ -223,7 +223,8 @@ def _install():
     tricks = _filled(types.ModuleType("cupy.lib.stride_tricks"), "cupy.lib.stride_tricks", np.lib.stride_tricks)
     cupy.lib = types.SimpleNamespace(stride_tricks=tricks)
     never = type("CompileException", (Exception,), {})
-    cupy.cuda = types.SimpleNamespace(compiler=types.SimpleNamespace(CompileException=never))
+    stream = types.SimpleNamespace(synchronize=look)
+    cupy.cuda = types.SimpleNamespace(compiler=types.SimpleNamespace(CompileException=never), get_current_stream=lambda: stream)
     sys.modules["cupy"] = cupy
 
 
