@@ -63,7 +63,7 @@ KERNELS = {
 
 
 def runs_on(a):
-    """Whether the kernels take this array: CuPy's, real, short enough for 32-bit indices when unpooling makes it 4 times longer."""
+    """Whether the kernels take this array: CuPy's, real, and short enough for 32-bit indices once unpooled, 4 times as long."""
     return hasattr(array_module(a), "ElementwiseKernel") and a.dtype.kind == "f" and a.size < 2**29
 
 

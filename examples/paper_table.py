@@ -27,8 +27,7 @@ import ep
 from ep import commandline as cli, runs
 
 HERE = Path(__file__).resolve().parent
-COMMON = ("--dataset cifar10 --train-images 20000 --epochs 5 --test-images 10000 --scale 6 2 2 2 2 "
-          "--lr 0.2 0.03 0.02 0.015 0.01 --steps-free 8 --steps-nudged 3")
+COMMON = "--dataset cifar10 --preset cpu --test-images 10000"
 SYNCHRONOUS = "--algorithm bptt --steps-free 16 --steps-nudged 6"  # goes about as far as half as many checkerboard steps
 ASYMMETRIC = "--connections asymmetric --weight-decay 3e-3"  # decay is what aligns W and B: 3e-4 would take a day
 
@@ -104,7 +103,7 @@ def train(name, seed, row, out, args, bar):
 def cost_of(config, log):
     """What the training took: updates, visits of images, and relaxation steps per visit in the free and all nudged phases."""
     visits = config["train_images"] * config["epochs"]
-    phases = {"symmetric": 2, "four-point": 4}.get(config["nudging"], 1) if config["algorithm"] == "eqprop" else 1
+    phases = 1 if config["algorithm"] == "bptt" else 4 if config["nudging"] == "four-point" else 2  # one-sided: 0 and beta
     return dict(updates=-(-config["train_images"] // config["batch_size"]) * config["epochs"], visits=visits,
                 steps_free=float(np.mean([line["steps_free"] for line in log])), steps_second=phases * config["steps_nudged"])
 
