@@ -84,15 +84,16 @@ class Network:
 
             u_n = sum_{k: i -> n} drive_post_k(s_i)  +  sum_{k: n -> j} drive_pre_k(s_j)
         """
-        layers, u = [None, *states], dict.fromkeys(group, 0.0)
+        layers, u = [None, *states], {}
         for k, (i, j) in enumerate(self.wiring):
-            if j in u:
+            if j in group:
                 keep = switches[k] if frozen else None
                 up, switches[k] = inputs[k] if i == 0 else self.synapses[k].drive_post(layers[i], keep)
-                u[j] = u[j] + up
+                u[j] = u[j] + up if j in u else up
         for k, (i, j) in enumerate(self.wiring):
-            if i in u:
-                u[i] = u[i] + self.synapses[k].drive_pre(layers[j], switches[k])
+            if i in group:
+                down = self.synapses[k].drive_pre(layers[j], switches[k])
+                u[i] = u[i] + down if i in u else down
         return u
 
     def switches(self, inputs, states):

@@ -83,16 +83,16 @@ class World:
 
     # --- one training step ------------------------------------------------------------------------------------------------
 
-    def in_chunks(self, gradient, network, x, y, map=map):
+    def in_chunks(self, gradient, network, x, y, map=map, size=training.CHUNK):
         """`training.in_chunks` by all ranks: the same `Estimate` on each of them, but for rounding.
 
         Its free.states are the batch's mean states, once per image: whoever looks for units that sit at a bound in every
         image finds the same ones, since a mean is at a bound only if everything in it is. It has no nudged phases.
         """
         if self.comm is None:
-            return training.in_chunks(gradient, network, x, y, map)
+            return training.in_chunks(gradient, network, x, y, map, size)
         N, weights, shapes = len(y), network.parameters(), dict(enumerate(network.shapes[1:]))
-        mine = training.chunks(N)[self.rank::self.size]  # perhaps none
+        mine = training.chunks(N, size)[self.rank::self.size]  # perhaps none
         parts = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), mine))
         flat, sums = zeros({name: w.shape for name, w in weights.items()} | shapes, like=next(iter(weights.values())))
         record = None

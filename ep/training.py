@@ -14,11 +14,11 @@ from contextlib import contextmanager
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .backend import array_module
+from .backend import array_module, to_host
 from .dynamics import Estimate, Relaxation
 from .errors import EPError
 
-CHUNK = 16  # images that are relaxed together by one thread: their patches fit into a CPU's caches
+CHUNK = 16  # images that are relaxed together by one thread: their patches fit into a CPU's caches (a GPU wants whole batches)
 
 
 def train_epoch(network, images, labels, gradient, optimizer, *, batch_size, epoch=0, seed=0, prepare=None,
@@ -39,14 +39,14 @@ def train_epoch(network, images, labels, gradient, optimizer, *, batch_size, epo
         on_step(step, estimate)
 
 
-def evaluate(network, images, labels, relax, *, prepare=None, batch_size=256, map=map):
+def evaluate(network, images, labels, relax, *, prepare=None, map=map, chunk=CHUNK):
     """(accuracy from 0 to 1, mean loss) of the free fixed points that relax(network, x) reaches."""
-    def one_chunk(chunk):
-        x = images[chunk] if prepare is None else prepare(images[chunk], None)
-        states, y = relax(network, x).states, network.targets(labels[chunk], x.dtype)
+    def one_chunk(part):
+        x = images[part] if prepare is None else prepare(images[part], None)
+        states, y = relax(network, x).states, network.targets(labels[part], x.dtype)
         return int((network.predict(states) == y.argmax(1)).sum()), float(network.cost.value(states[-1], y).sum())
 
-    results = list(map(one_chunk, chunks(len(labels))))
+    results = list(map(one_chunk, chunks(len(labels), chunk)))
     return tuple(sum(column) / len(labels) for column in zip(*results))
 
 
@@ -64,15 +64,18 @@ def worker_threads(threads):
         yield pool.map
 
 
-def chunks(n):
-    """[slice(0, CHUNK), slice(CHUNK, 2 CHUNK), ...] over n images: cut by the index in the batch alone."""
-    return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
+def chunks(n, size=CHUNK):
+    """[slice(0, size), slice(size, 2 size), ...] over n images: cut by the index in the batch alone."""
+    return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def in_chunks(gradient, network, x, y, map=map):
-    """gradient(network, x, y) chunk by chunk, merged in the order of the chunks: the result is independent of `map`."""
-    parts = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), chunks(len(y))))
-    return merge(parts, [len(y[chunk]) for chunk in chunks(len(y))])
+def in_chunks(gradient, network, x, y, map=map, size=CHUNK):
+    """gradient(network, x, y) chunk by chunk, merged in the order of the chunks: the result is independent of `map`.
+
+    It depends on `size`, where a tolerance ends the relaxation: a chunk stops as a whole.
+    """
+    parts = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), chunks(len(y), size)))
+    return merge(parts, [len(y[chunk]) for chunk in chunks(len(y), size)])
 
 
 def merge(parts, sizes):
@@ -117,8 +120,9 @@ def seconds_per_step(network, x, relax, map, threads):
 
 def check_finite(gradient, epoch, step):
     """Raise EPError naming the first layer whose gradient is NaN or infinite."""
-    for name, g in gradient.items():
-        if not bool(array_module(g).isfinite(g).all()):
+    finite = [array_module(g).isfinite(g).all() for g in gradient.values()]
+    for name, good in zip(gradient, to_host(array_module(finite[0]).stack(finite))):  # one look for all: a GPU waits for it
+        if not good:
             raise EPError(f"the gradient of {name} is not finite at epoch {epoch + 1}, step {step + 1}: the parameters are "
                           "unchanged since the step before; try a smaller learning rate or scale", exit_code=1)
 

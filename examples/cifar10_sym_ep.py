@@ -11,7 +11,7 @@ from functools import partial
 
 try:
     import ep
-    from ep import commandline as cli, data, fast, parallel, runs, training
+    from ep import commandline as cli, data, fast, kernels, parallel, runs, training
     from ep.cost import COSTS
     from ep.nudging import NUDGINGS
 except ImportError as error:
@@ -35,21 +35,25 @@ ASYMMETRIC = {"paper": dict(feedback_update="kolen-pollack", steps_nudged=30),  
               "cpu": dict(feedback_update="kolen-pollack", weight_decay=3e-3)}  # docs/results.md says why
 BPTT = dict(schedule="synchronous", tolerance=0.0)  # what --algorithm bptt changes: it unrolls a fixed number of steps
 DEFAULTS = dict(nudging="symmetric", algorithm="eqprop", cost="cross-entropy", connections="symmetric", feedback_update="own",
-                validation_images=0, seed=0)
+                validation_images=0, seed=0, chunk=training.CHUNK)
 
 
 def main():
     world, args = parallel.world(), options()  # the processes that mpiexec started; without it, this one alone
-    xp, number_of_threads = ep.device_module(args.device), args.threads or world.cores()
-    config, dataset = world.in_turn(lambda: runs.stored(args) if args.resume else configured(args, xp))
+    xp = ep.device_module(args.device)
+    gpu = xp.__name__ == "cupy"
+    number_of_threads = 1 if gpu else args.threads or world.cores()  # a GPU gets its work from one thread
+    config, dataset = world.in_turn(lambda: runs.stored(args) if args.resume else configured(args, xp, world.size))
     config = DEFAULTS | config  # a run of an older version had no asymmetric connections
     world.check_same("settings or images", config, "start every rank with the same command and data")
     print(data.banner(dataset), flush=True)
     network = ep.convnet(config["channels"], cost=COSTS[config["cost"]], scale=config["scale"], seed=config["seed"])
-    network = ep.CONNECTIONS[config["connections"]](network, seed=config["seed"]).to(xp)
+    network = ep.CONNECTIONS[config["connections"]](network, seed=config["seed"])
+    network = kernels.fused(network.to(xp))
     optimizer = ep.SGD(network, config["lr"], 0.9, config["weight_decay"], config["anneal_epochs"])
     images, labels, test_images, test_labels = dataset[:4]
-    images, labels = images[:config["train_images"]], labels[:config["train_images"]]
+    images, labels = xp.asarray(images[:config["train_images"]]), labels[:config["train_images"]]  # bytes, on a GPU too
+    test_images = xp.asarray(test_images)
     relaxation = dict(schedule=config["schedule"], tolerance=config["tolerance"])
     transposed, combined = ep.FEEDBACK_UPDATES[config["feedback_update"]]
     phases = dict(steps_free=config["steps_free"], steps_nudged=config["steps_nudged"], **relaxation)
@@ -57,7 +61,7 @@ def main():
     def prepare(batch, rng):  # uint8 images -> float32 input; rng is None for test images
         if rng is not None:
             batch = data.augment(batch, rng, config["pad"], config["flip"])
-        return data.normalise(xp.asarray(batch))
+        return data.normalise(batch)
 
     def gradient(network, x, y, rng):
         relax = partial(fast.prepared(network, map=threads), check_every=config["check_every"])
@@ -66,7 +70,7 @@ def main():
         else:  # the nudging is drawn once for the batch: its sign may be random
             nudging = NUDGINGS[config["nudging"]](config["beta"], rng)
             one_chunk = partial(ep.eqprop_gradient, nudging=nudging, transposed=transposed, relax=relax, **phases)
-        estimate = world.in_chunks(one_chunk, network, x, y, threads)
+        estimate = world.in_chunks(one_chunk, network, x, y, threads, config["chunk"])
         estimate.gradient = combined(estimate.gradient)
         return estimate
 
@@ -74,8 +78,9 @@ def main():
         training.rehearse(network, gradient, prepare, images, labels)  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer, world) if args.resume else runs.Run.started(
             args.out or runs.default_folder(config), config, network, optimizer, world)
-        print(fast.path(network) + (", but the nudged phases by the readable path" if transposed else ""))
-        few = prepare(images[:training.CHUNK], None)
+        path = "relaxing by ep.relax with the kernels of ep/kernels.py" if gpu else fast.path(network)
+        print(path + (", but the nudged phases by the readable path" if transposed and not gpu else ""))
+        few = prepare(images[:config["chunk"]], None)
         print(expected_time(config, network, few, threads, number_of_threads, world.size), flush=True)
         for epoch in range(run.epoch, config["epochs"]):
             run.start_epoch(training.steps_per_epoch(len(labels), config["batch_size"]))
@@ -83,13 +88,14 @@ def main():
                            seed=config["seed"], prepare=prepare, first_step=run.step, on_step=run.on_step)
             n = config["test_images" if epoch + 1 < config["epochs"] else "final_test_images"]
             free_phase = partial(fast.prepared(network, map=threads), steps=config["steps_free"], **relaxation)
-            result = ep.evaluate(network, test_images[:n], test_labels[:n], free_phase, prepare=prepare, map=world.map(threads))
+            result = ep.evaluate(network, test_images[:n], test_labels[:n], free_phase, prepare=prepare, map=world.map(threads),
+                                 chunk=config["chunk"])
             world.check_parameters(network)
             run.end_epoch(*result, n)
         run.finish()
 
 
-def configured(args, xp):
+def configured(args, xp, ranks):
     """(configuration, data set) of a new run: the preset's row of the table, and what the command line replaces in it."""
     dataset = data.load(args.dataset or "auto", args.data, not args.no_download)
     dataset = data.hold_out(dataset, args.validation_images or 0)
@@ -105,6 +111,8 @@ def configured(args, xp):
         config |= BPTT
     if args.validation_images:
         config |= dict(test_images=args.validation_images, final_test_images=args.validation_images)
+    if xp.__name__ == "cupy":
+        config["chunk"] = -(-(args.batch_size or config["batch_size"]) // ranks)  # one chunk per GPU
     layers = len(config["channels"]) + 1
     if args.channels and len(args.channels) + 1 != layers and not (args.scale and args.lr):
         raise ep.EPError(f"--preset {preset} has scales and learning rates for {layers - 1} convolutions and the classes: give "
@@ -124,10 +132,10 @@ def expected_time(config, network, x, threads, number_of_threads, ranks):
     per_epoch = config["train_images"] * (T + K * phases) + config["test_images"] * T
     steps = config["epochs"] * per_epoch + config["final_test_images"] * T
     relax = partial(fast.prepared(network), schedule=config["schedule"])
-    cut = len(training.chunks(config["batch_size"]))  # what ranks can share out
+    cut = len(training.chunks(config["batch_size"], config["chunk"]))  # what ranks can share out
     seconds = steps * training.seconds_per_step(network, x, relax, threads, number_of_threads) * -(-cut // ranks) / cut
     each = f" on each of {ranks} ranks" if ranks > 1 else ""
-    idle = f"; {ranks - cut} of them idle, since a batch has {cut} chunk(s) of {training.CHUNK} images" if ranks > cut else ""
+    idle = f"; {ranks - cut} of them idle, since a batch has {cut} chunk(s) of {config['chunk']} images" if ranks > cut else ""
     return (f"expected time: about {seconds / 60:.1f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
             f"{each}{idle}")
 
@@ -154,6 +162,8 @@ def options():
     add("--lr", type=cli.positive, nargs="+", help="learning rate: one, or one per layer with the last for the classes")
     add("--weight-decay", type=cli.not_negative)
     add("--batch-size", type=cli.count)
+    add("--chunk", type=cli.count, metavar="N", help="images that are relaxed together, and stop together (default: "
+        f"{training.CHUNK}; with CUDA a GPU's whole share of the batch)")
     add("--epochs", type=cli.count)
     add("--train-images", type=cli.count, metavar="N", help="use the first N training images")
     add("--test-images", type=cli.count, metavar="N", help="evaluate on the first N test images (default: some "

@@ -43,7 +43,6 @@ class Counting:
 def train(world, *, dtype="float64", batch_size=64, tolerance=0.0, steps_free=12, nudging="symmetric", asymmetric=False,
           algorithm="eqprop", threads=1, chunk=16, epochs=2):
     """(parameters, log of every step) after training on random images."""
-    training.CHUNK = chunk if world.size > 1 else 16
     rng = np.random.default_rng(0)
     images, labels = rng.random((IMAGES, 8, 8, 2)).astype(dtype), rng.integers(0, CLASSES, IMAGES)
     images *= np.linspace(0.2, 2.0, IMAGES).astype(dtype)[:, None, None, None]  # some settle sooner than others
@@ -56,7 +55,7 @@ def train(world, *, dtype="float64", batch_size=64, tolerance=0.0, steps_free=12
         if algorithm == "eqprop":
             one_chunk = partial(ep.eqprop_gradient, steps_free=steps_free, steps_nudged=8, tolerance=tolerance,
                                 nudging=NUDGINGS[nudging](0.5, rng), relax=fast.prepared(network))
-        return world.in_chunks(one_chunk, network, x, y, map)
+        return world.in_chunks(one_chunk, network, x, y, map, chunk if world.size > 1 else 16)
 
     def on_step(step, estimate):
         free = estimate.free

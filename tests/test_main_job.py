@@ -90,6 +90,28 @@ def test_variants_run(start, tmp_path, options):
     assert json.loads((tmp_path / "run" / "config.json").read_text())[options.split()[0][2:]] == options.split()[1]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("xp", ["cupy"], indirect=True)
+def test_first_steps_on_a_gpu(start, tmp_path, xp):
+    """--device cuda: whole batches, bytes in device memory, hand-written kernels; parameters and log are NumPy's to rounding."""
+    options = [*TINY, *"--channels 4 6 --scale 2 --lr 0.04 --steps-free 8 --steps-nudged 4 --epochs 1 --tolerance 0".split()]
+    runs_ = {device: tmp_path / device for device in ("cpu", "cuda")}
+    for device, folder in runs_.items():
+        code, out, err = start(*options, "--device", device, "--out", folder)
+        assert code == 0, err
+    assert "kernels of ep/kernels.py" in out
+    config = json.loads((runs_["cuda"] / "config.json").read_text())
+    assert (config["device"], config["chunk"]) == ("cupy", 16)
+    cpu, cuda = (read_npz(folder / "checkpoint.npz") for folder in runs_.values())
+    for key in cpu:
+        if key.startswith("parameter/"):
+            assert abs(cuda[key] - cpu[key]).max() <= 5e-5 * abs(cpu[key]).max(), key
+        elif key.startswith("velocity/"):  # differences of states over 2 beta: rounding counts a thousandfold
+            assert abs(cuda[key] - cpu[key]).max() <= 1e-2 * abs(cpu[key]).max() > 1e-4, key
+    [one], [other] = (without_time(folder / "log.jsonl") for folder in runs_.values())
+    assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
+
+
 @pytest.mark.parametrize("feedback_update", list(job.ep.FEEDBACK_UPDATES))
 def test_asymmetric_connections(start, tmp_path, monkeypatch, feedback_update):
     """Angles and distances of every layer with feedback are logged and drawn; Kolen-Pollack's shrinks exactly as predicted."""

@@ -1,0 +1,125 @@
+"""What a training step asks of a GPU, counted, and how long that would take at a GPU's peak rates: a prediction.
+
+    PYTHONPATH=tests python -m cupy_on_cpu.count                   # the paper's network, batch 128: docs/gpu.md
+    PYTHONPATH=tests python -m cupy_on_cpu.count --channels 32 64 128 128 --batch 32
+
+The real CuPy runs the real training step on a device that computes nothing (device.dry). Counted are launches of kernels, calls
+of cuBLAS with their FLOPs, and bytes: each array that a launch is given counts once, so this is the least it can move.
+"""
+
+import argparse
+from functools import partial
+
+import numpy as np
+
+import ep
+from cupy_on_cpu import device, executed
+from ep import data, kernels
+
+cupy = executed.cupy
+
+GPUS = {  # (bytes/s, FLOP/s in float32, FLOP/s of TF32 tensor cores without sparsity); SXM versions, NVIDIA's data sheets
+    "A100 80 GB": (2.039e12, 19.5e12, 156e12),
+    "H100 80 GB": (3.35e12, 67e12, 494.5e12),
+}
+PAPER = dict(steps_free=250, steps_nudged=25, nudging=ep.Nudging.symmetric(1.0))
+
+
+def counts():
+    """Everything so far: launches, bytes of kernels, and cuBLAS's calls, FLOPs and bytes."""
+    blas = executed.gemms()
+    return np.array([device.count["launches"], sum(executed.moved.values()), blas["calls"], blas["flops"], blas["bytes"]], float)
+
+
+def cost(run):
+    """What run() adds to `counts`."""
+    before = counts()
+    run()
+    return counts() - before
+
+
+def problem(channels, batch, fused):
+    """(network, bytes of a batch of images in device memory, its labels)."""
+    network = ep.convnet(channels).to(cupy)
+    images = cupy.zeros((batch, 32, 32, 3), dtype="uint8")
+    return kernels.fused(network) if fused else network, images, np.zeros(batch, int)
+
+
+def step_cost(network, images, labels, beta):
+    """One step of a relaxation: the difference between relaxing for 3 and for 2 of them."""
+    x, y = data.normalise(images), network.targets(labels)
+    inputs = network.input_drives(x)
+    relax = partial(ep.relax, network, x, y, beta, inputs=inputs)
+    return cost(lambda: relax(steps=3)) - cost(lambda: relax(steps=2))
+
+
+def training_step(network, optimizer, images, labels, **options):
+    x = data.normalise(data.augment(images, np.random.default_rng(0)))
+    estimate = ep.eqprop_gradient(network, x, labels, **{**PAPER, **options}, relax=partial(ep.relax, check_every=10))
+    optimizer.step(estimate.gradient)
+
+
+def peak_memory(channels, batch):
+    """Bytes of device memory that a training step needs at most, the network and its velocity included, no data set."""
+    start = device.count["bytes in use"]
+    network, images, labels = problem(channels, batch, fused=True)
+    optimizer = ep.SGD(network, 0.1)
+    device.count["peak bytes"] = device.count["bytes in use"]
+    training_step(network, optimizer, images, labels, steps_free=3, steps_nudged=2)
+    return device.count["peak bytes"] - start
+
+
+def expected_memory(channels, batch):
+    """`peak_memory` by a formula, for the moment in which the last nudged phase goes down through its largest synapse:
+
+        4 bytes x ( 3 P  +  N x ( 6 S + largest of (k k C_pre + C_post) H' W' ) )
+
+    P parameters: weights, velocity, gradient. Per image, S units: the states of the free phase and of the first nudged one,
+    old and new ones, their u, and switches and the input's drive, as large as one more. Then one patch matrix, cut at
+    kernels.MEMORY, and the unpooled states it is made from.
+    """
+    network = ep.convnet(channels)
+    P = sum(w.size for w in network.parameters().values())
+    S = sum(int(np.prod(shape)) for shape in network.shapes[1:])
+    largest = max(min(4 * batch * int(np.prod(synapse.conv_shape)) * synapse.W[..., 0].size, kernels.MEMORY)
+                  + 4 * batch * int(np.prod(synapse.conv_shape)) * synapse.W.shape[3] for synapse in network.synapses[1:])
+    return 4 * (3 * P + 6 * batch * S) + largest
+
+
+def seconds(counted, bandwidth, flops):
+    """At peak rates: cuBLAS at the slower of arithmetic and memory, then the kernels at memory speed."""
+    _, moved, _, operations, blas_bytes = counted
+    return max(operations / flops, blas_bytes / bandwidth) + moved / bandwidth
+
+
+def row(name, counted):
+    launches, moved, calls, operations, blas_bytes = counted
+    times = [f"{1e3 * seconds(counted, bandwidth, rate):,.2f}" for bandwidth, *rates in GPUS.values() for rate in rates]
+    cells = [name, f"{launches:,.0f} + {calls:,.0f}", f"{moved / 1e6:,.0f} + {blas_bytes / 1e6:,.0f}", f"{operations / 1e9:,.1f}"]
+    return "| " + " | ".join(cells + times) + " |"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--channels", type=int, nargs="+", default=[128, 256, 512, 512])
+    parser.add_argument("--batch", type=int, default=128)
+    args = parser.parse_args()
+    device.dry = True
+    executed.gemms(dry=True)
+    print("| | launches: kernels + cuBLAS | MB: kernels + cuBLAS | GFLOP | "
+          + " | ".join(f"ms, {name}, {kind}" for name in GPUS for kind in ("float32", "TF32")) + " |")
+    print("|---|---|---|---|---|---|---|---|")
+    for fused, path in ((False, "ops.py"), (True, "kernels.py")):
+        network, *batch = problem(args.channels, args.batch, fused)
+        whole = partial(training_step, network, ep.SGD(network, 0.1, weight_decay=3e-4), *batch)
+        print(row(f"free step, {path}", step_cost(network, *batch, 0.0)))
+        print(row(f"nudged step, {path}", step_cost(network, *batch, 1.0)), flush=True)
+        print(row(f"training step, {path}", cost(whole)), flush=True)
+    print("\n| images in a batch | MiB, counted | MiB, by the formula |\n|---|---|---|")
+    for batch in (args.batch // 4, args.batch, 4 * args.batch):
+        found, expected = (memory(args.channels, batch) / 2**20 for memory in (peak_memory, expected_memory))
+        print(f"| {batch} | {found:,.0f} | {expected:,.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The devices that the gpu tests run on without a GPU: do they compute, count and refuse what a GPU with CuPy would?"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cupy_on_cpu import running
+from helpers import normal
+
+from ep.backend import to_host
+
+ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True)]
+executed = pytest.mark.skipif(running() != "executed", reason="for the real CuPy executed on a CPU (cupy_on_cpu.executed)")
+rules = pytest.mark.skipif(running() != "rules", reason="for CuPy's rules on NumPy (cupy_on_cpu.rules)")
+
+TRAIN = """
+from functools import partial
+from cupy_on_cpu import executed
+import cupy, numpy as np, ep
+from ep import kernels
+x, y = cupy.asarray(np.random.default_rng(0).random((2, 8, 8, 3)), dtype="float32"), np.array([0, 1])
+for activation in (ep.HARD_SIGMOID, ep.CLIP):
+    network = kernels.fused(ep.convnet([2, 3], (8, 8, 3), 2, paddings=[1, 1], activation=activation).to(cupy))
+    step = partial(ep.eqprop_gradient, network, x, y, 2, 1, nudging=ep.Nudging.symmetric(0.5))
+    for freeze_switches in (False, True):
+        ep.SGD(network, 0.1).step(step(freeze_switches=freeze_switches).gradient)
+print(*sorted(set(executed.compiled_by_nvrtc)))
+"""
+
+
+def python(*arguments, **environment):
+    """A Python process with the package and these tests on its path."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": path, **environment})
+
+
+@executed
+def test_kernels_compute(xp):
+    """Generated, hand-written, with threads that wait for each other, and cuBLAS's: numbers against NumPy."""
+    a = np.random.default_rng(0).normal(size=(70, 33))
+    b = xp.asarray(a)
+    np.testing.assert_allclose(to_host(b.sum(0)), a.sum(0), rtol=1e-13)
+    np.testing.assert_array_equal(to_host(b.argmax(1)), a.argmax(1))
+    np.testing.assert_array_equal(to_host(b[:, ::3].T.copy()), a[:, ::3].T)
+    np.testing.assert_allclose(to_host(b.T @ b), a.T @ a, rtol=1e-12)
+    raw = xp.RawKernel('extern "C" __global__ void half_of(const float* x, float* y, int n) {'
+                       ' int i = blockIdx.x * blockDim.x + threadIdx.x; if (i < n) y[i] = 0.5f * x[i]; }', "half_of")
+    x, y = xp.arange(100, dtype="float32"), xp.empty(100, dtype="float32")
+    raw((4,), (32,), (x, y, np.int32(100)))
+    np.testing.assert_array_equal(to_host(y), np.arange(100, dtype="float32") / 2)
+    reversed_ = xp.RawKernel('extern "C" __global__ void turned(float* x) { __shared__ float s[64]; int i = threadIdx.x;'
+                             ' s[i] = x[i]; __syncthreads(); x[i] = s[63 - i]; }', "turned")
+    reversed_((1,), (64,), (x,))
+    np.testing.assert_array_equal(to_host(x[:64]), np.arange(64)[::-1])
+
+
+@executed
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_products(xp, dtype):
+    """Matrices and vectors, transposed or not; FLOPs are counted."""
+    from cupy_on_cpu.executed import gemms
+    A, B, v = (normal(np, shape, k, dtype) for k, shape in enumerate(((5, 7), (7, 3), (7,))))
+    a, b, w, before = xp.asarray(A), xp.asarray(B), xp.asarray(v), gemms()["flops"]
+    for found, expected in ((a @ b, A @ B), (b.T @ a.T, B.T @ A.T), (a @ w, A @ v), (w @ b, v @ B), (w @ w, v @ v)):
+        np.testing.assert_allclose(to_host(found), expected, rtol=1e-5)
+    assert gemms()["flops"] - before >= 2 * 5 * 7 * 3
+
+
+@executed
+def test_counts(xp):
+    """Launches, the bytes of their arrays, uploads, waits, and bytes in use."""
+    from cupy_on_cpu import device
+    from cupy_on_cpu.executed import moved
+    x = xp.asarray(np.ones(1000, "float32"))
+    before, moved_before, device.launches[:] = device.count.copy(), sum(moved.values()), []
+    y = x + x
+    assert device.launches == ["cupy_add__float32_float32_float32"]
+    assert sum(moved.values()) - moved_before == 3 * 4000
+    float(y[0])
+    changes = device.count - before
+    assert (changes["launches"], changes["synchronisations"], changes["bytes in use"]) == (1, 1, 4000)
+    xp.asarray(np.ones(3))
+    assert device.count["uploads"] == before["uploads"] + 1
+
+
+@executed
+@pytest.mark.parametrize("tf32,expected", [("0", "68"), ("1", "77")])
+def test_products_are_full_float32_unless_tf32_is_asked_for(xp, tf32, expected):
+    """By CUPY_TF32=1: what cuBLAS is told. Ours computes in float32 all the same."""
+    program = ("from cupy_on_cpu import executed\na = executed.cupy.ones((8, 8), dtype='float32')\n"
+               "assert float((a @ a)[0, 0]) == 8\nprint(executed.compute_type())")
+    done = python("-c", program, CUPY_TF32=tf32)
+    assert done.stdout.strip() == expected, done.stderr[-2000:]
+
+
+@executed
+def test_fresh_memory_is_poisoned(xp):
+    assert float(xp.empty(1, dtype="float32")[0]) < -4e8
+
+
+@executed
+def test_cupy_records_no_graph_with_cublas_in_it(xp, monkeypatch):
+    """Why a relaxation is no CUDA graph: CuPy 14.2 refuses cuBLAS while a stream is captured. If this fails, look again."""
+    from cupy_on_cpu import device
+    a = xp.ones((3, 3), dtype="float32")
+    monkeypatch.setattr(device, "capturing", True)
+    with pytest.raises(NotImplementedError, match="cuBLAS API during stream capture is currently unsupported"):
+        a @ a
+
+
+@executed
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_every_kernel_compiles_with_nvrtc(xp, capability):
+    """Hand-written and generated ones of two training steps, for A100 and H100."""
+    from ep.kernels import KERNELS
+    done = python("-c", TRAIN, CUPY_ON_CPU_NVRTC="1", FAKE_COMPUTE_CAPABILITY=capability)
+    if "libnvrtc" in done.stderr:
+        pytest.skip("NVRTC is not installed: pip install 'nvidia-cuda-nvrtc==13.*' 'nvidia-cuda-runtime==13.*'")
+    assert done.returncode == 0, done.stderr[-2000:]
+    compiled = set(done.stdout.split())
+    assert {f"ep_{name.replace('-', '_')}" for name in KERNELS} <= compiled and len(compiled) > 20
+
+
+@executed
+def test_the_table_of_the_docs(xp):
+    """docs/gpu.md shows what count.py counts today; memory by the formula is within 10% of it."""
+    done = python("-m", "cupy_on_cpu.count", CUPY_ON_CPU_NVRTC="0")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() in (ROOT / "docs" / "gpu.md").read_text()
+    for line in done.stdout.split("\n\n")[1].splitlines()[2:]:
+        _, counted, formula = (float(cell.replace(",", "")) for cell in line.strip("| ").split("|"))
+        assert abs(formula / counted - 1) < 0.1
+
+
+@rules
+def test_the_rules(xp):
+    """Each rule, where NumPy would go on."""
+    a = xp.arange(4)
+    for wrong, error in ((lambda: a + np.arange(4), TypeError), (lambda: xp.add(a, np.arange(4)), TypeError),
+                         (lambda: np.asarray(a), TypeError), (lambda: xp.einsum_path, AttributeError),
+                         (lambda: a.ctypes, AttributeError), (lambda: xp.sum(a, where=a > 1), TypeError),
+                         (lambda: xp.asarray(["a"]), ValueError), (lambda: xp.exp([1.0]), TypeError),
+                         (lambda: a.__setitem__(slice(2), np.arange(2)), ValueError), (lambda: a[xp.asarray([4])], IndexError)):
+        with pytest.raises(error):
+            wrong()
+    assert type(a.sum()) is type(np.exp(a)) is type(a) and a.sum().shape == ()
+    assert np.isnan(to_host(xp.empty(3))).all() and (to_host(a[np.array([1, 2])]) == [1, 2]).all()
+
+
+@rules
+def test_looking_is_counted(xp):
+    from cupy_on_cpu.rules import seen
+    a, before = xp.ones(3), seen["synchronisations"]
+    float(a[0]), bool(a[0] > 0), int(a[0]), a.get(), a[0].item(), f"{a[0]:.1f}"
+    assert seen["synchronisations"] - before == 6

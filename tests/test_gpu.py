@@ -1,0 +1,118 @@
+"""What only a device can get wrong: waiting inside a loop, float64 where float32 was meant, memory beyond an array.
+
+The counts need a device that counts: cupy_on_cpu. On a real GPU they are skipped, and the numbers are compared all the same.
+test_planted_bugs.py plants what these tests must find.
+"""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from cupy_on_cpu import observe, running
+from helpers import normal, relative
+
+import ep
+from ep import data, kernels, training
+from ep.backend import to_host
+
+pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True)]
+counted = pytest.mark.skipif(running() is None, reason="nothing counts here: run it on cupy_on_cpu")
+
+
+def example(xp, connections="symmetric", **options):
+    """A float32 network with its kernels, a batch, labels on the host."""
+    network = ep.convnet([3, 4], (10, 10, 3), 3, paddings=[1, 1], scale=2.0, **options)
+    network = kernels.fused(ep.CONNECTIONS[connections](network).to(xp))
+    return network, normal(xp, (4, 10, 10, 3), 0, "float32"), np.array([0, 1, 2, 0])
+
+
+def training_step(xp, network, steps_free=4, steps_nudged=2, **options):
+    """One step of the training loop on bytes in device memory, augmentation included; returns the gradient."""
+    images = xp.asarray(np.random.default_rng(0).integers(0, 256, (8, 10, 10, 3), dtype=np.uint8))
+    labels, kept = np.arange(8) % 3, []
+    one_chunk = partial(ep.eqprop_gradient, steps_free=steps_free, steps_nudged=steps_nudged,
+                        nudging=ep.Nudging.symmetric(0.5), **options)
+    ep.train_epoch(network, images, labels, lambda network, x, y, rng: ep.in_chunks(one_chunk, network, x, y, size=8),
+                   ep.SGD(network, 0.1, weight_decay=1e-4), batch_size=8,
+                   prepare=lambda batch, rng: data.normalise(data.augment(batch, rng, pad=2)),
+                   on_step=lambda step, estimate: kept.append(estimate.gradient))
+    return kept[0]
+
+
+# --- waiting ----------------------------------------------------------------------------------------------------------
+
+
+def check_waits(xp, network, x, y):
+    """A relaxation waits for the device once per residual, and for nothing else; so does a nudged one."""
+    for steps, check_every, residuals in ((4, None, 1), (12, None, 1), (12, 4, 3), (12, 5, 3)):
+        for beta in (0.0, 0.5):
+            arguments = dict(y=network.targets(xp.asarray(y)), beta=beta, steps=steps, check_every=check_every)
+            waits, _ = observe(lambda arguments=arguments: ep.relax(network, x, **arguments))
+            assert waits == residuals, f"{waits} waits for {residuals} residuals in {steps} steps"
+
+
+@counted
+@pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
+def test_a_relaxation_waits_only_for_residuals(xp, connections):
+    network, x, y = example(xp, connections)
+    check_waits(xp, network, x, y)
+
+
+@counted
+def test_longer_phases_do_not_wait_more_often(xp):
+    """A training step waits as often for 9 + 2 x 5 steps as for 4 + 2 x 2."""
+    waits = [observe(partial(training_step, xp, example(xp)[0], *steps))[0] for steps in ((4, 2), (9, 5))]
+    assert waits[0] == waits[1] > 0
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+
+
+def check_float32(xp, network):
+    """No kernel of a training step computes in float64, not even in between, and what comes out is float32."""
+    gradients = []
+    _, wide = observe(lambda: gradients.append(training_step(xp, network)))
+    assert not wide, f"float64 in {sorted(set(wide))}"
+    assert {g.dtype for g in gradients[0].values()} == {np.dtype("float32")}
+
+
+@counted
+@pytest.mark.parametrize("cost", [ep.SoftmaxCrossEntropy, ep.SquaredError])
+@pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
+def test_float32_stays_float32(xp, cost, connections):
+    check_float32(xp, example(xp, connections, cost=cost)[0])
+
+
+# --- the same numbers -------------------------------------------------------------------------------------------------
+
+
+def test_augmented_images_are_numpys_bit_for_bit(xp):
+    """The numbers are drawn on the host; the images are looked up on the device."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 9, 7, 3), dtype=np.uint8)
+    for pad, flip in ((0, True), (2, False), (4, True)):
+        expected, found = (data.augment(a, np.random.default_rng(1), pad, flip) for a in (images, xp.asarray(images)))
+        assert type(found) is type(xp.zeros(1)) and found.dtype == np.uint8 and (to_host(found) == expected).all()
+
+
+def test_a_training_step_is_numpys(xp):
+    """Bytes to gradient in float32, kernels against plain NumPy: to rounding.
+
+    A gradient is a difference of states over 2 beta, so it has lost three digits where the response is a thousandth.
+    """
+    network = example(xp)[0]
+    plain = ep.convnet([3, 4], (10, 10, 3), 3, paddings=[1, 1], scale=2.0)
+    found, expected = training_step(xp, network), training_step(np, plain)
+    for name, g in expected.items():
+        assert relative(found[name], g) < 2e-3, name
+    for name, w in plain.parameters().items():
+        assert relative(network.parameters()[name], w) < 1e-5, name
+
+
+def test_chunks_of_any_size_are_the_batch(xp):
+    """With a fixed number of steps the size of the chunks, a choice of speed, changes nothing but rounding (float64)."""
+    network = kernels.fused(ep.convnet([3, 4], (10, 10, 3), 3, paddings=[1, 1], scale=2.0, dtype="float64").to(xp))
+    x, y = normal(xp, (7, 10, 10, 3), 0), np.arange(7) % 3
+    one_chunk = partial(ep.eqprop_gradient, steps_free=8, steps_nudged=4, nudging=ep.Nudging.symmetric(0.5))
+    whole, parts = (training.in_chunks(one_chunk, network, x, y, size=size).gradient for size in (7, 3))
+    for name, g in whole.items():
+        assert relative(parts[name], g) < 1e-10

@@ -1,0 +1,125 @@
+"""The CUDA kernels are their twins: the same bits, pass by pass, and the same relaxation and gradients to rounding.
+
+On NumPy arrays `fused` changes nothing and every function of kernels.py is its twin; so what these tests compare is told by
+the backend: kernels with twins on CuPy, cutting into pieces and dispatch on NumPy.
+"""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from helpers import normal, relative
+
+import ep
+from ep import kernels, ops
+from ep.activations import ACTIVATIONS
+from ep.backend import to_host
+from ep.vectorfield import Asymmetric
+
+CONVOLUTIONS = [(8, 8, 3, 1, 1), (5, 7, 3, 1, 0), (6, 6, 2, 2, 1), (4, 4, 3, 1, 2)]  # H, W, k, stride, padding
+
+
+def same_bits(found, expected):
+    """All bits but the sign of zero."""
+    found, expected = (to_host(a) + np.zeros((), a.dtype) for a in (found, expected))  # -0 + 0 = 0
+    assert found.dtype == expected.dtype and found.shape == expected.shape and found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("H,W,k,stride,padding", CONVOLUTIONS)
+def test_patches_and_their_adjoint(xp, H, W, k, stride, padding, dtype):
+    x = normal(xp, (2, H, W, 3), 0, dtype)
+    cols = ops.im2col(to_host(x), k, stride, padding)
+    same_bits(kernels.im2col(x, k, stride, padding), cols)
+    cols = normal(xp, cols.shape, 1, dtype)
+    same_bits(kernels.col2im(cols, (H, W), stride, padding), ops.col2im(to_host(cols), (H, W), stride, padding))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("H,W", [(4, 6), (5, 7), (2, 2)])
+def test_pooling(xp, H, W, dtype):
+    """Ties, which the first of equals wins, and an odd last row and column included."""
+    y = xp.round(2 * normal(xp, (3, H, W, 5), 0, dtype)) / 2
+    v, switches = kernels.max_pool(y)
+    for found, expected in zip((v, switches), ops.max_pool(to_host(y))):
+        same_bits(found, expected)
+    other = normal(xp, y.shape, 1, dtype)
+    same_bits(kernels.max_pool_at(other, switches), ops.max_pool_at(to_host(other), to_host(switches)))
+    same_bits(kernels.max_unpool(v, switches, (H, W)), ops.max_unpool(to_host(v), to_host(switches), (H, W)))
+
+
+@pytest.mark.parametrize("corner", range(4))
+def test_pooling_keeps_a_nan(xp, corner):
+    """Whichever corner has it: C's comparisons would lose it."""
+    y = xp.ones((1, 2, 2, 1))
+    y[0, corner // 2, corner % 2, 0] = np.nan
+    assert np.isnan(to_host(kernels.max_pool(y)[0])).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["hard-sigmoid", "clip"])
+def test_activations(xp, name, dtype):
+    u = xp.asarray([-np.inf, -1.0, -0.0, 0.3, 1.0, 1.7, 2.0, 3.0, 5.0, np.inf, np.nan], dtype=dtype)
+    same_bits(kernels.sigma(ACTIVATIONS[name].sigma, name, u), ACTIVATIONS[name].sigma(to_host(u)))
+
+
+def test_arrays_that_are_not_contiguous(xp):
+    """A kernel sees the numbers that NumPy's indexing means, whatever the strides."""
+    x = normal(xp, (2, 6, 8, 6), 0)[:, ::2, 1:, ::2]
+    same_bits(kernels.im2col(x, 3, 1, 1), ops.im2col(to_host(x), 3, 1, 1))
+    same_bits(kernels.max_pool(x)[0], ops.max_pool(to_host(x))[0])
+
+
+def example(xp, connections="symmetric", dtype="float64", **options):
+    network = ep.CONNECTIONS[connections](ep.convnet([3, 4, 5], (16, 16, 2), 3, scale=1.5, dtype=dtype, **options)).to(xp)
+    x = normal(xp, (4, 16, 16, 2), 0, dtype)
+    return network, x, np.array([0, 1, 2, 0])
+
+
+def pieces(network):
+    """The network on FusedConv, two images to a piece, also where `fused` would not use it."""
+    network.synapses = [kernels._fused(synapse) for synapse in network.synapses]
+    return network
+
+
+@pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
+@pytest.mark.parametrize("algorithm", ["eqprop", "frozen", "transposed", "bptt"])
+def test_gradients(xp, connections, algorithm, monkeypatch):
+    """EP with live and frozen switches, through the transposed Jacobian, and BPTT: pass by pass or in whole arrays."""
+    monkeypatch.setattr(kernels, "MEMORY", 2 * 16 * 16 * 9 * 2 * 8)  # two images of the first convolution
+    nudging = ep.Nudging.symmetric(0.5)
+    gradient = {
+        "eqprop": partial(ep.eqprop_gradient, nudging=nudging),
+        "frozen": partial(ep.eqprop_gradient, nudging=nudging, freeze_switches=True),
+        "transposed": partial(ep.eqprop_gradient, nudging=nudging, transposed=True),
+        "bptt": ep.bptt_gradient}[algorithm]
+    network, x, y = example(xp, connections)
+    expected = gradient(network, x, y, 12, 6)
+    fused = kernels.fused(pieces(network))
+    assert len(fused.synapses[0]._pieces(x)) == 2
+    found = gradient(fused, x, y, 12, 6)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-12)
+    for name, g in expected.gradient.items():
+        assert relative(found.gradient[name], g) < 1e-10, name
+
+
+def test_fused(xp):
+    """On CuPy every convolution and the activation are replaced, the parameters shared; on NumPy nothing is."""
+    network = example(xp, "asymmetric")[0]
+    fused = kernels.fused(network)
+    assert (fused is network) == (not hasattr(xp, "ElementwiseKernel"))
+    for name, w in network.parameters().items():
+        assert fused.parameters()[name] is w
+    if fused is not network:
+        plain = [one for s in fused.synapses for one in ((s.forward, s.feedback) if type(s) is Asymmetric else (s,))]
+        assert all(type(one) is kernels.FusedConv for one in plain)
+        assert type(network.synapses[0]) is ep.Conv and network.activation is ep.HARD_SIGMOID is not fused.activation
+
+
+def test_complex_states_take_the_twins(xp):
+    """The kernels are for real numbers; holomorphic EP goes past them."""
+    network, x, y = example(xp, pool=ep.AVERAGE_POOL, activation=ep.SIGMOID)
+    run = partial(ep.eqprop_gradient, nudging=ep.Nudging.holomorphic(0.3, 4))
+    expected, found = (run(net, x, y, 12, 6).gradient for net in (network, kernels.fused(network)))
+    for name, g in expected.items():
+        assert relative(found[name], g) < 1e-10
