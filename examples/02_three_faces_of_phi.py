@@ -2,10 +2,10 @@
 
     python examples/02_three_faces_of_phi.py     # about 2 seconds; figure in runs/three_faces_of_phi/
 
-Phi(pre, post) is one number per example: how well the two layers of a synapse agree. Here the synapse is a 3x3 convolution that
-looks for edges, with max-pooling; pre is one of the embedded images, post any state of the layer above. Phi's three derivatives
-are also three ways to compute it: the test that every synapse must pass. Then one number of each array is moved, and Phi does what
-the derivative says. Printed:
+Phi(pre, post) is one number per example: how well the two layers of a synapse agree. Here the synapse is a 3x3 convolution
+that looks for edges, with max-pooling; pre is one of the embedded images, post any state of the layer above. Phi's three
+derivatives are also three ways to compute it: the test that every synapse must pass. Then one number of each array is moved,
+and Phi does what the derivative says. Printed:
 
     Phi                                            7.348236
     < post, drive_post(pre) >                      7.348236
@@ -78,12 +78,13 @@ def plot(path):
     for column, (name, (array, derivative, entry)) in enumerate(FACES.items()):
         for row, values in enumerate((array, derivative)):
             plane, limit = values.squeeze(), abs(values).max()
-            picture = axes[row, column].imshow(plane, **(dict(cmap="PuOr", vmin=-limit, vmax=limit) if row or name == "W" else
-                                                         dict(cmap="gray", vmin=0, vmax=1)))
+            signed = row or name == "W"
+            picture = axes[row, column].imshow(plane, "PuOr" if signed else "gray", vmin=-limit if signed else 0, vmax=limit)
             figure.colorbar(picture, ax=axes[row, column], shrink=0.8)
             i, j = (n for n, size in zip(entry, array.shape) if size > 1)
             axes[row, column].plot(j + 0.5 * BOX[0], i + 0.5 * BOX[1], color="#D55E00", linewidth=2.5, clip_on=False)
-            axes[row, column].set(xticks=[], yticks=[], title=f"dPhi/d{name} = {NAMES[name]}" if row else f"{name}, {plane.shape}")
+            title = f"dPhi/d{name} = {NAMES[name]}" if row else f"{name}, {plane.shape}"
+            axes[row, column].set(xticks=[], yticks=[], title=title)
         axes[1, column].set_xlabel(f"{SUMS[name]}\n= {face(name):.3f}", fontsize=9)
         t = np.linspace(-1, 1, 41)
         axes[2, column].plot(t, phi() + t * derivative[entry], color="#D55E00", linewidth=2)

@@ -37,7 +37,8 @@ def numbers(line):
 
 def header_output(name):
     """The indented lines that the docstring of an example promises to be printed."""
-    return [line.split() for line in (EXAMPLES / f"{name}.py").read_text().split('"""')[1].split("rinted:")[1].strip().splitlines()]
+    header = (EXAMPLES / f"{name}.py").read_text().split('"""')[1]
+    return [line.split() for line in header.split("Printed:")[1].strip().splitlines()]
 
 
 def test_three_faces_of_phi(example, tmp_path):
