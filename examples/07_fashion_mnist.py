@@ -1,9 +1,14 @@
 """Does the same rule train a fully connected network and a convolutional one?
 
-    python examples/07_fashion_mnist.py                      # MLP 784-256-10, minutes
-    python examples/07_fashion_mnist.py --network convnet    # 32 and 64 channels
+    python examples/07_fashion_mnist.py                      # MLP 784-256-10: about 1 minute of one core
+    python examples/07_fashion_mnist.py --network convnet    # 16 and 32 channels: about 6 minutes of one core, 3 with two
 
 Symmetric EP on Fashion-MNIST (Debian: apt install dataset-fashion-mnist; or --data DIR with the IDX files, of MNIST too).
+Settings were chosen on 5,000 images held out of the training images. Printed at the end, all 10,000 test images, seed 0
+(docs/logs; their seconds are those of a machine with much else to do):
+
+    mlp:     epoch 5: train accuracy 89.2%, test accuracy 86.9%
+    convnet: epoch 3: train accuracy 88.6%, test accuracy 87.9%
 """
 
 import json
@@ -13,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 import ep
 from ep import commandline as cli, data, fast, idx
@@ -87,12 +93,16 @@ def plot(folder, source):
     for name, colour in zip(NETWORKS, ("#0072B2", "#D55E00")):
         if (folder / f"{name}.jsonl").exists():
             log = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
-            epochs, test, train = ([line[key] for line in log] for key in ("epoch", "test_accuracy", "train_accuracy"))
+            epochs = [line["epoch"] for line in log]
+            test, train = ([100 * line[key] for line in log] for key in ("test_accuracy", "train_accuracy"))
             axes.plot(epochs, test, "o-", color=colour)
             axes.plot(epochs, train, "--", color=colour)
-            axes.annotate(f"{name}: {test[-1]:.1f}%", (epochs[-1], test[-1]), (8, 0), textcoords="offset points", color=colour,
+            axes.annotate(f"{name}: {test[-1]:.1f}%", (epochs[-1], test[-1]), (8, 10), textcoords="offset points", color=colour,
                           va="center", annotation_clip=False)
-    axes.set(title=f"Does one rule train both? Symmetric EP on {source}", xlabel="epoch", ylabel="accuracy (%)")
+    axes.set(title=f"Does one rule train both? Symmetric EP on {source}", ylabel="accuracy (%)",
+             xlabel="epoch (solid: test images, dashed: training images, while they are learned)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.22)
     axes.grid(alpha=0.3)
     figure.savefig(folder / "fashion_mnist.png", dpi=90)
 
