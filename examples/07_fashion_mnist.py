@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from tqdm import tqdm
 
 import ep
 from ep import commandline as cli, data, fast, idx
@@ -76,8 +77,10 @@ def train(network, dataset, phases, lr, images, epochs, threads):
 
         for epoch in range(epochs):
             correct.clear()
-            ep.train_epoch(network, dataset.train_images[:images], dataset.train_labels[:images], gradient, optimizer,
-                           batch_size=BATCH, epoch=epoch, prepare=prepare)
+            steps = -(-len(dataset.train_labels[:images]) // BATCH)
+            with tqdm(total=steps, desc=f"epoch {epoch + 1}/{epochs}", unit="step", leave=False) as bar:
+                ep.train_epoch(network, dataset.train_images[:images], dataset.train_labels[:images], gradient, optimizer,
+                               batch_size=BATCH, epoch=epoch, prepare=prepare, on_step=lambda *_: bar.update())
             accuracy, loss = test()
             log.append(dict(epoch=epoch + 1, train_accuracy=float(np.mean(correct)), test_accuracy=accuracy, test_loss=loss,
                             seconds=time.perf_counter() - start, source=dataset.source))

@@ -74,9 +74,14 @@ def main():
     finished = {name: results for name, results in finished.items() if results}
     if not finished:
         raise ep.EPError(f"no finished training in {out}: run without --only-draw first")
-    runs.write_text(out / "table.md", table(rows, finished))
-    plot(rows, finished, out)
-    print(table(rows, finished) + f"written: {out / 'table.md'}, {out / 'curves.png'}")
+    evaluated_on, plot = ("held-out", plot_betas) if args.choose_beta else ("test", plot_curves)
+    text = table(rows, finished, evaluated_on)
+    runs.write_text(out / "table.md", text)
+    figure = plot(finished, out)
+    temporary = out / "curves.png.tmp"
+    figure.savefig(temporary, format="png", dpi=110)
+    os.replace(temporary, out / "curves.png")
+    print(text + f"written: {out / 'table.md'}, {out / 'curves.png'}")
 
 
 def train(name, seed, row, out, args, bar):
@@ -109,10 +114,10 @@ def cost_of(config, log):
                 steps_free=float(np.mean([line["steps_free"] for line in log])), steps_second=phases * config["steps_nudged"])
 
 
-def table(rows, finished):
+def table(rows, finished, evaluated_on):
     """Markdown: a line per row; mean and range over the seeds."""
-    lines = ["| row | differs by | seeds | test accuracy (range) | train accuracy | updates | images seen | steps per image: "
-             "free + second phases | seconds, mean | paper, full scale |", "|---" * 10 + "|"]
+    lines = [f"| row | differs by | seeds | {evaluated_on} accuracy (range) | train accuracy | updates | images seen | steps per "
+             "image: free + second phases | seconds, mean | paper, full scale |", "|---" * 10 + "|"]
     for name, results in finished.items():
         test, seconds = ([result["result"][key] for result in results] for key in ("test_accuracy", "seconds"))
         spread = f" ({min(test):.1%} to {max(test):.1%})" if len(test) > 1 else ""
@@ -125,7 +130,26 @@ def table(rows, finished):
     return "\n".join(lines) + "\n"
 
 
-def plot(rows, finished, out):
+def plot_betas(finished, out):
+    """Accuracy on held-out images after one epoch against beta, a line for every nudging."""
+    from matplotlib.figure import Figure  # slow to import, and no display is needed
+
+    source = next(iter(finished.values()))[0]["result"]["source"]
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for nudging, colour in zip(("one-sided", "random-sign", "symmetric"), COLOURS):
+        points = [(beta, 100 * finished[name][0]["result"]["test_accuracy"]) for beta in BETAS
+                  if (name := f"{nudging}-{beta}") in finished]
+        axis.plot(*zip(*points), "o-", color=colour, label=nudging)
+    axis.set(title=f"One epoch, one seed: {source}", xlabel="beta", ylabel="accuracy (%)", xscale="log", xticks=BETAS,
+             xticklabels=map(str, BETAS))
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
+def plot_curves(finished, out):
     """Test accuracy over epochs, rows in three panels: what nudging, the cost and the feedback weights change."""
     from matplotlib.figure import Figure  # slow to import, and no display is needed
 
@@ -150,9 +174,7 @@ def plot(rows, finished, out):
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)  # below: it hides no curve
     figure.axes[0].set(ylabel="test accuracy (%), chance dashed", ylim=(0, None))
-    temporary = out / "curves.png.tmp"
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, out / "curves.png")
+    return figure
 
 
 def options():
