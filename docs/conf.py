@@ -71,7 +71,9 @@ def gallery():
         source = path.read_text()
         question, header = (ast.get_docstring(ast.parse(source)) + "\n").split("\n", 1)
         start = ast.parse(source).body[0].end_lineno + 1
-        names = FIGURES.get(path.stem, []) + [f"{folder}{path.stem}{end}" for folder in ("", "figures/") for end in (".png", ".gif")]
+        stems = dict.fromkeys((path.stem, re.sub(r"^\d+_", "", path.stem)))  # 02_faces.py may have the figure faces.png
+        names = FIGURES.get(path.stem, []) + [
+            f"{folder}{stem}{end}" for folder in ("", "figures/") for stem in stems for end in (".png", ".gif")]
         figures = [f"![{question}](../{name})\n" for name in names if (DOCS / name).exists()]
         write(DOCS / "gallery" / f"{path.stem}.md", "\n".join([
             f"# {question}\n", f"`examples/{path.name}`\n", "```{eval-rst}", literal(header), "```\n", *figures,
