@@ -42,8 +42,9 @@ CORE = ["nudging", "ops", "activations", "synapse", "cost", "vectorfield", "netw
 class NumberedByLabel(MathDomain):
     """Equations carry the numbers that the comments of the code cite: the label of $$ ... $$ (3) is its number."""
 
-    def get_equation_number_for(self, labelid):
-        return int(labelid.split(":")[-1]) if labelid in self.equations else None
+    def note_equation(self, docname, labelid, location=None):
+        super().note_equation(docname, labelid, location)
+        self.equations[labelid] = (docname, int(labelid))
 
 
 def literal(text):
