@@ -10,7 +10,7 @@ import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, indent
 
 from sphinx.domains.math import MathDomain
 
@@ -52,7 +52,7 @@ def literal(text):
     out = []
     for paragraph in re.split(r"\n\s*\n", text.strip("\n")):
         if re.search(r"\S  |^ ", paragraph, re.M):
-            out += [".. code-block:: text", "   :class: laid-out", "", *("   " + line for line in dedent(paragraph).split("\n")), ""]
+            out += [".. code-block:: text", "   :class: laid-out", "", indent(dedent(paragraph), "   "), ""]
         else:
             prose = re.sub(r"([\\*|_])", r"\\\1", paragraph)
             out += [re.sub(r"`(.*?)`", lambda m: f"``{m[1]}``".replace("\\", ""), prose), ""]
