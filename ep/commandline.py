@@ -29,7 +29,7 @@ def count(text):
     return int(text)
 
 
-def seed(text):
+def whole(text):
     """argparse type: an integer of at least 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got '{text}'")

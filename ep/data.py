@@ -98,6 +98,21 @@ def cifar10(folder=None, download=True):
     return _read(found)
 
 
+def hold_out(dataset, images):
+    """`dataset` with its last `images` training images in the place of the test images, which stay unseen (0: as it is).
+
+    Settings are chosen on these. Raises EPError if that leaves no training image.
+    """
+    if images >= len(dataset.train_labels):
+        raise EPError(f"validation images: {images} asked for, but {dataset.source} has {len(dataset.train_labels)} training "
+                      "images")
+    if images == 0:
+        return dataset
+    x, y = dataset.train_images, dataset.train_labels
+    return dataset._replace(train_images=x[:-images], train_labels=y[:-images], test_images=x[-images:], test_labels=y[-images:],
+                            source=f"{dataset.source}, tested on {images} images held out of its training images")
+
+
 def banner(dataset):
     """What to print before using `dataset`: one line, or a loud box if it is synthetic."""
     sizes = f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images"

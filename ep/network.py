@@ -223,7 +223,7 @@ def mlp(sizes, activation=HARD_SIGMOID, cost=SoftmaxCrossEntropy, scale=1.0, see
     if len(sizes) < 2 + (cost is SoftmaxCrossEntropy) or min(sizes) < 1:
         raise EPError("an MLP needs inputs, at least one hidden layer for cross-entropy, and classes: got sizes "
                       f"{list(sizes)}")
-    draw = _Draw(seed, scale, dtype)
+    draw = _Draw(seed, _scales(scale, len(sizes) - 1, cost), dtype)
     *units, classes = sizes
     synapses = [_dense(draw, (pre,), post) for pre, post in zip(units, units[1:])]
     cost_instance = _close(draw, synapses, (units[-1],), classes, cost)
@@ -237,7 +237,8 @@ def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, 
 
     channels: output channels of each convolution. paddings: one per convolution; default 1, and 0 for the last.
     cost:     SoftmaxCrossEntropy (readout outside the system) or SquaredError (one more dense layer inside it).
-    scale:    factor on the paper's initial weights U(-1/sqrt(fan_in), 1/sqrt(fan_in)); not on biases and readout.
+    scale:    factor on the paper's initial weights U(-1/sqrt(fan_in), 1/sqrt(fan_in)), not on biases: one number, which
+              leaves the readout outside the system as it is, or one per layer, the last for the classes.
     seed:     of the initial parameters, drawn on the host. dtype: "float32" or "float64".
     Raises EPError if the layers shrink the image below 1x1.
     """
@@ -245,10 +246,9 @@ def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, 
     if not channels or min(channels) < 1 or len(paddings) != len(channels):
         raise EPError(f"expected a positive number of channels and one padding per layer: got channels {list(channels)}, "
                       f"paddings {paddings}")
-    draw, synapses, shape = _Draw(seed, scale, dtype), [], tuple(input_shape)
+    draw, synapses, shape = _Draw(seed, _scales(scale, len(channels) + 1, cost), dtype), [], tuple(input_shape)
     for C, padding in zip(channels, paddings):
-        fan_in = kernel * kernel * shape[2]
-        W, b = draw((kernel, kernel, shape[2], C), fan_in, draw.scale), draw((C,), fan_in)
+        W, b = draw((kernel, kernel, shape[2], C), kernel * kernel * shape[2])
         synapses.append(Conv(W, b, shape, padding=padding, pool=pool))
         shape = synapses[-1].post_shape
     cost_instance = _close(draw, synapses, shape, classes, cost)
@@ -257,27 +257,41 @@ def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, 
     return Network(synapses, activation, cost_instance, recipe=recipe)
 
 
+def _scales(scale, layers, cost):
+    """[factor on the initial weights of each layer]: the last is a readout's unless the cost is inside the system."""
+    scales = [float(factor) for factor in np.atleast_1d(scale)]
+    if len(scales) == 1:
+        scales = scales * (layers - 1) + [1.0 if cost is SoftmaxCrossEntropy else scales[0]]
+    if len(scales) != layers or not min(scales) > 0:
+        raise EPError(f"expected one positive scale, or one for each of the {layers} layers: got {scale}")
+    return scales
+
+
 class _Draw:
-    """draw(shape, fan_in, scale): U(-scale/sqrt(fan_in), scale/sqrt(fan_in)), from one seeded host generator."""
+    """draw(shape, fan_in) -> W, b of the next layer, from one seeded host generator:
 
-    def __init__(self, seed, scale, dtype):
-        self.rng, self.scale, self.dtype = np.random.default_rng(seed), scale, dtype
-        if not scale > 0 or str(dtype) not in ("float32", "float64"):
-            raise EPError(f"expected a positive scale and dtype float32 or float64: got {scale}, {dtype}")
+    W from U(-scale/sqrt(fan_in), scale/sqrt(fan_in)), b, one number per output channel, from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+    """
 
-    def __call__(self, shape, fan_in, scale=1.0):
-        return self.rng.uniform(-scale / fan_in**0.5, scale / fan_in**0.5, shape).astype(self.dtype)
+    def __init__(self, seed, scales, dtype):
+        self.rng, self.scales, self.dtype = np.random.default_rng(seed), iter(scales), dtype
+        if str(dtype) not in ("float32", "float64"):
+            raise EPError(f"expected dtype float32 or float64: got {dtype}")
+
+    def __call__(self, shape, fan_in):
+        return [self.rng.uniform(-factor / fan_in**0.5, factor / fan_in**0.5, size).astype(self.dtype)
+                for size, factor in ((shape, next(self.scales)), (shape[-1:], 1.0))]
 
 
 def _dense(draw, pre_shape, units):
     fan_in = int(np.prod(pre_shape))
-    return Dense(draw((fan_in, units), fan_in, draw.scale), draw((units,), fan_in), pre_shape)
+    return Dense(*draw((fan_in, units), fan_in), pre_shape)
 
 
 def _close(draw, synapses, shape, classes, cost):
     """The last step to the classes: a readout outside the system, or one more dense synapse inside it."""
-    fan_in = int(np.prod(shape))
     if cost is SoftmaxCrossEntropy:
-        return SoftmaxCrossEntropy(draw((fan_in, classes), fan_in), draw((classes,), fan_in))
+        fan_in = int(np.prod(shape))
+        return SoftmaxCrossEntropy(*draw((fan_in, classes), fan_in))
     synapses.append(_dense(draw, shape, classes))
     return SquaredError()

@@ -236,6 +236,7 @@ def stored(args):
     config = read_meta(Path(args.resume) / "checkpoint.npz")["config"]
     refuse_changes(config, given(args, config.keys() - {"device", "data"}))
     dataset = data.load(config["dataset"], args.data or config["data"], not args.no_download)
+    dataset = data.hold_out(dataset, config.get("validation_images", 0))  # an older version had none
     if identity(dataset)["checksum"] != config["checksum"]:
         raise EPError(f"these are not the images that {args.resume} was started with ({config['source']}): pass their folder "
                       "with --data")

@@ -18,9 +18,9 @@ except ImportError as error:
     raise SystemExit(f"error: the package is not installed ({error}); in the repository, run: pip install -e .") from None
 
 # What each preset sets, per data set. An option on the command line replaces the entry of the same name.
-CPU = dict(channels=[32, 64, 128, 128], scale=1.5, schedule="checkerboard", tolerance=1e-3, beta=0.5, steps_free=15,
+CPU = dict(channels=[32, 64, 128, 128], scale=[1.5], schedule="checkerboard", tolerance=1e-3, beta=0.5, steps_free=15,
            steps_nudged=6, lr=[0.04], weight_decay=3e-4, batch_size=32, check_every=None)
-PAPER = dict(channels=[128, 256, 512, 512], scale=1.0, schedule="synchronous", tolerance=0.0, beta=1.0, steps_free=250,
+PAPER = dict(channels=[128, 256, 512, 512], scale=[1.0], schedule="synchronous", tolerance=0.0, beta=1.0, steps_free=250,
              steps_nudged=25, lr=[0.25, 0.15, 0.1, 0.08, 0.05], weight_decay=3e-4, batch_size=128,
              check_every=10)  # the log says at which step the residual passed 1e-6
 PRESETS = {
@@ -31,10 +31,10 @@ PRESETS = {
 }
 PAPER_SQUARED_ERROR = dict(beta=0.5, steps_nudged=30)  # the paper's other two numbers, for --cost squared-error
 ASYMMETRIC = {"paper": dict(feedback_update="kolen-pollack", steps_nudged=30),  # what --connections asymmetric changes
-              "cpu": dict(feedback_update="kolen-pollack", weight_decay=3e-3, scale=2.0)}  # docs/results.md says why
+              "cpu": dict(feedback_update="kolen-pollack", weight_decay=3e-3, scale=[2.0])}  # docs/results.md says why
 BPTT = dict(schedule="synchronous", tolerance=0.0)  # what --algorithm bptt changes: it unrolls a fixed number of steps
 DEFAULTS = dict(nudging="symmetric", algorithm="eqprop", cost="cross-entropy", connections="symmetric", feedback_update="own",
-                seed=0)
+                validation_images=0, seed=0)
 
 
 def main():
@@ -87,6 +87,7 @@ def main():
 def configured(args, xp):
     """(configuration, data set) of a new run: the preset's row of the table, and what the command line replaces in it."""
     dataset = data.load(args.dataset or "auto", args.data, not args.no_download)
+    dataset = data.hold_out(dataset, args.validation_images or 0)
     preset = args.preset or ("paper" if xp.__name__ == "cupy" and dataset.name == "cifar10" else "cpu")
     if (preset, dataset.name) not in PRESETS:
         raise ep.EPError(f"--preset {preset} is for CIFAR-10 and refuses the embedded images: pass --data, or use --preset cpu")
@@ -97,6 +98,8 @@ def configured(args, xp):
         config |= ASYMMETRIC[preset]
     if config["algorithm"] == "bptt":
         config |= BPTT
+    if args.validation_images:
+        config |= dict(test_images=args.validation_images, final_test_images=args.validation_images)
     config |= cli.given(args, config)
     if args.feedback_update and config["connections"] == "symmetric":
         raise ep.EPError("--feedback-update is for feedback weights of their own: add --connections asymmetric")
@@ -133,7 +136,8 @@ def options():
     add("--schedule", choices=list(ep.dynamics.SCHEDULES), help="which layers are updated together")
     add("--tolerance", type=cli.not_negative, help="end the free phase once the residual is below this; 0: never")
     add("--channels", type=cli.count, nargs="+", metavar="C", help="channels of each convolution")
-    add("--scale", type=cli.positive, help="factor on the paper's initial weights")
+    add("--scale", type=cli.positive, nargs="+", help="factor on the paper's initial weights: one, or one per layer "
+        "with the last for the classes")
     add("--lr", type=cli.positive, nargs="+", help="learning rate: one, or one per layer with the last for the classes")
     add("--weight-decay", type=cli.not_negative)
     add("--batch-size", type=cli.count)
@@ -141,7 +145,10 @@ def options():
     add("--train-images", type=cli.count, metavar="N", help="use the first N training images")
     add("--test-images", type=cli.count, metavar="N", help="evaluate on the first N test images (default: some "
         "after each epoch, all after the last)")
-    add("--seed", type=cli.seed, help="of initial weights, order, augmentation and signs (default: 0)")
+    add("--validation-images", type=cli.count, metavar="N", help="hold out the last N training images and evaluate on "
+        "them, never on test images: to choose settings")
+    add("--pad", type=cli.whole, metavar="P", help="crop training images at random after padding them by P pixels")
+    add("--seed", type=cli.whole, help="of initial weights, order, augmentation and signs (default: 0)")
     add("--dataset", choices=["auto", "cifar10", "synthetic"], help="auto: CIFAR-10 if possible, else synthetic (default)")
     cli.add_surroundings(add)
     return parser.parse_args()

@@ -127,7 +127,7 @@ def options():
     add("--beta", type=cli.positive, default=0.5)
     add("--images", type=cli.count, default=128, help="the last so many training images")
     add("--data", metavar="DIR", help="where cifar-10-batches-bin is (default: as in the main job)")
-    add("--seed", type=cli.seed, default=0, help="of the initial network")
+    add("--seed", type=cli.whole, default=0, help="of the initial network")
     add("--threads", type=cli.count, default=cli.cores())
     add("--out", metavar="DIR", default="runs/gradient_quality")
     return parser.parse_args()

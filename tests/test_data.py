@@ -181,6 +181,18 @@ def test_banner(tmp_path):
     assert "why" not in data.banner(data.load("synthetic"))
 
 
+def test_held_out_images_are_the_last_training_images():
+    """They take the place of the test images, are gone from the training images, and the provenance says so."""
+    whole = data.load("synthetic")
+    dataset = data.hold_out(whole, 300)
+    assert np.array_equal(np.concatenate([dataset.train_images, dataset.test_images]), whole.train_images)
+    assert np.array_equal(np.concatenate([dataset.train_labels, dataset.test_labels]), whole.train_labels)
+    assert len(dataset.test_labels) == 300 and "300 images held out" in dataset.source
+    assert data.hold_out(whole, 0) is whole
+    with pytest.raises(EPError, match="training images"):
+        data.hold_out(whole, len(whole.train_labels))
+
+
 def test_unknown_name():
     assert sentence(data.load, "mnist") == "unknown data set 'mnist': expected auto, cifar10 or synthetic"
 

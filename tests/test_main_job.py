@@ -155,6 +155,15 @@ def test_sigterm_to_a_real_process(tmp_path):
     assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] >= 1
 
 
+def test_validation_images_replace_the_test_images(start, tmp_path):
+    """Evaluated on images held out of the training images, after resuming too."""
+    out = tmp_path / "run"
+    code, printed, _ = start(*TINY, "--validation-images", 24, "--test-images", 24, "--scale", 3, 1, 1, 1, 2, "--out", out)
+    result = json.loads((out / "result.json").read_text())
+    assert code == 0 and "(24 images)" in printed and "held out" in result["source"]
+    assert start("--resume", out)[0] == 0
+
+
 def test_resuming_names_what_differs(start, tmp_path):
     assert start(*TINY, "--out", tmp_path / "run")[0] == 0
     before = (tmp_path / "run" / "log.jsonl").read_text()

@@ -191,7 +191,8 @@ def test_parameters_that_do_not_fit_change_nothing(change, match):
     (lambda: convnet([4, 4, 4], (8, 8, 3)), "leaves nothing of a 2x2 image"),
     (lambda: convnet([]), "positive number of channels"), (lambda: convnet([4, 0]), "positive number of channels"),
     (lambda: convnet([4, 4], paddings=[1]), "one padding per layer"),
-    (lambda: convnet([4], scale=0.0), "positive scale"), (lambda: convnet([4], dtype="float16"), "float32 or float64"),
+    (lambda: convnet([4], scale=0.0), "positive scale"), (lambda: convnet([4], scale=[2, 1, 1]), "each of the 2 layers"),
+    (lambda: mlp([5, 4, 3], scale=[1, -1]), "positive scale"), (lambda: convnet([4], dtype="float16"), "float32 or float64"),
     (lambda: mlp([5, 3]), "at least one hidden layer"), (lambda: mlp([5, 0, 3]), "got sizes"),
     (lambda: convnet([4], (8, 8, 3), activation=TANH), "max-pooling needs states >= 0"),
     (lambda: Network([Dense(np.zeros((4, 3)), np.zeros(3), (4,)), Dense(np.zeros((2, 3)), np.zeros(3), (2,))], SIGMOID,
@@ -220,6 +221,13 @@ def test_the_initial_weights(xp):
         factor = 2.0 if name in ("1.W", "2.W") else 1.0
         assert relative(wide[name], factor * plain[name]) < 1e-6
     assert relative(convnet([16, 16], (8, 8, 3), seed=4).to(xp).parameters(), plain) == 0
+
+
+def test_one_scale_per_layer(xp):
+    """scale = (a, b, c): layer by layer, the readout too; biases stay as they are."""
+    plain, scaled = (convnet([16, 16], (8, 8, 3), seed=4, scale=scale).to(xp).parameters() for scale in (1.0, (3.0, 2.0, 0.5)))
+    for name, w in scaled.items():
+        assert relative(w, {"1.W": 3.0, "2.W": 2.0, "readout.W": 0.5}.get(name, 1.0) * plain[name]) < 1e-6
 
 
 def test_the_papers_network(monkeypatch):
