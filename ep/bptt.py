@@ -12,15 +12,16 @@ asymmetric networks: they have drives instead of dPhi/ds, and lam_t = D^T mu_t w
 forward and feedback weights in exchanged roles.
 """
 
-from .dynamics import Relaxation, estimate, relax, residual
+from .dynamics import Relaxation, estimate, relax as relax_plainly, residual
 from .errors import EPError
 
 
-def bptt_gradient(network, x, y, steps_free, steps_nudged, *, schedule="synchronous", tolerance=0.0):
+def bptt_gradient(network, x, y, steps_free, steps_nudged, *, schedule="synchronous", tolerance=0.0, relax=relax_plainly):
     """dL/dtheta (batch mean) through the last `steps_nudged` = K of the T = `steps_free` steps; returns an `Estimate`.
 
     Same arguments as `eqprop_gradient`, so that one can stand for the other: K is the number of steps of the second
     phase, here backwards. K = T is the full gradient of T steps from zero. Costs the memory of K states.
+    relax: the function for the first T - K steps, which are not unrolled.
     Raises EPError unless 1 <= K <= T, for schedules other than synchronous, and for a tolerance.
     """
     if schedule != "synchronous" or tolerance:
@@ -52,13 +53,14 @@ def bptt_increments(network, x, y, states, steps):
 
 def unroll(network, x, states, steps):
     """Forward: ([(s_t, u_t, switches of s_t) for every step], Relaxation at the end)."""
-    trajectory = []
+    inputs, trajectory, layers = network.input_drives(x), [], range(1, len(network.shapes))
     for _ in range(steps):
-        u, switches = network.drives(x, states)
+        switches = [None] * len(network.synapses)
+        u = [*network.drives_of(layers, inputs, states, switches).values()]
         trajectory.append((states, u, switches))
         states = [network.activation.sigma(u_n) for u_n in u]
     last = residual(states, trajectory[-1][0])
-    switches = network.switches(network.input_drives(x), states)
+    switches = network.switches(inputs, states)
     return trajectory, Relaxation(states, switches, steps, last, last == 0, [(steps, last)])
 
 

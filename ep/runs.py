@@ -5,6 +5,7 @@
     curves.png       the log as a picture, drawn anew after every epoch
     checkpoint.npz   what --resume needs
     result.json      the outcome, once the run is complete
+    network.npz      the trained network alone, once the run is complete: ep.load reads it
 """
 
 import json
@@ -123,13 +124,14 @@ class Run:
         return record
 
     def finish(self, **outcome):
-        """Write result.json: the outcome, the last line of the log, and what kind of run it was."""
+        """Write network.npz and result.json: the outcome, the last line of the log, and what kind of run it was."""
         kept = ("dataset", "source", "preset", "connections", "feedback_update", "nudging", "algorithm", "cost", "seed", "device")
         last = self.log[-1]
         result = dict({key: self.config.get(key) for key in kept}, epochs=self.epoch,
                       train_accuracy=last["train_accuracy"], test_accuracy=last["test_accuracy"],
                       test_images=last["test_images"], seconds=sum(line["seconds"] for line in self.log), **outcome,
                       **{key: last[key] for key in last if key.startswith("angle_")})
+        self.network.save(self.folder / "network.npz")
         write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
         print(f"test accuracy {result['test_accuracy']:.1%} on {result['source']}; see {self.folder / 'curves.png'}")
 

@@ -58,11 +58,11 @@ def main():
         return data.normalise(xp.asarray(batch))
 
     def gradient(network, x, y, rng):
+        relax = partial(fast.prepared(network, map=threads), check_every=config["check_every"])
         if config["algorithm"] == "bptt":
-            one_chunk = partial(ep.bptt_gradient, **phases)
+            one_chunk = partial(ep.bptt_gradient, relax=relax, **phases)
         else:  # the nudging is drawn once for the batch: its sign may be random
             nudging = NUDGINGS[config["nudging"]](config["beta"], rng)
-            relax = partial(fast.prepared(network, map=threads), check_every=config["check_every"])
             one_chunk = partial(ep.eqprop_gradient, nudging=nudging, transposed=transposed, relax=relax, **phases)
         estimate = ep.in_chunks(one_chunk, network, x, y, threads)
         estimate.gradient = combined(estimate.gradient)

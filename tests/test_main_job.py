@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ep
 from ep import data, runs
 from ep.npz import read_npz, write_npz
 
@@ -63,7 +64,10 @@ def test_run_folder(start, tmp_path, monkeypatch):
     code, out, err = start(*TINY, "--out", tmp_path / "run")
     assert code == 0, err
     assert {f.name for f in (tmp_path / "run").iterdir()} == {
-        "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "result.json"}
+        "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "result.json", "network.npz"}
+    trained = read_npz(tmp_path / "run" / "checkpoint.npz")
+    for name, w in ep.load(tmp_path / "run" / "network.npz").parameters().items():
+        assert np.array_equal(w, trained[f"parameter/{name}"])
     assert "SYNTHETIC DATA - THIS IS NOT CIFAR-10" in out and "expected time" in out
     assert "relaxing by ep.fast.relax" in out
     log = without_time(tmp_path / "run" / "log.jsonl")

@@ -1,0 +1,174 @@
+"""Do the paper's findings hold at a scale that two CPU cores can train?
+
+    python examples/paper_table.py --data DIR                    # every row that is not finished yet; hours
+    python examples/paper_table.py --data DIR --row symmetric    # one row, all its seeds; a quarter of an hour
+    python examples/paper_table.py --data DIR --choose-beta      # what the betas below were chosen by
+    python examples/paper_table.py --only-draw                   # table and figure from what is finished
+
+One training of cifar10_sym_ep.py per row and seed: the same network, initial weights, images, order, augmentation and number
+of updates in every row; only what the row names differs. In docs/paper_table/ a finished training leaves ROW-SEED.json (its
+configuration and outcome) and ROW-SEED.jsonl (its log, a line per epoch), is never trained again, and together they are
+drawn as table.md and curves.png. An unfinished one continues from its checkpoint.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+import ep
+from ep import commandline as cli, runs
+
+HERE = Path(__file__).resolve().parent
+COMMON = ("--dataset cifar10 --train-images 20000 --epochs 5 --test-images 10000 --scale 4.2 1.4 1.4 1.4 4 "
+          "--lr 0.2 0.03 0.02 0.015 0.01 --steps-free 10 --steps-nudged 4")
+SYNCHRONOUS = "--algorithm bptt --steps-free 20 --steps-nudged 8"  # goes about as far as half as many checkerboard steps
+ASYMMETRIC = "--connections asymmetric --weight-decay 3e-3"  # decay is what aligns W and B: 3e-4 would take a day
+
+
+class Row(NamedTuple):
+    options: str  # what differs from COMMON
+    seeds: int = 1
+    paper: str = ""  # CIFAR-10 test accuracy of Laborieux et al. 2021, full scale
+
+
+SQUARED = "--cost squared-error"
+ROWS = {
+    "one-sided": Row("--nudging one-sided --beta 0.5", 3),
+    "random-sign": Row("--nudging random-sign --beta 0.5", 3),
+    "symmetric": Row("--nudging symmetric --beta 0.5", 3, "88.3%"),
+    "four-point": Row("--nudging four-point --beta 0.5"),
+    "bptt": Row(SYNCHRONOUS, 3, "about 89%"),
+    "one-sided-squared": Row(f"--nudging one-sided --beta 0.5 {SQUARED}", 1, "14%"),
+    "symmetric-squared": Row(f"--nudging symmetric --beta 0.5 {SQUARED}"),
+    "bptt-squared": Row(f"{SYNCHRONOUS} {SQUARED}"),
+    "asymmetric-own": Row(f"--nudging symmetric --beta 0.5 {ASYMMETRIC} --feedback-update own"),
+    "asymmetric-kolen-pollack": Row(f"--nudging symmetric --beta 0.5 {ASYMMETRIC} --feedback-update kolen-pollack", 1, "86.8%"),
+    "asymmetric-exact": Row(f"--nudging symmetric --beta 0.5 {ASYMMETRIC} --feedback-update exact"),
+}
+COLOURS = ("#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#0072B2")  # Okabe and Ito's, for every kind of eye
+BETAS = (0.05, 0.1, 0.2, 0.5, 1.0)
+HELD_OUT = "--validation-images 5000 --test-images 5000 --epochs 1"
+CHOICES = {f"{nudging}-{beta}": Row(f"--nudging {nudging} --beta {beta} {HELD_OUT}")
+           for nudging in ("one-sided", "random-sign", "symmetric") for beta in BETAS}
+
+
+def main():
+    args = options()
+    rows, out = (CHOICES, args.out / "choose_beta") if args.choose_beta else (ROWS, args.out)
+    rows = {name: row for name, row in rows.items() if args.row in (None, name)}
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [(name, seed) for seed in range(3) for name, row in rows.items() if seed < row.seeds and not args.only_draw]
+    jobs = [job for job in jobs if not (out / f"{job[0]}-{job[1]}.json").exists()]
+    with tqdm(total=len(jobs), unit="training") as bar, ThreadPoolExecutor(args.jobs) as pool:
+        for _ in pool.map(lambda job: train(*job, rows[job[0]], out, args, bar), jobs):
+            bar.update()
+    finished = {name: [json.loads(path.read_text()) for path in sorted(out.glob(f"{name}-?.json"))] for name in rows}
+    finished = {name: results for name, results in finished.items() if results}
+    if not finished:
+        raise ep.EPError(f"no finished training in {out}: run without --only-draw first")
+    runs.write_text(out / "table.md", table(rows, finished))
+    plot(rows, finished, out)
+    print(table(rows, finished) + f"written: {out / 'table.md'}, {out / 'curves.png'}")
+
+
+def train(name, seed, row, out, args, bar):
+    """One training in a process of its own, resumed if it was interrupted; leaves NAME-SEED.json and .jsonl in `out`."""
+    folder, stem = args.runs / out.name / f"{name}-{seed}", out / f"{name}-{seed}"
+    recipe = ["--resume", folder] if (folder / "checkpoint.npz").exists() else [
+        *shlex.split(f"{COMMON} {row.options}"), "--seed", seed, "--out", folder]
+    surroundings = ["--threads", args.threads, "--device", "cpu", *(["--data", args.data] if args.data else [])]
+    command = [sys.executable, "-u", HERE / "cifar10_sym_ep.py", *recipe, *surroundings]
+    process = subprocess.Popen(list(map(str, command)), text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    for line in process.stdout:
+        if line.startswith("epoch "):
+            bar.write(f"{name}, seed {seed}: {line.rstrip()}")
+    if process.wait():
+        raise ep.EPError(f"the training {name}, seed {seed}, failed: see it with {shlex.join(map(str, command))}", exit_code=1)
+    config, result = (json.loads((folder / file).read_text()) for file in ("config.json", "result.json"))
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    runs.write_text(f"{stem}.jsonl", "".join(json.dumps(line) + "\n" for line in log))
+    del config["data"]  # a path of this machine
+    runs.write_text(f"{stem}.json", json.dumps(dict(row=name, seed=seed, options=f"{COMMON} {row.options} --seed {seed}",
+                                                    numpy=np.__version__, **cost_of(config, log), result=result, config=config),
+                                               indent=1) + "\n")
+
+
+def cost_of(config, log):
+    """What the training took: updates, visits of images, and relaxation steps per visit in the free and all nudged phases."""
+    visits = config["train_images"] * config["epochs"]
+    phases = {"symmetric": 2, "four-point": 4}.get(config["nudging"], 1) if config["algorithm"] == "eqprop" else 1
+    return dict(updates=-(-config["train_images"] // config["batch_size"]) * config["epochs"], visits=visits,
+                steps_free=float(np.mean([line["steps_free"] for line in log])), steps_second=phases * config["steps_nudged"])
+
+
+def table(rows, finished):
+    """Markdown: a line per row; mean and range over the seeds."""
+    lines = ["| row | differs by | seeds | test accuracy (range) | train accuracy | updates | images seen | steps per image: "
+             "free + second phases | seconds, mean | paper, full scale |", "|---" * 10 + "|"]
+    for name, results in finished.items():
+        test, seconds = ([result["result"][key] for result in results] for key in ("test_accuracy", "seconds"))
+        spread = f" ({min(test):.1%} to {max(test):.1%})" if len(test) > 1 else ""
+        short = "" if len(results) == rows[name].seeds else f" of {rows[name].seeds}"
+        first = results[0]
+        lines.append(f"| {name} | `{rows[name].options}` | {len(test)}{short} | **{np.mean(test):.1%}**{spread} | "
+                     f"{np.mean([result['result']['train_accuracy'] for result in results]):.1%} | {first['updates']:,} | "
+                     f"{first['visits']:,} | {first['steps_free']:.0f} + {first['steps_second']} | {np.mean(seconds):.0f} | "
+                     f"{rows[name].paper} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows, finished, out):
+    """Test accuracy over epochs, rows in three panels: what nudging, the cost and the feedback weights change."""
+    from matplotlib.figure import Figure  # slow to import, and no display is needed
+
+    panels = {"nudging, cross-entropy": [name for name in finished if not name.endswith("squared") and "asym" not in name],
+              "squared error": [name for name in finished if name.endswith("squared")],
+              "feedback weights of their own": [name for name in finished if "asym" in name]}
+    panels = {title: names for title, names in panels.items() if names}
+    source = next(iter(finished.values()))[0]["result"]["source"]
+    figure = Figure(figsize=(1 + 4 * len(panels), 5), layout="constrained")
+    figure.suptitle(f"{source}: test accuracy; bands: lowest to highest of the seeds")
+    for axis, (title, names) in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels.items()):
+        compare = ["symmetric"] if "symmetric" in finished and "symmetric" not in names else []
+        for name, colour in zip(names + compare, COLOURS):
+            logs = [(out / f"{name}-{result['seed']}.jsonl").read_text().splitlines() for result in finished[name]]
+            y = np.array([[100 * json.loads(line)["test_accuracy"] for line in log] for log in logs])
+            epochs = range(1, y.shape[1] + 1)
+            style = dict(color=colour, linestyle="-", marker="o") if name in names else dict(color="black", linestyle=":")
+            axis.plot(epochs, y.mean(0), markersize=4, label=f"{name} ({len(logs)} seeds)" if len(logs) > 1 else name, **style)
+            axis.fill_between(epochs, y.min(0), y.max(0), alpha=0.2, color=style["color"], linewidth=0)
+        axis.axhline(10, color="grey", linewidth=0.8, linestyle="--")
+        axis.set(title=title, xlabel="epoch", xticks=list(epochs))
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)  # below: it hides no curve
+    figure.axes[0].set(ylabel="test accuracy (%), chance dashed", ylim=(0, None))
+    temporary = out / "curves.png.tmp"
+    figure.savefig(temporary, format="png", dpi=110)
+    os.replace(temporary, out / "curves.png")
+
+
+def options():
+    parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
+    add = parser.add_argument
+    add("--row", choices=list(ROWS) + list(CHOICES), metavar="NAME", help=f"only this row: {', '.join(ROWS)}")
+    add("--choose-beta", action="store_true", help="train one epoch for every beta, evaluated on held-out training images")
+    add("--only-draw", action="store_true", help="train nothing")
+    add("--data", metavar="DIR", help="where cifar-10-batches-bin is")
+    add("--out", metavar="DIR", type=Path, default=HERE.parent / "docs" / "paper_table",
+        help="results (default: docs/paper_table)")
+    add("--runs", metavar="DIR", type=Path, default=Path("runs"), help="run folders with checkpoints (default: runs)")
+    add("--jobs", type=cli.count, default=cli.cores(), help="trainings at once (default: all cores)")
+    add("--threads", type=cli.count, default=1, help="worker threads of each; they change no result (default: 1)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,96 @@
+"""paper_table.py: every row is a real training that leaves its log; finished ones are never trained again. And predict.py."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ep
+from ep import data
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """run(module, *options) -> (exit code, stdout, stderr) of an example in this process."""
+    def run(module, *options):
+        monkeypatch.setattr(sys, "argv", ["example.py", *map(str, options)])
+        code = 0
+        try:
+            module.cli.run(module.main)
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_rows_differ_only_by_what_they_name():
+    """Three seeds for the four rows that need a spread; no row replaces a setting of the common part, but BPTT its steps."""
+    table = example("paper_table")
+    assert {name for name, row in table.ROWS.items() if row.seeds == 3} == {"one-sided", "random-sign", "symmetric", "bptt"}
+    for name, row in table.ROWS.items():
+        changed = {word for word in row.options.split() if word.startswith("--")} & set(table.COMMON.split())
+        assert changed == ({"--steps-free", "--steps-nudged"} if name.startswith("bptt") else set()), name
+
+
+def test_table_of_trainings(run, monkeypatch, tmp_path):
+    """Two rows, one with two seeds: numbers of the table are those of the logs, and a second call trains nothing."""
+    table = example("paper_table")
+    monkeypatch.setattr(table, "COMMON", "--dataset synthetic --channels 4 4 4 4 --train-images 32 --test-images 32 "
+                                         "--batch-size 16 --epochs 2 --steps-free 4 --steps-nudged 2")
+    monkeypatch.setattr(table, "ROWS", {"symmetric": table.Row("--nudging symmetric", 2, "88.3%"),
+                                        "bptt-squared": table.Row("--algorithm bptt --cost squared-error")})
+    places = ("--out", tmp_path / "out", "--runs", tmp_path / "runs")
+    code, out, _ = run(table, *places)
+    assert code == 0 and "**" in out
+    logs = {path.stem: list(map(json.loads, path.read_text().splitlines())) for path in (tmp_path / "out").glob("*.jsonl")}
+    assert {name: len(log) for name, log in logs.items()} == {"symmetric-0": 2, "symmetric-1": 2, "bptt-squared-0": 2}
+    mean = np.mean([logs[f"symmetric-{seed}"][-1]["test_accuracy"] for seed in (0, 1)])
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert f"**{mean:.1%}**" in lines[2] and "| 4 | 64 | 4 + 4 |" in lines[2] and "88.3%" in lines[2]
+    assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((tmp_path / "out" / "symmetric-1.json").read_text())
+    assert record["seed"] == 1 and "--seed 1" in record["options"] and "data" not in record["config"]
+
+    monkeypatch.setattr(table.subprocess, "Popen", lambda *arguments, **options: pytest.fail("trained again"))
+    assert run(table, *places)[0] == 0 and (tmp_path / "out" / "table.md").read_text().splitlines() == lines
+
+
+def test_a_failed_training_is_one_sentence(run, monkeypatch, tmp_path):
+    """Its command is given, and the exit code is that of a failure while running."""
+    table = example("paper_table")
+    monkeypatch.setattr(table, "COMMON", f"--dataset cifar10 --no-download --data {tmp_path}")
+    code, _, err = run(table, "--row", "symmetric", "--out", tmp_path / "out", "--runs", tmp_path / "runs")
+    assert code == 1 and err.splitlines()[-1].startswith("error: the training symmetric, seed 0, failed")
+    code, _, err = run(table, "--only-draw", "--out", tmp_path / "out", "--runs", tmp_path / "runs")
+    assert code == 2 and "no finished training" in err
+
+
+def test_predict(run, tmp_path):
+    """An image file goes through the saved network and comes out as classes that agree with one long relaxation."""
+    network = ep.convnet([4, 4, 4, 4], scale=3.0, seed=1)
+    network.save(tmp_path / "network.npz")
+    image = data.synthetic_images()[0][0]
+    from matplotlib.image import imsave
+    imsave(tmp_path / "image.png", image)
+    predict = example("predict")
+    options = ("--model", tmp_path / "network.npz", "--out", tmp_path / "predict.png")
+    code, out, err = run(predict, tmp_path / "image.png", *options)
+    assert code == 0, err
+    states = ep.relax(network, data.normalise(image[None]), steps=40, schedule="checkerboard").states
+    k, o = int(network.predict(states)[0]), network.cost.output(states[-1]).max()
+    assert f"image.png: {data.CLASSES[k]} {o:.0%}" in out and (tmp_path / "predict.png").read_bytes().startswith(b"\x89PNG")
+    code, _, err = run(predict, tmp_path / "network.npz", *options)
+    assert code == 2 and err.startswith("error: cannot read an image")
