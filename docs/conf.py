@@ -28,7 +28,7 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_static_path = ["_static", str(Path(find_spec("sphinx-mathjax-offline").origin).parent / "static/mathjax/tex-svg.js")]
 html_css_files = ["book.css"]
-html_show_sphinx, html_copy_source = False, False
+html_show_sphinx, html_copy_source, smartquotes = False, False, False
 mathjax_path = "tex-svg.js"
 mathjax3_config = {"options": {"enableMenu": False}, "tex": {"macros": {"b": ["\\boldsymbol{#1}", 1], "d": "\\mathrm{d}"}}}
 autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource"}
@@ -59,41 +59,45 @@ def literal(text):
     return "\n".join(out)
 
 
-def write(path, text):
-    path.parent.mkdir(exist_ok=True)
-    if not path.exists() or path.read_text() != text:  # an unchanged page is not built again
-        path.write_text(text)
+def write(folder, pages):
+    """The files {name: text} of a folder that is made here, and no others; an unchanged one is not touched, nor built again."""
+    (DOCS / folder).mkdir(exist_ok=True)
+    for path in (DOCS / folder).iterdir():
+        if path.name not in pages:
+            path.unlink()
+    for name, text in pages.items():
+        path = DOCS / folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
 
 
 def gallery():
     """gallery/NAME.md for every example: question, header, figures, source; gallery/index.md shows them all."""
-    index = ["# Examples\n", "One question each. Run them from the repository's root.\n"]
+    pages, index, names = {}, ["# Examples\n", "One question each. Run them from the repository's root.\n"], []
     for path in sorted((ROOT / "examples").glob("*.py")):
-        source = path.read_text()
-        question, header = (ast.get_docstring(ast.parse(source)) + "\n").split("\n", 1)
-        start = ast.parse(source).body[0].end_lineno + 1
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        question, header = (ast.get_docstring(module) + "\n").split("\n", 1)
         stems = dict.fromkeys((path.stem, re.sub(r"^\d+_", "", path.stem)))  # 02_faces.py may have the figure faces.png
-        names = FIGURES.get(path.stem, []) + [
+        candidates = FIGURES.get(path.stem, []) + [
             f"{folder}{stem}{end}" for folder in ("", "figures/") for stem in stems for end in (".png", ".gif")]
-        figures = [f"![{question}](../{name})\n" for name in names if (DOCS / name).exists()]
-        write(DOCS / "gallery" / f"{path.stem}.md", "\n".join([
+        figures = [f"![{question}](../{name})\n" for name in candidates if (DOCS / name).exists()]
+        pages[f"{path.stem}.md"] = "\n".join([
             f"# {question}\n", f"`examples/{path.name}`\n", "```{eval-rst}", literal(header), "```\n", *figures,
-            f"```{{literalinclude}} ../../examples/{path.name}", ":language: python", ":lineno-match:", f":lines: {start}-",
-            "```\n"]))
-        index += [f"## [{question}]({path.stem}.md)\n", f"`examples/{path.name}`\n", *figures[:1]]
-    toctree = ["```{toctree}", ":hidden:", *(f"{p.stem} <{p.stem}>" for p in sorted((ROOT / "examples").glob("*.py"))), "```\n"]
-    write(DOCS / "gallery" / "index.md", "\n".join(index + toctree))
+            f"```{{literalinclude}} ../../examples/{path.name}", ":language: python", ":lineno-match:",
+            f":lines: {module.body[0].end_lineno + 1}-", "```\n"])
+        index += [f"**[{question}]({path.stem}.md)**\n`examples/{path.name}`\n", *figures[:1]]
+        names.append(f"{path.stem} <{path.stem}>")
+    write("gallery", {**pages, "index.md": "\n".join([*index, "```{toctree}", ":hidden:", *names, "```\n"])})
 
 
 def api():
     """api/MODULE.md for every module, the core first and in reading order."""
     modules = sorted(path.stem for path in (ROOT / "ep").glob("*.py") if path.stem != "__init__")
     modules = CORE + [m for m in modules if m not in CORE]
-    for m in modules:
-        write(DOCS / "api" / f"{m}.md", f"# ep.{m}\n\n```{{eval-rst}}\n.. automodule:: ep.{m}\n```\n")
-    write(DOCS / "api" / "index.md", "\n".join([
+    pages = {f"{m}.md": f"# ep.{m}\n\n```{{eval-rst}}\n.. automodule:: ep.{m}\n```\n" for m in modules}
+    write("api", {**pages, "index.md": "\n".join([
         "# API reference\n", "From the docstrings; `[source]` opens the lines themselves.\n",
-        "```{eval-rst}\n.. automodule:: ep\n   :no-members:\n```\n", "```{toctree}", *modules, "```\n"]))
+        "```{eval-rst}\n.. automodule:: ep\n   :no-members:\n```\n", "```{toctree}", ":maxdepth: 1", *modules, "```\n"])})
 
 
 def adopt(app, docname, source):
