@@ -27,9 +27,9 @@ import ep
 from ep import commandline as cli, runs
 
 HERE = Path(__file__).resolve().parent
-COMMON = ("--dataset cifar10 --train-images 20000 --epochs 5 --test-images 10000 --scale 4.2 1.4 1.4 1.4 4 "
-          "--lr 0.2 0.03 0.02 0.015 0.01 --steps-free 10 --steps-nudged 4")
-SYNCHRONOUS = "--algorithm bptt --steps-free 20 --steps-nudged 8"  # goes about as far as half as many checkerboard steps
+COMMON = ("--dataset cifar10 --train-images 20000 --epochs 5 --test-images 10000 --scale 6 2 2 2 2 "
+          "--lr 0.2 0.03 0.02 0.015 0.01 --steps-free 8 --steps-nudged 3")
+SYNCHRONOUS = "--algorithm bptt --steps-free 16 --steps-nudged 6"  # goes about as far as half as many checkerboard steps
 ASYMMETRIC = "--connections asymmetric --weight-decay 3e-3"  # decay is what aligns W and B: 3e-4 would take a day
 
 
