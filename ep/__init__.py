@@ -13,6 +13,7 @@ Bias" (arXiv:2006.03824). Read the files in this order; each imports only from t
     dynamics.py    relax: the fixed points s* and s^beta                    equation (1)
     eqprop.py      the gradient by EP                                       equations (3), (4), (5)
     bptt.py        the gradient by backpropagation through time             equation (6)
+    rbp.py         the same at the fixed point, without the time            equation (9)
 
 Symbols
 
@@ -46,6 +47,7 @@ from .network import CONNECTIONS, Network, convnet, load, mlp
 from .nudging import Nudging
 from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL
 from .optim import SGD
+from .rbp import rbp_gradient
 from .synapse import Conv, Dense
 from .training import evaluate, in_chunks, train_epoch, worker_threads
 from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, kolen_pollack
@@ -56,6 +58,6 @@ __all__ = [
     "AVERAGE_POOL", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES", "HARD_SIGMOID",
     "MAX_POOL", "NO_POOL", "Network", "Nudging", "SGD", "SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "TANH", "alignment",
     "array_module", "asymmetric", "bptt_gradient", "bptt_increments", "convnet", "device_module", "eqprop_gradient",
-    "eqprop_increments", "evaluate", "fast", "in_chunks", "kolen_pollack", "load", "mlp", "relax", "residual",
+    "eqprop_increments", "evaluate", "fast", "in_chunks", "kolen_pollack", "load", "mlp", "rbp_gradient", "relax", "residual",
     "to_host", "train_epoch", "worker_threads",
 ]

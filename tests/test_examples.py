@@ -48,3 +48,31 @@ def test_three_faces_of_phi(example, tmp_path):
     assert len({line.split()[-1] for line in lines[:4]}) == 1
     assert all(derivative == measured != 0 for derivative, measured in map(numbers, lines[5:]))
     assert is_picture(tmp_path / "three_faces_of_phi.png")
+
+
+def test_increments(example, tmp_path):
+    """With fewer images and steps: in every layer, each nudging is three times nearer to BPTT than the one before."""
+    lines = example("04_increments", "--images", 3, "--steps", 6).splitlines()[2:]
+    one_sided, symmetric, four_point = ([float(n) for n in line.split()[1:]] for line in lines)
+    assert all(a > 3 * b > 9 * c > 0 for a, b, c in zip(one_sided, symmetric, four_point))
+    assert is_picture(tmp_path / "increments.png")
+
+
+def test_bias(example, tmp_path):
+    """Slopes within 0.1 of the order of each nudging; float32 and few steps limit the error, far above float64's."""
+    lines = example("05_bias", "--betas", 8).splitlines()
+    found = {line.split("(")[0].rsplit(maxsplit=1)[0]: numbers(line)[-2:] for line in lines[1:5]}
+    assert [order for _, order in found.values()] == [1, 2, 4, 6]
+    assert all(abs(slope - order) < 0.1 for slope, order in found.values()), found
+    best = [float(n) for n in re.findall(r"\de-\d+", lines[5])]
+    assert best[0] * 100 < best[1] < best[2] / 10
+    assert is_picture(tmp_path / "bias.png")
+
+
+def test_holomorphic(example, tmp_path):
+    """Two points are the symmetric estimate; with 16, the gradient is exact to 1e-10 at beta = 1, where that is not."""
+    lines = example("08_holomorphic", "--points", 2, 8, 16).splitlines()[1:]
+    symmetric, two, eight, sixteen = ([float(n) for n in line.split()[-3:]] for line in lines)
+    assert symmetric == two and all(a > 100 * b > 1e4 * c for a, b, c in zip(two[:2], eight, sixteen))
+    assert sixteen[1] < 1e-10 and symmetric[1] > 1e-3
+    assert is_picture(tmp_path / "holomorphic.png")

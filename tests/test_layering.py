@@ -12,11 +12,11 @@ import ep
 PACKAGE = Path(ep.__file__).parent
 LAYERS = [  # lowest first; a module imports from lower layers only (modules that do not exist yet are absent)
     {"errors"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
-    {"network"}, {"dynamics"}, {"eqprop", "bptt"},
+    {"network"}, {"dynamics"}, {"eqprop", "bptt"}, {"rbp"},
     {"compare", "optim", "checkpoint", "winograd", "kernels", "synthetic", "commandline"}, {"data", "fast"},
-    {"training", "parallel"},
+    {"training", "parallel", "idx"},
     {"runs", "doctor"}]
-CORE = set().union(*LAYERS[:8])
+CORE = set().union(*LAYERS[:9])
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 FORBIDDEN_IN_THE_CORE = {"threading", "concurrent", "multiprocessing", "mpi4py", "argparse", "threadpoolctl", "queue"}
 MODULES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}

@@ -17,10 +17,11 @@ import test_fast
 import test_gdu
 import test_network
 import test_ops
+import test_rbp
 import test_synapse
 import test_vectorfield
 
-from ep import activations, bptt, cost, dynamics, eqprop, fast, network, ops, synapse, vectorfield, winograd
+from ep import activations, bptt, cost, dynamics, eqprop, fast, network, ops, rbp, synapse, vectorfield, winograd
 
 CE, SE = "cross-entropy", "squared-error"
 GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "average", "sigmoid", CE)
@@ -32,6 +33,7 @@ SWEEP = (test_bptt.test_the_sweep_from_a_random_state, "max", "sigmoid", SE)
 ASYMMETRIC_SWEEP = (test_vectorfield.test_the_sweep_from_a_random_state, "max", "sigmoid", SE)
 EXACT = (test_vectorfield.test_asymmetric_ep_is_the_gradient_of_the_loss, "max", "sigmoid", SE)
 ANCHORED, DOWN = test_vectorfield.test_anchored_drives_are_the_transpose, test_vectorfield.test_the_way_down_and_its_adjoint
+RBP = (test_rbp.test_rbp_is_the_gradient_of_the_loss, "max", "sigmoid", SE)
 STATIONARY = test_dynamics.test_the_free_fixed_point_is_stationary_for_the_energy
 FAST = (test_fast.test_every_phase, 4, "symmetric", "checkerboard", CE, "max")
 FAST_ASYMMETRIC = (test_fast.test_every_phase, 1, "asymmetric", "synchronous", SE, "max")
@@ -67,6 +69,12 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
     "dW without its second half": (bptt.parameter_adjoint, "g.get(name, 0.0) + dW", "g.get(name, 0.0)", GDU, GRADIENT, SWEEP),
     "mu without sigma'": (bptt.sweep, "dsigma(u_n) * lam_n", "lam_n", GDU, GRADIENT, SWEEP),
     "BPTT that starts too late": (bptt.bptt_gradient, "steps=T - K", "steps=T", UNROLLED),
+    "RBP without sigma'": (rbp.rbp_gradient, "slope * lam_n for", "lam_n for", RBP),
+    "RBP that pushes away from the target": (rbp.rbp_gradient, "lam[-1] - network", "lam[-1] + network", RBP),
+    "RBP whose nudge does not stay": (rbp.rbp_gradient, "lam[-1] - network.cost.force(free.states[-1], y)",
+                                      "lam[-1] - network.cost.force(free.states[-1], y) * (not lam[0].any())", RBP),
+    "RBP through D": (bptt.state_adjoint, "synapse.drive_post_adjoint", "synapse.drive_pre",
+                      (test_rbp.test_rbp_goes_through_the_transposed_jacobian, "average", "sigmoid")),
     "sigma' without 1/2": (activations.HARD_SIGMOID.dsigma, activations.CLIP.dsigma, None,
                            (test_activations.test_dsigma_is_the_derivative_of_sigma, "hard-sigmoid")),
     "G = 1/2 s^2 for clip(u/2, 0, 1)": (activations.HARD_SIGMOID.G, activations.CLIP.G, None,
