@@ -36,7 +36,7 @@ autodoc_mock_imports = [name for name in ("cupy", "cupyx", "mpi4py") if find_spe
 exclude_patterns = ["_build"]
 
 FIGURES = {"cifar10_sym_ep": ["run.png"]}  # examples whose figure has another name
-CORE = ["nudging", "ops", "activations", "synapse", "cost", "vectorfield", "network", "dynamics", "eqprop", "bptt"]
+CORE = ["nudging", "ops", "activations", "synapse", "cost", "vectorfield", "network", "dynamics", "eqprop", "bptt", "rbp"]
 
 
 class NumberedByLabel(MathDomain):
