@@ -11,6 +11,7 @@ import numpy as np
 from .errors import EPError
 
 INSTALL = "install it with: pip install 'cupy-cuda12x[ctk]' (CUDA 12) or 'cupy-cuda13x[ctk]' (CUDA 13)"
+DOCTOR = "python -m ep.doctor says what is missing"
 
 
 def array_module(a):
@@ -41,20 +42,26 @@ def device_module(device="auto"):
         return np
 
 
-def _working_cupy():
-    """cupy after a self-test (its own is_available() is True on machines where no kernel can be compiled)."""
+def imported_cupy():
+    """cupy, whether a GPU works with it or not. Raises EPError if it cannot be imported."""
     try:
         import cupy
     except ImportError as error:
         raise EPError(f"--device cuda needs CuPy, which cannot be imported ({error}): {INSTALL}, "
-                      "or use --device cpu") from None
+                      f"or use --device cpu; {DOCTOR}") from None
+    return cupy
+
+
+def _working_cupy():
+    """cupy after a self-test (its own is_available() is True on machines where no kernel can be compiled)."""
+    cupy = imported_cupy()
     try:
         a = cupy.arange(6, dtype=cupy.float32).reshape(2, 3)
         ok = float((a @ a.T * 2.0).sum()) == 166.0  # matmul, elementwise and reduction kernels
     except (RuntimeError, ImportError, cupy.cuda.compiler.CompileException) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EPError(f"CuPy {cupy.__version__} is installed but no GPU works with it ({first_line}): check the driver "
-                      f"with nvidia-smi and, if libraries are missing, {INSTALL}, or use --device cpu") from None
+                      f"with nvidia-smi and, if libraries are missing, {INSTALL}, or use --device cpu; {DOCTOR}") from None
     if not ok:
-        raise EPError("CuPy is installed but computes wrong numbers on this GPU: use --device cpu")
+        raise EPError(f"CuPy is installed but computes wrong numbers on this GPU: use --device cpu; {DOCTOR}")
     return cupy

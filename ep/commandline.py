@@ -12,7 +12,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, but a mistake ends in one sentence instead of the whole usage (exit code 2)."""
 
     def error(self, message):
-        self.exit(2, f"error: {message} (--help lists every option)\n")
+        raise EPError(f"{message} (--help lists every option)")
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -63,9 +63,14 @@ def not_negative(text):
     return value
 
 
+def core_numbers():
+    """The processor cores that this process may use, a set of their numbers."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count()))
+
+
 def cores():
-    """Number of processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """How many they are."""
+    return len(core_numbers())
 
 
 def add_surroundings(add):
@@ -75,7 +80,7 @@ def add_surroundings(add):
     add("--out", metavar="DIR", help="run folder (default: a new one in runs/)")
     add("--resume", metavar="RUN_DIR", help="continue this run, bit for bit")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add("--threads", type=count, default=cores(), help="worker threads; they change no result (default: all cores)")
+    add("--threads", type=count, help="worker threads; they change no result (default: all cores)")
 
 
 def given(args, names):
@@ -92,16 +97,19 @@ def refuse_changes(config, options):
                       "or start a new run")
 
 
-def run(main):
-    """Call main(); an EPError becomes its sentence on stderr and its exit code, so do a full disk and an impatient Ctrl-C."""
+def run(main, end=sys.exit):
+    """Call main(); an EPError becomes its sentence on stderr and its exit code, so do a full disk and an impatient Ctrl-C.
+
+    end(exit code): what is called then.
+    """
     try:
         main()
     except EPError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        end(error.exit_code)
     except OSError as error:
         print(f"error: {error}: the last checkpoint is still good", file=sys.stderr)
-        sys.exit(1)
+        end(1)
     except KeyboardInterrupt:
         print("error: interrupted; the last checkpoint is still good", file=sys.stderr)
-        sys.exit(130)
+        end(130)

@@ -21,6 +21,7 @@ from . import data
 from .checkpoint import read_meta, restore, save_checkpoint
 from .commandline import given, refuse_changes
 from .errors import EPError
+from .parallel import World
 from .training import gradient_norms, stuck_shares
 from .vectorfield import alignment
 
@@ -39,46 +40,50 @@ class Run:
     run.finish(...)
 
     Starts anew; raises EPError if the folder holds a run already or cannot be written. `resumed` continues one.
+    world: the `parallel.World` of the processes that train together; each has its `Run`, and that of rank 0 writes.
     """
 
-    def __init__(self, folder, config, network, optimizer, meta=None):
+    def __init__(self, folder, config, network, optimizer, world=None, meta=None):
         self.folder, self.config, self.network, self.optimizer = Path(folder), config, network, optimizer
+        self.world = world or World()  # of which only rank 0 writes and shows its progress
         meta = meta or dict(epoch=0, step=0, totals={}, log=[], warned=[], distances={
             layer: distance for layer, (_, distance) in alignment(network.parameters()).items()})
         self.distances = meta.get("distances", {})
         self.epoch, self.step, self.totals, self.log = meta["epoch"], meta["step"], meta["totals"], meta["log"]
-        self.warned, self.signal, self.bar = set(meta["warned"]), None, None
+        self.warned, self.bar = set(meta["warned"]), None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.on_signal)
         self.write_log()  # on resuming: without lines that came after the checkpoint
         self.save()
 
     @classmethod
-    def started(cls, folder, config, network, optimizer):
+    def started(cls, folder, config, network, optimizer, world=None):
         """A new run in a new folder."""
-        claim(folder)
-        write_text(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
-        return cls(folder, config, network, optimizer)
+        if world is None or world.rank == 0:
+            claim(folder)
+            write_text(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
+        return cls(folder, config, network, optimizer, world)
 
     @classmethod
-    def resumed(cls, folder, network, optimizer):
+    def resumed(cls, folder, network, optimizer, world=None):
         """The run in `folder`, with parameters, optimizer, position and log as they were at its checkpoint."""
         path = Path(folder) / "checkpoint.npz"
         meta = read_meta(path)
         restore(path, network, optimizer)
-        return cls(folder, meta["config"], network, optimizer, meta)
+        return cls(folder, meta["config"], network, optimizer, world, meta)
 
     def save(self):
-        save_checkpoint(self.folder / "checkpoint.npz", self.network, self.optimizer, dict(
-            config=self.config, epoch=self.epoch, step=self.step, totals=self.totals, log=self.log,
-            warned=sorted(self.warned), distances=self.distances))
+        if self.world.rank == 0:
+            save_checkpoint(self.folder / "checkpoint.npz", self.network, self.optimizer, dict(
+                config=self.config, epoch=self.epoch, step=self.step, totals=self.totals, log=self.log,
+                warned=sorted(self.warned), distances=self.distances))
         self.saved_at = time.monotonic()
 
     # --- one epoch ----------------------------------------------------------------------------------------------------
 
     def start_epoch(self, steps):
         self.clock, self.steps = time.monotonic(), steps
-        self.bar = tqdm(total=steps, initial=self.step, unit="step", dynamic_ncols=True,
+        self.bar = tqdm(total=steps, initial=self.step, unit="step", dynamic_ncols=True, disable=self.world.rank > 0,
                         desc=f"epoch {self.epoch + 1}/{self.config['epochs']}")
 
     def on_step(self, step, estimate):
@@ -131,8 +136,9 @@ class Run:
                       train_accuracy=last["train_accuracy"], test_accuracy=last["test_accuracy"],
                       test_images=last["test_images"], seconds=sum(line["seconds"] for line in self.log), **outcome,
                       **{key: last[key] for key in last if key.startswith("angle_")})
-        self.network.save(self.folder / "network.npz")
-        write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+        if self.world.rank == 0:
+            self.network.save(self.folder / "network.npz")
+            write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
         print(f"test accuracy {result['test_accuracy']:.1%} on {result['source']}; see {self.folder / 'curves.png'}")
 
     def lap(self):
@@ -141,6 +147,8 @@ class Run:
         return self.clock - before
 
     def write_log(self):
+        if self.world.rank > 0:
+            return
         write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
         if self.log:
             feedback = f", asymmetric, {self.config['feedback_update']}" if self.distances else ""
@@ -157,17 +165,17 @@ class Run:
     # --- signals ------------------------------------------------------------------------------------------------------
 
     def on_signal(self, number, frame):
-        if self.signal:  # the second time, do not wait
+        if self.world.signal:  # the second time, do not wait
             raise KeyboardInterrupt
-        self.signal = number
+        self.world.signal = number
         tqdm.write(f"{signal.Signals(number).name}: saving after this step (once more to stop at once, without saving)")
 
     def stop_if_asked(self):
-        if self.signal:
+        if self.world.stop:
             self.save()
             self.bar.close()
             print(f"stopped in epoch {self.epoch + 1} after step {self.step}; continue with --resume {self.folder}")
-            raise SystemExit(128 + self.signal)  # 130 for Ctrl-C, 143 for SIGTERM
+            raise SystemExit(128 + self.world.stop)  # 130 for Ctrl-C, 143 for SIGTERM
 
 
 # --- the numbers of an epoch ------------------------------------------------------------------------------------------

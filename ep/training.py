@@ -79,13 +79,12 @@ def merge(parts, sizes):
     """One `Estimate` for a batch from those of its chunks. `free.steps` is then the mean over the images,
     `free.residual` the largest, `free.converged` the share of images whose chunk reached the tolerance."""
     share = [size / sum(sizes) for size in sizes]
-    xp = array_module(parts[0].free.states[0])
     history = {}
     for part in parts:
         for t, residual in part.free.history:
             history[t] = float(np.maximum(history.get(t, 0.0), residual))  # not Python's max, which may lose a NaN
     free = Relaxation(
-        states=[xp.concatenate(layer) for layer in zip(*(part.free.states for part in parts))], switches=[],
+        states=[array_module(layer[0]).concatenate(layer) for layer in zip(*(part.free.states for part in parts))], switches=[],
         steps=sum(a * part.free.steps for a, part in zip(share, parts)),
         residual=float(np.max([part.free.residual for part in parts])),
         converged=sum(a * part.free.converged for a, part in zip(share, parts)),

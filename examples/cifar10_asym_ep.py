@@ -19,4 +19,4 @@ import cifar10_sym_ep as main_job
 if __name__ == "__main__":
     main_job.__doc__ = __doc__  # for --help
     sys.argv[1:1] = ["--connections", "asymmetric"]
-    main_job.cli.run(main_job.main)
+    main_job.parallel.run(main_job.main)

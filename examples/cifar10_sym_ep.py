@@ -11,7 +11,7 @@ from functools import partial
 
 try:
     import ep
-    from ep import commandline as cli, data, fast, runs, training
+    from ep import commandline as cli, data, fast, parallel, runs, training
     from ep.cost import COSTS
     from ep.nudging import NUDGINGS
 except ImportError as error:
@@ -38,10 +38,11 @@ DEFAULTS = dict(nudging="symmetric", algorithm="eqprop", cost="cross-entropy", c
 
 
 def main():
-    args = options()
-    xp = ep.device_module(args.device)
-    config, dataset = runs.stored(args) if args.resume else configured(args, xp)
+    world, args = parallel.world(), options()  # the processes that mpiexec started; without it, this one alone
+    xp, number_of_threads = ep.device_module(args.device), args.threads or world.cores()
+    config, dataset = world.in_turn(lambda: runs.stored(args) if args.resume else configured(args, xp))
     config = DEFAULTS | config  # a run of an older version had no asymmetric connections
+    world.check_same("settings or images", config, "start every rank with the same command and data")
     print(data.banner(dataset), flush=True)
     network = ep.convnet(config["channels"], cost=COSTS[config["cost"]], scale=config["scale"], seed=config["seed"])
     network = ep.CONNECTIONS[config["connections"]](network, seed=config["seed"]).to(xp)
@@ -64,23 +65,26 @@ def main():
         else:  # the nudging is drawn once for the batch: its sign may be random
             nudging = NUDGINGS[config["nudging"]](config["beta"], rng)
             one_chunk = partial(ep.eqprop_gradient, nudging=nudging, transposed=transposed, relax=relax, **phases)
-        estimate = ep.in_chunks(one_chunk, network, x, y, threads)
+        estimate = world.in_chunks(one_chunk, network, x, y, threads)
         estimate.gradient = combined(estimate.gradient)
         return estimate
 
-    with ep.worker_threads(args.threads) as threads:
+    with ep.worker_threads(number_of_threads) as threads:
         training.rehearse(network, gradient, prepare, images, labels)  # bad settings end here, before anything is written
-        run = runs.Run.resumed(args.resume, network, optimizer) if args.resume else runs.Run.started(
-            args.out or runs.default_folder(config), config, network, optimizer)
+        run = runs.Run.resumed(args.resume, network, optimizer, world) if args.resume else runs.Run.started(
+            args.out or runs.default_folder(config), config, network, optimizer, world)
         print(fast.path(network) + (", but the nudged phases by the readable path" if transposed else ""))
-        print(expected_time(config, network, prepare(images[:training.CHUNK], None), threads, args.threads), flush=True)
+        few = prepare(images[:training.CHUNK], None)
+        print(expected_time(config, network, few, threads, number_of_threads, world.size), flush=True)
         for epoch in range(run.epoch, config["epochs"]):
             run.start_epoch(training.steps_per_epoch(len(labels), config["batch_size"]))
             ep.train_epoch(network, images, labels, gradient, optimizer, batch_size=config["batch_size"], epoch=epoch,
                            seed=config["seed"], prepare=prepare, first_step=run.step, on_step=run.on_step)
             n = config["test_images" if epoch + 1 < config["epochs"] else "final_test_images"]
             free_phase = partial(fast.prepared(network, map=threads), steps=config["steps_free"], **relaxation)
-            run.end_epoch(*ep.evaluate(network, test_images[:n], test_labels[:n], free_phase, prepare=prepare, map=threads), n)
+            result = ep.evaluate(network, test_images[:n], test_labels[:n], free_phase, prepare=prepare, map=world.map(threads))
+            world.check_parameters(network)
+            run.end_epoch(*result, n)
         run.finish()
 
 
@@ -109,14 +113,18 @@ def configured(args, xp):
     return dict(config, preset=preset, device=xp.__name__, **runs.identity(dataset)), dataset
 
 
-def expected_time(config, network, x, threads, number_of_threads):
+def expected_time(config, network, x, threads, number_of_threads, ranks):
     T, K = config["steps_free"], config["steps_nudged"]
     phases = {"symmetric": 2, "four-point": 4}.get(config["nudging"], 1)
     per_epoch = config["train_images"] * (T + K * phases) + config["test_images"] * T
     steps = config["epochs"] * per_epoch + config["final_test_images"] * T
     relax = partial(fast.prepared(network), schedule=config["schedule"])
-    minutes = steps * training.seconds_per_step(network, x, relax, threads, number_of_threads) / 60
-    return f"expected time: about {minutes:.1f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
+    cut = len(training.chunks(config["batch_size"]))  # what ranks can share out
+    seconds = steps * training.seconds_per_step(network, x, relax, threads, number_of_threads) * -(-cut // ranks) / cut
+    each = f" on each of {ranks} ranks" if ranks > 1 else ""
+    idle = f"; {ranks - cut} of them idle, since a batch has {cut} chunk(s) of {training.CHUNK} images" if ranks > cut else ""
+    return (f"expected time: about {seconds / 60:.1f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
+            f"{each}{idle}")
 
 
 def options():
@@ -155,4 +163,4 @@ def options():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    parallel.run(main)

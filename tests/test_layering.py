@@ -14,8 +14,7 @@ LAYERS = [  # lowest first; a module imports from lower layers only (modules tha
     {"errors"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
     {"network"}, {"dynamics"}, {"eqprop", "bptt"}, {"rbp"},
     {"compare", "optim", "checkpoint", "winograd", "kernels", "synthetic", "commandline"}, {"data", "fast"},
-    {"training", "parallel", "idx"},
-    {"runs", "doctor"}]
+    {"training", "idx"}, {"parallel"}, {"runs", "doctor"}]
 CORE = set().union(*LAYERS[:9])
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 FORBIDDEN_IN_THE_CORE = {"threading", "concurrent", "multiprocessing", "mpi4py", "argparse", "threadpoolctl", "queue"}

@@ -1,0 +1,149 @@
+"""What can this machine do, and what is to be installed for the rest?    python -m ep.doctor [--data DIR]
+
+Every check is a function that returns a sentence, or raises one: then its remedy, a command, is printed too. A check that fails
+in a way nobody thought of says so in its own line and hinders none of the others. Exit code 0 if the CPU backend works.
+Under mpiexec, rank 0 speaks for all.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from . import backend, commandline, data, fast, parallel
+from .bptt import bptt_gradient
+from .eqprop import eqprop_gradient
+from .errors import EPError
+from .network import convnet
+from .nudging import Nudging
+
+CUPY = "pip install 'cupy-cuda13x[ctk]'  # where nvidia-smi says CUDA 13; with CUDA 12: pip install 'cupy-cuda12x[ctk]'"
+ASK_MPI = """from mpi4py import MPI; from ep.parallel import cuda_aware
+reads = "reads" if cuda_aware(MPI.COMM_WORLD) else "does not read, or does not say that it reads,"
+print(*MPI.Get_library_version().strip(chr(0)).split(",")[0].split()[:3], "which", reads, "device memory")"""
+
+
+def machine():
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return f"{platform.system()} {platform.machine()}, {memory:.0f} GB of memory, {commandline.cores()} of {os.cpu_count()} cores"
+
+
+def numpy_blas():
+    """Which library multiplies matrices. Raises EPError if the environment chooses its kernels: it may choose slow ones."""
+    libraries = [f"{library['internal_api']} {library['version']} ({library.get('architecture', 'unknown')} kernels, "
+                 f"{library['num_threads']} threads)" for library in threadpool_info() if library["user_api"] == "blas"]
+    found = f"{np.__version__} with {' and '.join(libraries) or 'a BLAS that threadpoolctl does not know'}"
+    if pinned := pins():
+        raise EPError(f"{found}; {', '.join(pinned)} is set and may choose slower kernels than this processor has")
+    return found
+
+
+def pins():
+    return [name for name in os.environ if name.startswith("OPENBLAS_") and name != "OPENBLAS_NUM_THREADS"]
+
+
+def self_test(device):
+    """Matrix product, elementwise function, sum; then a gradient, EP's against BPTT's. Raises EPError if one is wrong."""
+    xp = backend.device_module(device)
+    a = xp.asarray(np.arange(12.0).reshape(3, 4))
+    total = float((xp.sqrt(a @ a.T) ** 2).sum())  # of all products of two rows: |sum of the rows|^2 = 12^2 + 15^2 + 18^2 + 21^2
+    network = convnet([2, 3], (8, 8, 1), 2, dtype="float64").to(xp)
+    x, y = xp.asarray(np.random.default_rng(0).random((3, 8, 8, 1))), xp.asarray(np.array([0, 1, 1]))
+    exact = backend.to_host(bptt_gradient(network, x, y, 60, 60).gradient["1.W"])
+    estimate = eqprop_gradient(network, x, y, 60, 60, nudging=Nudging.symmetric(0.01), relax=fast.prepared(network))
+    error = abs(backend.to_host(estimate.gradient["1.W"]) - exact).max() / abs(exact).max()
+    if not (abs(total - 1134.0) < 1e-9 and error < 1e-3):
+        raise EPError(f"computes wrong numbers: 1134 is {total}, and EP's gradient is off BPTT's by {error:.0e} (1e-3 allowed)")
+    return f"works: matrix product, elementwise function, sum, and EP's gradient, which is BPTT's to {error:.0e}"
+
+
+def driver():
+    if not shutil.which("nvidia-smi"):
+        raise EPError("no NVIDIA driver: there is no nvidia-smi")
+    gpus = output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader").splitlines()
+    return f"{len(gpus)} GPU(s): {'; '.join(gpus)}"
+
+
+def toolkit():
+    """The libraries that CuPy opens when it first needs them. Raises EPError naming those that are missing."""
+    cuda, missing = backend.imported_cupy().cuda, []
+    for name in ("NVRTC", "cuBLAS", "cuRAND"):
+        try:
+            library = getattr(cuda, name.lower())  # opens cuBLAS and cuRAND
+            library.getVersion() if name == "NVRTC" else None  # opens NVRTC
+        except (ImportError, RuntimeError):
+            missing.append(name)
+    if missing:
+        raise EPError(f"{', '.join(missing)} cannot be opened: CuPy's wheels lack them unless installed with [ctk]")
+    return "NVRTC, cuBLAS, cuRAND are there"
+
+
+def cifar10(folder):
+    """Reads every record. Raises EPError if there are none, or if they are not whole."""
+    place = data._place(folder)
+    if not data._find(place):
+        raise EPError(f"not in {place}: training downloads it if it may, or takes the embedded synthetic images")
+    dataset = data.cifar10(folder, download=False)
+    return f"{dataset.source}, complete, in {dataset.folder}"
+
+
+def mpi():
+    """Under mpiexec: do the ranks find each other? Else: which MPI is it? (Asked in another process: MPI may end it.)"""
+    world = parallel.world()
+    if world.comm is not None:
+        machines = len(set(world.exchange(platform.node())))
+        return f"{world.size} ranks on {machines} machine(s) find each other; each takes {world.cores()} thread(s)"
+    library = output(sys.executable, "-c", ASK_MPI)
+    mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if not mpiexec:
+        raise EPError(f"{library}, but there is no mpiexec to start it")
+    return f"{library}, started by {mpiexec}"
+
+
+def output(*command):
+    """What a command prints. Raises EPError with the last line of its complaint."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise EPError((done.stderr.strip() or f"exit code {done.returncode} of {command[0]}").splitlines()[-1])
+    return done.stdout.strip()
+
+
+def checks(folder):
+    """[(what, function, remedy if it raises)]"""
+    return [("Python", platform.python_version, ""), ("machine", machine, ""),
+            ("NumPy", numpy_blas, f"unset {' '.join(pins())}"),
+            ("CPU backend", partial(self_test, "cpu"), "pip install --force-reinstall 'numpy>=2.0'"),
+            ("GPU driver", driver, "sudo ubuntu-drivers install  # on Ubuntu; elsewhere as the system installs NVIDIA's driver"),
+            ("CuPy", lambda: backend.imported_cupy().__version__, CUPY), ("CUDA libraries", toolkit, CUPY),
+            ("GPU backend", partial(self_test, "cuda"), ""),
+            ("CIFAR-10", partial(cifar10, folder), 'python -c "import ep.data; ep.data.cifar10()"  # downloads and checks it'),
+            ("MPI", mpi, "pip install 'mpi4py>=4' mpich  # without mpich where the system has an MPI")]
+
+
+def main():
+    parser = commandline.Parser(prog="python -m ep.doctor", description=__doc__, formatter_class=commandline.Formatter)
+    parser.add_argument("--data", metavar="DIR", help="where to look for cifar-10-batches-bin")
+    folder, failed = parser.parse_args().data, {}
+    if parallel.launched()[1] > 0:
+        sys.stdout = open(os.devnull, "w")
+    for what, check, remedy in checks(folder):
+        try:
+            mark, sentence = "ok", check()
+        except Exception as error:  # whatever it is, the other checks go on
+            mark = "--"
+            sentence = str(error) if isinstance(error, EPError) else f"could not be checked ({type(error).__name__}: {error})"
+            failed[what] = remedy
+        print(f"{mark} {what:<15}{sentence.removesuffix('; ' + backend.DOCTOR)}", flush=True)
+    for remedy in dict.fromkeys(filter(None, failed.values())):
+        print(f"\nfor {', '.join(what for what in failed if failed[what] == remedy)}:\n    {remedy}")
+    sys.exit(1 if "CPU backend" in failed else 0)
+
+
+if __name__ == "__main__":
+    commandline.run(main)

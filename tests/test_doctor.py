@@ -1,0 +1,178 @@
+"""`python -m ep.doctor`: says what is there and what is missing, names the command that brings it, and never crashes."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ep import data, doctor, parallel
+from ep.backend import device_module
+from ep.errors import EPError
+
+
+@pytest.fixture
+def report(monkeypatch, capsys):
+    """report(*options) -> (exit code, {what: (mark, sentence)}, everything that was printed)"""
+    def report(*options):
+        monkeypatch.setattr(sys, "argv", ["doctor", *map(str, options)])
+        with pytest.raises(SystemExit) as stop:
+            doctor.commandline.run(doctor.main)
+        out = capsys.readouterr().out
+        lines = [line for line in out.split("\n\n")[0].splitlines()]
+        return stop.value.code, {line[3:18].strip(): (line[:2], line[18:]) for line in lines}, out
+
+    return report
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Without the checks that start other programs."""
+    monkeypatch.setattr(doctor, "output", lambda *command: (_ for _ in ()).throw(EPError("not asked")))
+
+
+def test_this_machine():
+    """The real thing, in a process of its own, without CuPy, network or data: the CPU works, so the exit code is 0."""
+    code = "import sys; sys.modules['cupy'] = None; import runpy; runpy.run_module('ep.doctor', run_name='__main__')"
+    environment = dict(os.environ, EP_DATA="/no/such/folder")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "ok CPU backend    works: matrix product" in done.stdout and "-- CuPy" in done.stdout
+    assert "-- CIFAR-10       not in /no/such/folder" in done.stdout and "pip install 'cupy-cuda13x[ctk]'" in done.stdout
+    assert len(done.stdout.split("\n\n")[0].splitlines()) == len(doctor.checks(None))
+
+
+def test_under_mpiexec():
+    """Rank 0 speaks for all, and the ranks find each other."""
+    from test_parallel import on_ranks
+
+    code, out, err = on_ranks(2, "-m", "ep.doctor")
+    assert code == 0 and out.count("CPU backend") == 1, (out, err)
+    assert "2 ranks on 1 machine(s) find each other" in out
+
+
+def test_every_error_of_a_backend_points_to_it(monkeypatch):
+    """No CuPy; no GPU; wrong numbers; no mpi4py; an mpi4py of another MPI."""
+    from test_backend import broken_cupy
+
+    wrong = broken_cupy(None)
+    wrong.arange = lambda *_, **__: np.ones(6, np.float32)
+    for cupy in (None, broken_cupy(RuntimeError("no device")), wrong):
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        with pytest.raises(EPError, match="python -m ep.doctor"):
+            device_module("cuda")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    alone = SimpleNamespace(MPI=SimpleNamespace(COMM_WORLD=SimpleNamespace(size=1), Get_library_version=lambda: "An MPI"))
+    for mpi4py in (None, alone):
+        monkeypatch.setitem(sys.modules, "mpi4py", mpi4py)
+        with pytest.raises(EPError, match="python -m ep.doctor"):
+            parallel.world()
+
+
+@pytest.mark.parametrize("broken", [check[0] for check in doctor.checks(None)])
+def test_a_check_that_breaks_hinders_no_other(report, quick, monkeypatch, broken):
+    """An exception nobody thought of: its own line says so. Only a broken CPU backend makes the exit code 1."""
+    def explode():
+        raise ZeroDivisionError("of all things")
+
+    checks = [(what, explode if what == broken else lambda: "fine", remedy) for what, _, remedy in doctor.checks(None)]
+    monkeypatch.setattr(doctor, "checks", lambda folder: checks)
+    code, lines, out = report()
+    assert lines[broken] == ("--", "could not be checked (ZeroDivisionError: of all things)")
+    assert [what for what, (mark, _) in lines.items() if mark != "ok"] == [broken]
+    assert code == (1 if broken == "CPU backend" else 0)
+
+
+@pytest.mark.parametrize("wrong", ["product", "gradient"])
+def test_a_cpu_that_computes_wrong_numbers(report, quick, monkeypatch, wrong):
+    """The self-test compares numbers, not only the absence of errors."""
+    if wrong == "product":
+        monkeypatch.setattr(doctor.backend, "device_module", lambda device: SimpleNamespace(
+            asarray=np.asarray, sqrt=lambda a: np.sqrt(a) + 1e-3, ndarray=np.ndarray, __name__="numpy"))
+    plain = doctor.eqprop_gradient
+
+    def off(*arguments, **options):
+        estimate = plain(*arguments, **options)
+        estimate.gradient["1.W"] = estimate.gradient["1.W"] * (1.01 if wrong == "gradient" else 1.0)
+        return estimate
+
+    monkeypatch.setattr(doctor, "eqprop_gradient", off)
+    code, lines, out = report()
+    assert code == 1 and lines["CPU backend"][0] == "--" and "computes wrong numbers" in lines["CPU backend"][1]
+
+
+def test_pinned_kernels_are_named(report, quick, monkeypatch):
+    """OPENBLAS_CORETYPE may halve the speed; the number of threads does not matter here."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    monkeypatch.delenv("OPENBLAS_L2_SIZE", raising=False)
+    assert report()[1]["NumPy"][0] == "ok"
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    code, lines, out = report()
+    assert code == 0 and "OPENBLAS_CORETYPE is set" in lines["NumPy"][1] and "\n    unset OPENBLAS_CORETYPE\n" in out
+
+
+def test_cupy_without_its_libraries(report, quick, monkeypatch):
+    """The wheels without [ctk]: each library that cannot be opened is named, and what brings them."""
+    class Cuda:
+        curand = None
+
+        class nvrtc:
+            @staticmethod
+            def getVersion():
+                raise RuntimeError("libnvrtc.so.13: cannot open shared object file")
+
+        @property
+        def cublas(self):
+            raise ImportError("libcublas")
+
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=Cuda(), ndarray=Cuda, __version__="14.2.0"))
+    code, lines, out = report()
+    assert code == 0 and lines["CuPy"] == ("ok", "14.2.0")
+    assert lines["CUDA libraries"][1].startswith("NVRTC, cuBLAS cannot be opened") and "[ctk]" in out
+
+
+def test_a_gpu_driver(monkeypatch, tmp_path):
+    """What nvidia-smi prints, or the last line of its complaint."""
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'NVIDIA A100, 40960 MiB, 550.54'\necho 'NVIDIA A100, 40960 MiB, 550.54'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert doctor.driver().startswith("2 GPU(s): NVIDIA A100, 40960 MiB, 550.54; ")
+    smi.write_text("#!/bin/sh\necho 'first' >&2\necho 'Failed to initialize NVML' >&2\nexit 9\n")
+    with pytest.raises(EPError, match="^Failed to initialize NVML$"):
+        doctor.driver()
+    monkeypatch.setenv("PATH", "/no/such/folder")
+    with pytest.raises(EPError, match="no NVIDIA driver"):
+        doctor.driver()
+
+
+def test_data_that_is_there_but_not_whole(report, quick, tmp_path):
+    """Five of the six files, then a sixth that is cut short, then all."""
+    folder = tmp_path / data.LAYOUT
+    folder.mkdir()
+    record = bytes(data.RECORD_BYTES)
+    for file in data.TRAIN_FILES:
+        (folder / file).write_bytes(record * data.RECORDS)
+    assert "test_batch.bin missing" in report("--data", tmp_path)[1]["CIFAR-10"][1]
+    (folder / "test_batch.bin").write_bytes(record)
+    assert "is truncated" in report("--data", tmp_path)[1]["CIFAR-10"][1]
+    (folder / "test_batch.bin").write_bytes(record * data.RECORDS)
+    mark, sentence = report("--data", tmp_path)[1]["CIFAR-10"]
+    assert mark == "ok" and sentence == f"{data.UNVERIFIED}, complete, in {folder}"
+
+
+def test_mpi_that_is_missing_or_breaks(report, monkeypatch):
+    """No mpi4py in the process that is asked: one line, and what to install. No mpiexec: the same."""
+    monkeypatch.setattr(doctor.subprocess, "run", lambda command, **_: SimpleNamespace(
+        returncode=1, stdout="", stderr="Traceback\nModuleNotFoundError: No module named 'mpi4py'\n"))
+    code, lines, out = report()
+    assert code == 0 and lines["MPI"] == ("--", "ModuleNotFoundError: No module named 'mpi4py'")
+    assert "pip install 'mpi4py>=4' mpich" in out
+    monkeypatch.setattr(doctor, "output", lambda *command: "An MPI")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name, path: None)
+    with pytest.raises(EPError, match="An MPI, but there is no mpiexec"):
+        doctor.mpi()
