@@ -3,12 +3,18 @@
 The reductions are ordinary options (fewer images, fewer steps): the same code as the full run.
 """
 
+import argparse
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from test_idx import write_idx
+
+import ep
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -19,12 +25,17 @@ def example(monkeypatch, capsys, tmp_path):
     def run(name, *options):
         monkeypatch.syspath_prepend(str(EXAMPLES))  # they may share a module
         monkeypatch.setattr(sys, "argv", [name, *map(str, options), "--out", str(tmp_path)])
-        spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.main()
+        load(name).main()
         return capsys.readouterr().out
     return run
+
+
+def load(name):
+    """examples/NAME.py as a module."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def is_picture(path):
@@ -76,3 +87,98 @@ def test_holomorphic(example, tmp_path):
     assert symmetric == two and all(a > 100 * b > 1e4 * c for a, b, c in zip(two[:2], eight, sixteen))
     assert sixteen[1] < 1e-10 and symmetric[1] > 1e-3
     assert is_picture(tmp_path / "holomorphic.png")
+
+
+def test_your_own_synapse(example, tmp_path):
+    """One number three times, derivatives as measured, EP = BPTT, and a nudge that arrives sooner and larger."""
+    faces, moved, against_bptt, without, with_skip = map(numbers, example("09_your_own_synapse", "--steps", 6).splitlines())
+    assert len(set(faces)) == 1 and faces[0] != 0 and moved[0] == moved[1] != 0
+    assert 0 < against_bptt[-1] < 1e-9
+    assert (without[1], with_skip[1]) == (4, 2) and with_skip[-1] > 2 * without[-1] > 0
+    assert is_picture(tmp_path / "your_own_synapse.png")
+
+
+def test_the_contract_finds_a_wrong_synapse():
+    """A way down that forgets the share of a pixel, and a rule that forgets the mean, are no derivatives of Phi."""
+    own = load("09_your_own_synapse")
+
+    class WrongWayDown(own.Skip):
+        def drive_pre(self, post, switches=None):
+            return self.r**2 * super().drive_pre(post)
+
+    class WrongRule(own.Skip):
+        def hebbian(self, pre, post, switches=None):
+            return {"g": 2 * super().hebbian(pre, post)["g"]}
+
+    def holds(kind):
+        faces, (derivative, measured) = own.contract(kind(np.arange(1.0, 3.0), (4, 4, 2), 2), np.random.default_rng(0))
+        return np.allclose(faces, faces[0], rtol=1e-10) and np.isclose(derivative, measured, rtol=1e-6)
+
+    assert holds(own.Skip) and not holds(WrongWayDown) and not holds(WrongRule)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny ConvNet of the embedded images' size, saved; not trained."""
+    path = tmp_path_factory.mktemp("model") / "tiny.npz"
+    ep.convnet([4, 6, 6], paddings=[1, 1, 1], scale=3.0).save(path)
+    return path
+
+
+@pytest.fixture
+def no_cifar(monkeypatch, tmp_path):
+    monkeypatch.setenv("EP_DATA", str(tmp_path / "nowhere"))
+
+
+def test_relax_and_nudge(example, model, no_cifar, tmp_path):
+    """+beta makes the right class likelier and -beta less likely; the last layer moves most; picture and film are there."""
+    lines = example("03_relax_and_nudge", "--model", model, "--images", 4, "--steps-free", 25, "--steps-nudged", 4).splitlines()
+    free, plus, minus = (float(line.split()[-1]) for line in lines[2:5])
+    assert plus > free > minus
+    first, *_, last = (float(n) for n in lines[5].split(":")[1].split())
+    assert 0 < first < last
+    assert is_picture(tmp_path / "relax_and_nudge.png") and is_picture(tmp_path / "relax_and_nudge.gif")
+
+
+def test_why_one_sided_fails(example, model, no_cifar, tmp_path):
+    """While the free phase drifts, one-sided is far off and symmetric is not; once it has settled, both are right."""
+    options = "--images 4 --beta 0.05 --steps-free 16 300 --steps-nudged 20 60".split()
+    lines = example("06_why_one_sided_fails", "--model", model, *options).splitlines()[2:]
+    angles = [[float(n) for n in line.split()[4:7]] for line in lines]
+    one, symmetric, converged, _ = map(np.array, angles)
+    assert (one > 4 * symmetric).all() and (symmetric < 25).all() and (0 < converged).all() and (converged < 10).all(), angles
+    assert is_picture(tmp_path / "why_one_sided_fails.png")
+
+
+def test_a_small_network_is_trained_where_none_is_given(no_cifar, monkeypatch):
+    """Without --model and without a shipped file: a network of the embedded images, in float64, and a line that says so."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    trained = load("trained")
+    monkeypatch.setattr(trained, "SHIPPED", Path("nowhere.npz"))
+    parser = argparse.ArgumentParser()
+    trained.add_options(parser.add_argument, images=3)
+    network, x, y, name = trained.network_and_images(parser.parse_args("--train-images 32 --epochs 1".split()))
+    assert name == "small network trained on 32 images, embedded synthetic images"
+    assert len(x) == len(y) == 3 and {str(w.dtype) for w in network.parameters().values()} == {"float64"}
+    initial = ep.convnet([16, 32, 32, 32], scale=1.5).parameters()
+    assert any((w != initial[key]).any() for key, w in network.parameters().items())
+
+
+def test_fashion_mnist(example, tmp_path):
+    """Both networks learn something from 2,400 made-up images in IDX files, in one folder; without files, one sentence."""
+    rng, folder = np.random.default_rng(0), tmp_path / "fashion"
+    for split, n in (("train", 2400), ("t10k", 100)):
+        labels = (np.arange(n) % 10).astype(np.uint8)
+        images = rng.integers(0, 60, (n, 28, 28)).astype(np.uint8)
+        for image, label in zip(images, labels):
+            image[2 * label + 2:2 * label + 8] += 150  # a bar whose height is the class
+        write_idx(folder, split, images, labels)
+    for network, images in (("mlp", 2400), ("convnet", 480)):
+        options = "--network", network, "--data", folder, "--images", images, "--epochs", 2
+        lines = example("07_fashion_mnist", *options).splitlines()
+        assert float(lines[-1].split("test accuracy ")[1].split("%")[0]) > 25, lines
+        log = [json.loads(line) for line in (tmp_path / f"{network}.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in log] == [1, 2]
+    assert is_picture(tmp_path / "fashion_mnist.png")
+    with pytest.raises(ep.EPError, match="dataset-fashion-mnist"):
+        example("07_fashion_mnist", "--data", tmp_path)

@@ -1,0 +1,145 @@
+"""What does a network do when it relaxes, and when it is nudged?
+
+    python examples/03_relax_and_nudge.py        # about 1 minute on one core without a shipped model; runs/relax_and_nudge/
+
+A trained ConvNet with one image held at its input (one that it is not sure of), step by step: first the free phase from zero,
+then from s* two nudged phases, towards the right class (+beta) and away from it (-beta). A picture and a film
+(relax_and_nudge.gif). Printed, for a small network trained on 3000 embedded images:
+
+"""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.figure import Figure
+from trained import add_options, network_and_images
+
+import ep
+from ep import commandline as cli
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")  # one per layer
+PHASES = {"free phase": "#000000", "+beta": "#D55E00", "-beta": "#0072B2"}
+LABELS = {"free phase": (0, 8), "+beta": (5, 7), "-beta": (5, -7)}  # in points from the end of the line
+
+
+def trajectory(network, x, y, beta, steps, start):
+    """[states after 0, 1, ... steps steps]: relax() one step at a time, to look in between."""
+    states = [start]
+    for _ in range(steps):
+        states.append(ep.relax(network, x, y, beta, steps=1, start=states[-1], schedule="checkerboard").states)
+    return states
+
+
+def distances(states, fixed):
+    """Root mean square of s_t - s*, per step and layer."""
+    return np.array([[((s - f) ** 2).mean() ** 0.5 for s, f in zip(state, fixed)] for state in states])
+
+
+def plot(network, x, y, phases, path):
+    figure = Figure(figsize=(10, 7.4), layout="constrained")
+    figure.suptitle("What do relaxing and nudging do? The free phase settles; a nudge of the last layer spreads down",
+                    fontsize=13)
+    (settle, spread), (energy, output) = figure.subplots(2, 2)
+    fixed, T = phases["free phase"][-1], len(phases["free phase"]) - 1
+    for axes, name in ((settle, "free phase"), (spread, "+beta")):
+        d = distances(phases[name], fixed)
+        for n in range(d.shape[1]):
+            seen = d[:, n] > 1e-12
+            axes.semilogy(np.flatnonzero(seen), d[seen, n], color=COLOURS[n], linewidth=2)
+            beside = 0.82 * len(d), 10 ** -(0.4 + 0.9 * (d.shape[1] - n))  # in the free phase, the lines are too close
+            end = (len(d) - 1, d[-1, n]) if name == "+beta" else beside
+            axes.annotate(f"layer {n + 1}", end, (5, 0), va="center", color=COLOURS[n],
+                          textcoords="offset points", annotation_clip=False)
+        axes.set(title=f"{name}: distance of each layer from s*", xlabel="step of this phase", ylabel="root mean square")
+    spread.set_xlim(0, len(phases["+beta"]) * 1.2)
+    for name, states in phases.items():
+        t = np.arange(len(states)) + (0 if name == "free phase" else T)
+        e = [float(network.energy(x, s)[0]) for s in states]
+        p = [float(network.cost.output(s[-1])[0, y[0]]) for s in states]
+        skip = 8 if name == "free phase" else 0  # the first energies are off the scale
+        for axes, values, first in ((energy, e, skip), (output, p, 0)):
+            axes.plot(t[first:], values[first:], color=PHASES[name], linewidth=2)
+            middle = len(t) // 2 if name == "free phase" else -1
+            axes.annotate(name, (t[middle], values[middle]), LABELS[name], textcoords="offset points", color=PHASES[name],
+                          va="center", annotation_clip=False)
+    for axes in (energy, output):
+        axes.axvline(T, color="gray", linestyle=":")
+        axes.set(xlabel="step", xlim=(0, 1.12 * (T + len(phases["+beta"]))))
+    energy.set(title="energy E = sum G(s) - Phi (from step 8 on)", ylabel="E")
+    output.set(title="readout: probability of the right class", ylabel="probability", ylim=(0, 1.05))
+    for axes in (settle, spread, energy, output):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=80)
+
+
+def mosaic(s, columns=8):
+    """The first channels of an image-shaped state side by side: (rows * H, columns * W)."""
+    H, W, C = s.shape
+    columns = min(columns, C)
+    rows = min(C // columns, 2)
+    return s[..., :rows * columns].transpose(2, 0, 1).reshape(rows, columns, H, W).transpose(0, 2, 1, 3).reshape(rows * H, -1)
+
+
+def film(network, x, y, phases, path):
+    """An animated GIF: states in the free phase, what nudging adds to them (magnified) after it, and the readout."""
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    layers, fixed = len(network.shapes) - 1, phases["free phase"][-1]
+    grid = figure.add_gridspec(layers, 2, width_ratios=[3, 1.4])
+    panels = [figure.add_subplot(grid[layers - 1 - n, 0]) for n in range(layers)]  # the image below, the classes above
+    image, bars = figure.add_subplot(grid[layers // 2:, 1]), figure.add_subplot(grid[:layers // 2, 1])
+    shown = (x[0] - x[0].min()) / (x[0].max() - x[0].min())
+    image.imshow(shown)
+    image.set(xticks=[], yticks=[], xlabel="input, held fixed")
+    frames = [(name, t) for name, states in phases.items() for t in range(len(states)) if t < 10 or t % 10 == 0]
+    limits = [abs(phases["+beta"][-1][n] - fixed[n]).max() for n in range(layers)]
+
+    def draw(frame):
+        name, t = frames[frame]
+        figure.suptitle(f"{name}, step {t}: " + ("states" if name == "free phase" else "what the nudge changes, s - s*"))
+        for n, axes in enumerate(panels):
+            axes.clear()
+            s = phases[name][t][n][0]
+            if name == "free phase":
+                axes.imshow(mosaic(s), "cividis", vmin=0, vmax=max(fixed[n].max(), 1e-9), aspect="auto")
+            else:
+                axes.imshow(mosaic(s - fixed[n][0]), "PuOr", vmin=-limits[n], vmax=limits[n], aspect="auto")
+            axes.set(xticks=[], yticks=[], ylabel=f"layer {n + 1}")
+        bars.clear()
+        colours = ["#D55E00" if label == y[0] else "#999999" for label in range(10)]
+        bars.bar(range(10), network.cost.output(phases[name][t][-1])[0], color=colours)
+        bars.set(ylim=(0, 1), xticks=range(10), title="readout (right class coloured)")
+        bars.title.set_fontsize(9)
+
+    FuncAnimation(figure, draw, frames=len(frames)).save(path, PillowWriter(fps=6), dpi=64)
+
+
+def main():
+    parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
+    add_options(parser.add_argument, images=20)
+    parser.add_argument("--beta", type=cli.positive, default=0.5)
+    parser.add_argument("--steps-free", type=cli.count, default=60)
+    parser.add_argument("--steps-nudged", type=cli.count, default=30)
+    parser.add_argument("--out", type=Path, default=Path("runs/relax_and_nudge"), help="folder for picture and film")
+    args = parser.parse_args()
+    network, x, y, name = network_and_images(args)
+    states = ep.fast.prepared(network)(network, x, steps=args.steps_free, schedule="checkerboard").states
+    unsure = [abs(network.cost.output(states[-1])[np.arange(len(y)), y] - 0.4).argmin()]  # an image that a nudge can move
+    x, y = x[unsure], y[unsure]
+    free = trajectory(network, x, y, 0.0, args.steps_free, network.init_state(x))
+    nudged = [trajectory(network, x, y, beta, args.steps_nudged, free[-1]) for beta in (args.beta, -args.beta)]
+    phases = dict(zip(PHASES, (free, *nudged)))
+    print(name)
+    print(f"free phase: residual {ep.residual(*free[-2:]):.0e} after {args.steps_free} steps")
+    for phase, states in phases.items():
+        print(f"{phase:10}: E = {float(network.energy(x, states[-1])[0]):.3f}, probability of the right class "
+              f"{network.cost.output(states[-1][-1])[0, y[0]]:.3f}")
+    d = distances(phases["+beta"], free[-1])[-1]
+    print("moved by +beta, layers 1, 2, ...: " + " ".join(f"{value:.1e}" for value in d))
+    args.out.mkdir(parents=True, exist_ok=True)
+    plot(network, x, y, phases, args.out / "relax_and_nudge.png")
+    film(network, x, y, phases, args.out / "relax_and_nudge.gif")
+
+
+if __name__ == "__main__":
+    cli.run(main)
