@@ -22,7 +22,9 @@ def eqprop_gradient(network, x, y, steps_free, steps_nudged, *, nudging, schedul
     steps_free      T of the free phase, from zero: at most; fewer once its residual is below `tolerance`
     steps_nudged    K of every nudged phase, from s*: exactly, unless its residual falls below `tolerance_nudged`. That must be
                     far below the response of the first layer: the residual dips while the nudge is still on its way there
-    nudging         a `Nudging`: points beta_k and weights c_k
+    nudging         a `Nudging`: points beta_k and weights c_k. A phase at beta = 0 takes K steps like the others, unless the free
+                    phase has converged to `tolerance`: what is still moving at s_T then moves in all of them, and
+                    sum_k c_k = 0 cancels it. One that stopped at s_T would leave (s_{T+K} - s_T)/beta in the estimate
     freeze_switches the nudged phases keep the max-pooling switches of s*
     transposed      the nudged phases respond through the transposed Jacobian at s*, with its switches: asymmetric EP (8), the
                     exact gradient of asymmetric networks. A symmetric one is its own transpose: only its switches freeze.
@@ -35,7 +37,7 @@ def eqprop_gradient(network, x, y, steps_free, steps_nudged, *, nudging, schedul
     gradient = network.readout_gradient(free.states, y)  # the softmax readout's own weights, at s*
     anchored, phases = network.anchored(x, free.states, free.switches), []
     for beta, c in zip(nudging.points, nudging.weights):
-        phases.append(free if beta == 0 else relax(  # s^0 = s*: the free phase has been relaxed already
+        phases.append(free if beta == 0 and free.converged else relax(  # s^0 = s*, if it has settled: else it moves on too
             anchored if transposed else network, x, y, beta, steps=steps_nudged, start=free.states, schedule=schedule,
             tolerance=tolerance_nudged, inputs=inputs, switches=free.switches if freeze_switches or transposed else None))
         dPhi = anchored.hebbian(x, phases[-1].states, phases[-1].switches)

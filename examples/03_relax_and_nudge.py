@@ -6,6 +6,12 @@ A trained ConvNet with one image held at its input (one that it is not sure of),
 then from s* two nudged phases, towards the right class (+beta) and away from it (-beta). A picture and a film
 (relax_and_nudge.gif). Printed, for a small network trained on 3000 embedded images:
 
+    small network trained on 3000 images, embedded synthetic images
+    free phase: residual 5e-06 after 60 steps
+    free phase: E = -147.388, probability of the right class 0.886
+    +beta     : E = -147.384, probability of the right class 0.900
+    -beta     : E = -147.379, probability of the right class 0.859
+    moved by +beta, layers 1, 2, ...: 1.8e-04 6.2e-04 2.4e-03 1.4e-02
 """
 
 from pathlib import Path

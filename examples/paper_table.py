@@ -104,7 +104,7 @@ def train(name, seed, row, out, args, bar):
 def cost_of(config, log):
     """What the training took: updates, visits of images, and relaxation steps per visit in the free and all nudged phases."""
     visits = config["train_images"] * config["epochs"]
-    phases = {"symmetric": 2, "four-point": 4}.get(config["nudging"], 1) if config["algorithm"] == "eqprop" else 1
+    phases = 1 if config["algorithm"] == "bptt" else 4 if config["nudging"] == "four-point" else 2  # one-sided: 0 and beta
     return dict(updates=-(-config["train_images"] // config["batch_size"]) * config["epochs"], visits=visits,
                 steps_free=float(np.mean([line["steps_free"] for line in log])), steps_second=phases * config["steps_nudged"])
 

@@ -64,8 +64,7 @@ class Twin:
         y = torch.tensor(self.network.targets(y, x.dtype))
         x, start = inside(x), start and [inside(s) for s in start]
         free = self.relax(x, steps=steps_free, schedule=schedule, start=start)
-        nudged = [free if beta == 0 else self.relax(x, y, beta, steps=steps_nudged, start=free, schedule=schedule)
-                  for beta in nudging.points]
+        nudged = [self.relax(x, y, beta, steps=steps_nudged, start=free, schedule=schedule) for beta in nudging.points]
         objective = self.cost(free[-1], y) if "readout.W" in self.theta else 0.0  # its own weights, at s*
         objective = objective - sum(c * self.phi(x, s) for c, s in zip(nudging.weights, nudged))
         grads = torch.autograd.grad(objective / len(x), list(self.theta.values()))

@@ -42,6 +42,8 @@ LATER = ("for (states, u, _), switches in zip(reversed(trajectory), [network.dri
 
 MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
     "sign of the estimator": (eqprop.eqprop_gradient, "- c * dPhi[name]", "+ c * dPhi[name]", GRADIENT),
+    "one-sided against s_T": (eqprop.eqprop_gradient, "beta == 0 and free.converged", "beta == 0",
+                              (test_eqprop.test_what_has_not_settled_cancels,)),
     "sign of the increments": (eqprop.eqprop_increments, "- c * (dPhi_new", "+ c * (dPhi_new", GDU),
     "sign of the nudging": (dynamics.step, "u[L] + beta *", "u[L] - beta *", GRADIENT, GDU),
     "factor 2 in the estimator": (eqprop.eqprop_gradient, "- c * dPhi[name]", "- 2 * c * dPhi[name]", GRADIENT),
