@@ -27,8 +27,7 @@ import ep
 from ep import commandline as cli, runs
 
 HERE = Path(__file__).resolve().parent
-COMMON = ("--dataset cifar10 --train-images 20000 --epochs 5 --test-images 10000 --scale 6 2 2 2 2 "
-          "--lr 0.2 0.03 0.02 0.015 0.01 --steps-free 8 --steps-nudged 3")
+COMMON = "--dataset cifar10 --preset cpu --test-images 10000"
 SYNCHRONOUS = "--algorithm bptt --steps-free 16 --steps-nudged 6"  # goes about as far as half as many checkerboard steps
 ASYMMETRIC = "--connections asymmetric --weight-decay 3e-3"  # decay is what aligns W and B: 3e-4 would take a day
 

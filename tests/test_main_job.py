@@ -172,7 +172,7 @@ def test_resuming_names_what_differs(start, tmp_path):
     assert start(*TINY, "--out", tmp_path / "run")[0] == 0
     before = (tmp_path / "run" / "log.jsonl").read_text()
     code, _, err = start("--resume", tmp_path / "run", "--beta", 0.3, "--seed", 4, "--epochs", 2)
-    assert code == 2 and "beta (0.5 in the run, 0.3 asked for)" in err and "seed (0 in the run, 4 asked for)" in err
+    assert code == 2 and "beta (1.0 in the run, 0.3 asked for)" in err and "seed (0 in the run, 4 asked for)" in err
     assert "epochs" not in err and (tmp_path / "run" / "log.jsonl").read_text() == before
 
 
@@ -189,7 +189,8 @@ BAD = {
     "--steps-nudged -1": "whole number of at least 1, got '-1'",
     "--nudging sideways": "invalid choice: 'sideways'",
     "--cost hinge": "invalid choice: 'hinge'",
-    "--channels 4 4 4 4 4 4": "leaves nothing of a 1x1 image",
+    "--channels 4 4 4 4 4 4 --scale 1 --lr 0.1": "leaves nothing of a 1x1 image",
+    "--channels 4 4": "give --scale and --lr too",
     "--train-images 5000": "train images: 5000 asked for, but embedded synthetic images (not CIFAR-10) has 4000",
     "--lr 0.1 0.1": "one for each of the 5 layers",
     "--preset paper": "refuses the embedded images",

@@ -72,12 +72,12 @@ def test_readout_of_random_features(penalty, features):
 @pytest.fixture(scope="module")
 def features(splits):
     """The last layer of the main example's initial network, relaxed, for both splits."""
-    network = convnet((32, 64, 128, 128), scale=1.5, seed=0)
+    network = convnet((32, 64, 128, 128), scale=(6, 2, 2, 2, 2), seed=0)
 
     def last_layer(x):
         parts = np.array_split(x, len(x) // 20)
         with ThreadPoolExecutor(2) as pool:
-            states = pool.map(lambda part: relax(network, part, steps=15, schedule="checkerboard").states[-1], parts)
+            states = pool.map(lambda part: relax(network, part, steps=8, schedule="checkerboard").states[-1], parts)
             return np.concatenate(list(states)).reshape(len(x), -1)
 
     x, y, test_x, test_y = splits
