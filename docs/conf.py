@@ -1,0 +1,117 @@
+"""The book: how Sphinx builds it.    sphinx-build -W docs build/book
+
+Written by hand: index.md, theory/, code/. Made here, so that they cannot fall behind: gallery/ from examples/*.py (the header,
+the figure of the same name, the source) and api/ from ep/*.py. Every other .md file in this folder is a page too.
+Nothing comes from the network: MathJax is one file (tex-svg.js, no fonts) out of the package sphinx-mathjax-offline.
+"""
+
+import ast
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from textwrap import dedent, indent
+
+from sphinx.domains.math import MathDomain
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+sys.path.insert(0, str(ROOT))
+
+project, author = "Equilibrium propagation for deep ConvNets", "the eqprop-convnets developers"
+html_title = "Equilibrium propagation"
+copyright = "the eqprop-convnets developers, MIT licence"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx.ext.mathjax"]
+suppress = []
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+html_theme = "furo"
+html_static_path = ["_static", str(Path(find_spec("sphinx-mathjax-offline").origin).parent / "static/mathjax/tex-svg.js")]
+html_css_files = ["book.css"]
+html_show_sphinx, html_copy_source, smartquotes = False, False, False
+mathjax_path = "tex-svg.js"
+mathjax3_config = {"options": {"enableMenu": False}, "tex": {"macros": {"b": ["\\boldsymbol{#1}", 1], "d": "\\mathrm{d}"}}}
+autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource"}
+autodoc_mock_imports = [name for name in ("cupy", "cupyx", "mpi4py") if find_spec(name) is None]
+exclude_patterns = ["_build"]
+
+FIGURES = {"cifar10_sym_ep": ["run.png"]}  # examples whose figure has another name
+CORE = ["nudging", "ops", "activations", "synapse", "cost", "vectorfield", "network", "dynamics", "eqprop", "bptt", "rbp"]
+
+
+class NumberedByLabel(MathDomain):
+    """Equations carry the numbers that the comments of the code cite: the label of $$ ... $$ (3) is its number."""
+
+    def note_equation(self, docname, labelid, location=None):
+        super().note_equation(docname, labelid, location)
+        self.equations[labelid] = (docname, int(labelid))
+
+
+def literal(text):
+    """Plain text -> reST: paragraphs that are laid out with spaces stay as they are, the others become prose."""
+    out = []
+    for paragraph in re.split(r"\n\s*\n", text.strip("\n")):
+        if re.search(r"\S  |^ ", paragraph, re.M):
+            out += [".. code-block:: text", "   :class: laid-out", "", indent(dedent(paragraph), "   "), ""]
+        else:
+            prose = re.sub(r"([\\*|_])", r"\\\1", paragraph)
+            out += [re.sub(r"`(.*?)`", lambda m: f"``{m[1]}``".replace("\\", ""), prose), ""]
+    return "\n".join(out)
+
+
+def write(folder, pages):
+    """The files {name: text} of a folder that is made here, and no others; an unchanged one is not touched, nor built again."""
+    (DOCS / folder).mkdir(exist_ok=True)
+    for path in (DOCS / folder).iterdir():
+        if path.name not in pages:
+            path.unlink()
+    for name, text in pages.items():
+        path = DOCS / folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def gallery():
+    """gallery/NAME.md for every example: question, header, figures, source; gallery/index.md shows them all."""
+    pages, index, names = {}, ["# Examples\n", "One question each. Run them from the repository's root.\n"], []
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        question, header = (ast.get_docstring(module) + "\n").split("\n", 1)
+        stems = dict.fromkeys((path.stem, re.sub(r"^\d+_", "", path.stem)))  # 02_faces.py may have the figure faces.png
+        candidates = FIGURES.get(path.stem, []) + [
+            f"{folder}{stem}{end}" for folder in ("", "figures/") for stem in stems for end in (".png", ".gif")]
+        figures = [f"![{question}](../{name})\n" for name in candidates if (DOCS / name).exists()]
+        pages[f"{path.stem}.md"] = "\n".join([
+            f"# {question}\n", f"`examples/{path.name}`\n", "```{eval-rst}", literal(header), "```\n", *figures,
+            f"```{{literalinclude}} ../../examples/{path.name}", ":language: python", ":lineno-match:",
+            f":lines: {module.body[0].end_lineno + 1}-", "```\n"])
+        index += [f"**[{question}]({path.stem}.md)**\n`examples/{path.name}`\n", *figures[:1]]
+        names.append(f"{path.stem} <{path.stem}>")
+    write("gallery", {**pages, "index.md": "\n".join([*index, "```{toctree}", ":hidden:", *names, "```\n"])})
+
+
+def api():
+    """api/MODULE.md for every module, the core first and in reading order."""
+    modules = sorted(path.stem for path in (ROOT / "ep").glob("*.py") if path.stem != "__init__")
+    modules = CORE + [m for m in modules if m not in CORE]
+    pages = {f"{m}.md": f"# ep.{m}\n\n```{{eval-rst}}\n.. automodule:: ep.{m}\n```\n" for m in modules}
+    write("api", {**pages, "index.md": "\n".join([
+        "# API reference\n", "From the docstrings; `[source]` opens the lines themselves.\n",
+        "```{eval-rst}\n.. automodule:: ep\n   :no-members:\n```\n", "```{toctree}", ":maxdepth: 1", *modules, "```\n"])})
+
+
+def adopt(app, docname, source):
+    """Pages written for a file browser: one without a title gets its name, a link to a folder becomes its text."""
+    folder = (DOCS / docname).parent
+    if not source[0].startswith("#"):
+        source[0] = f"# {docname.replace('_', ' ').capitalize()}\n\n{source[0]}"
+    source[0] = re.sub(r"\[([^\]]+)\]\(([^):#]+)\)", lambda m: m[1] if (folder / m[2]).is_dir() else m[0], source[0])
+
+
+def setup(app):
+    app.add_domain(NumberedByLabel, override=True)
+    app.connect("source-read", adopt)
+    app.connect("autodoc-process-docstring", lambda app, what, name, obj, options, lines: lines.__setitem__(
+        slice(None), literal("\n".join(lines)).split("\n")))
+    gallery()
+    api()
