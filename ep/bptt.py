@@ -56,7 +56,8 @@ def unroll(network, x, states, steps):
     inputs, trajectory, layers = network.input_drives(x), [], range(1, len(network.shapes))
     for _ in range(steps):
         switches = [None] * len(network.synapses)
-        u = [*network.drives_of(layers, inputs, states, switches).values()]
+        u = network.drives_of(layers, inputs, states, switches)
+        u = [u[n] for n in layers]
         trajectory.append((states, u, switches))
         states = [network.activation.sigma(u_n) for u_n in u]
     last = residual(states, trajectory[-1][0])

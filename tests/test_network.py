@@ -35,11 +35,11 @@ every_network = pytest.mark.parametrize("kind,activation", NETWORKS)
 
 
 def skip_network(xp):
-    """x -> 1 -> 2 -> 3 with a skip connection 1 -> 3: a triangle, so no chain and not even bipartite."""
+    """x -> 1 -> 2 -> 3 with a skip connection 1 -> 3: a triangle, so no chain and not even bipartite; in no order of layers."""
     def dense(pre, post, seed):
         return Dense(0.3 * normal(xp, (pre, post), seed), normal(xp, (post,), seed + 1), (pre,))
-    synapses = [dense(6, 5, 1), dense(5, 4, 3), dense(4, 3, 5), dense(5, 3, 7)]
-    return Network(synapses, SIGMOID, SquaredError(), wiring=[(0, 1), (1, 2), (2, 3), (1, 3)])
+    synapses = [dense(4, 3, 5), dense(6, 5, 1), dense(5, 4, 3), dense(5, 3, 7)]
+    return Network(synapses, SIGMOID, SquaredError(), wiring=[(2, 3), (0, 1), (1, 2), (1, 3)])
 
 
 def check_derivatives(xp, net):
