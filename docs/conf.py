@@ -33,7 +33,7 @@ mathjax_path = "tex-svg.js"
 mathjax3_config = {"options": {"enableMenu": False}, "tex": {"macros": {"b": ["\\boldsymbol{#1}", 1], "d": "\\mathrm{d}"}}}
 autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource"}
 autodoc_mock_imports = [name for name in ("cupy", "cupyx", "mpi4py") if find_spec(name) is None]
-exclude_patterns = ["_build", "paper_table/*/*"]
+exclude_patterns = ["_build", "paper_table/*"]
 
 FIGURES = {"cifar10_sym_ep": ["run.png"]}  # examples whose figure has another name
 CORE = ["nudging", "ops", "activations", "synapse", "cost", "vectorfield", "network", "dynamics", "eqprop", "bptt", "rbp"]

@@ -3,7 +3,7 @@
     python examples/cifar10_sym_ep.py            # CIFAR-10 if it is here or can be downloaded, else embedded images
 
 Symmetric equilibrium propagation, Laborieux et al. 2021 (arXiv:2006.03824). On two CPU cores under a minute and 99%
-on the embedded images, about 5 minutes and 51% on CIFAR-10 (docs/results.md).
+on the embedded images, about 7 minutes and 57% on CIFAR-10 (docs/results.md).
 The run folder gets config.json, log.jsonl, curves.png, checkpoint.npz and result.json.
 """
 

@@ -141,7 +141,7 @@ def plot_betas(finished, out):
         points = [(beta, 100 * finished[name][0]["result"]["test_accuracy"]) for beta in BETAS
                   if (name := f"{nudging}-{beta}") in finished]
         axis.plot(*zip(*points), "o-", color=colour, label=nudging)
-    axis.set(title=f"One epoch, one seed: {source}", xlabel="beta", ylabel="accuracy (%)", xscale="log", xticks=BETAS,
+    axis.set(title=f"Which beta? One epoch, one seed\n{source}", xlabel="beta", ylabel="accuracy (%)", xscale="log", xticks=BETAS,
              xticklabels=map(str, BETAS))
     axis.minorticks_off()
     axis.grid(alpha=0.3)
@@ -159,7 +159,7 @@ def plot_curves(finished, out):
     panels = {title: names for title, names in panels.items() if names}
     source = next(iter(finished.values()))[0]["result"]["source"]
     figure = Figure(figsize=(1 + 4 * len(panels), 5), layout="constrained")
-    figure.suptitle(f"{source}: test accuracy; bands: lowest to highest of the seeds")
+    figure.suptitle(f"{source}\nbands: lowest to highest of the seeds", fontsize="medium")
     for axis, (title, names) in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels.items()):
         compare = ["symmetric"] if "symmetric" in finished and "symmetric" not in names else []
         for name, colour in zip(names + compare, COLOURS):

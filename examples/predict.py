@@ -1,10 +1,10 @@
 """What does a trained network see in an image, and how does it make up its mind?
 
-    python examples/predict.py photo.jpg other.png       # any image files: the middle square, shrunk to 32x32
-    python examples/predict.py --data DIR --count 6      # without files: the first test images of CIFAR-10
+    python examples/predict.py RUN_DIR/network.npz photo.jpg other.png    # image files: the middle square, shrunk to 32x32
+    python examples/predict.py RUN_DIR/network.npz --data DIR             # without files: the first test images of CIFAR-10
 
-Two seconds. Loads the network that ships with the examples (trained by symmetric EP, docs/results.md), relaxes it step by
-step, prints the likeliest classes and saves predict.png: each image, and how the probabilities change while the network relaxes.
+Two seconds. RUN_DIR is the folder of a finished run of cifar10_sym_ep.py on CIFAR-10. Relaxes that network step by step, prints
+the likeliest classes and saves predict.png: each image, and how the probabilities change while the network relaxes.
 """
 
 from pathlib import Path
@@ -13,8 +13,6 @@ import numpy as np
 
 import ep
 from ep import commandline as cli, data
-
-MODEL = Path(__file__).resolve().parent / "models" / "cifar10.npz"
 
 
 def main():
@@ -71,8 +69,8 @@ def plot(images, names, probabilities, path):
 def options():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add = parser.add_argument
+    add("model", metavar="NETWORK", help="network.npz of a run, or what Network.save wrote")
     add("files", nargs="*", metavar="IMAGE", help="image files (default: test images of CIFAR-10)")
-    add("--model", default=MODEL, metavar="FILE", help="what Network.save wrote (default: the one that ships with the examples)")
     add("--data", metavar="DIR", help="where cifar-10-batches-bin is")
     add("--count", type=cli.count, default=5, help="number of test images (default: 5)")
     add("--steps", type=cli.count, default=40, metavar="T", help="steps of the free phase (default: 40)")

@@ -1,6 +1,6 @@
 """The trained network and the images that some examples look at; nothing to run here.
 
---model PATH of Network.save, else the file shipped beside the examples, else a small ConvNet that is trained first.
+--model PATH of Network.save, else models/cifar10.npz beside the examples if it is there, else a small ConvNet, trained first.
 """
 
 from functools import partial

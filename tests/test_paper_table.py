@@ -85,11 +85,11 @@ def test_predict(run, tmp_path):
     from matplotlib.image import imsave
     imsave(tmp_path / "image.png", image)
     predict = example("predict")
-    options = ("--model", tmp_path / "network.npz", "--out", tmp_path / "predict.png")
-    code, out, err = run(predict, tmp_path / "image.png", *options)
+    options = ("--out", tmp_path / "predict.png")
+    code, out, err = run(predict, tmp_path / "network.npz", tmp_path / "image.png", *options)
     assert code == 0, err
     states = ep.relax(network, data.normalise(image[None]), steps=40, schedule="checkerboard").states
     k, o = int(network.predict(states)[0]), network.cost.output(states[-1]).max()
     assert f"image.png: {data.CLASSES[k]} {o:.0%}" in out and (tmp_path / "predict.png").read_bytes().startswith(b"\x89PNG")
-    code, _, err = run(predict, tmp_path / "network.npz", *options)
+    code, _, err = run(predict, tmp_path / "network.npz", tmp_path / "network.npz", *options)
     assert code == 2 and err.startswith("error: cannot read an image")
