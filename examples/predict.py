@@ -1,15 +1,17 @@
 """What does a trained network see in an image, and how does it make up its mind?
 
-    python examples/predict.py RUN_DIR/network.npz photo.jpg other.png    # image files: the middle square, shrunk to 32x32
-    python examples/predict.py RUN_DIR/network.npz --data DIR             # without files: the first test images of CIFAR-10
+    python examples/predict.py photo.jpg other.png      # image files: the middle square, shrunk to 32x32
+    python examples/predict.py --data DIR               # without files: the first test images of CIFAR-10
 
-Two seconds. RUN_DIR is the folder of a finished run of cifar10_sym_ep.py on CIFAR-10. Relaxes that network step by step, prints
-the likeliest classes and saves predict.png: each image, and how the probabilities change while the network relaxes.
+Two seconds. Relaxes the shipped network (models/cifar10.npz, trained by symmetric EP: docs/results.md), or --model
+RUN_DIR/network.npz of a finished run of cifar10_sym_ep.py, step by step; prints the likeliest classes and saves predict.png: each
+image, and how the probabilities change while the network relaxes.
 """
 
 from pathlib import Path
 
 import numpy as np
+from trained import SHIPPED
 
 import ep
 from ep import commandline as cli, data
@@ -69,8 +71,9 @@ def plot(images, names, probabilities, path):
 def options():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add = parser.add_argument
-    add("model", metavar="NETWORK", help="network.npz of a run, or what Network.save wrote")
     add("files", nargs="*", metavar="IMAGE", help="image files (default: test images of CIFAR-10)")
+    add("--model", type=Path, default=SHIPPED, metavar="PATH", help="network.npz of a run, or what Network.save wrote (default: the "
+        "shipped one)")
     add("--data", metavar="DIR", help="where cifar-10-batches-bin is")
     add("--count", type=cli.count, default=5, help="number of test images (default: 5)")
     add("--steps", type=cli.count, default=40, metavar="T", help="steps of the free phase (default: 40)")

@@ -1,6 +1,7 @@
 """The trained network and the images that some examples look at; nothing to run here.
 
---model PATH of Network.save, else models/cifar10.npz beside the examples if it is there, else a small ConvNet, trained first.
+--model PATH of Network.save; else, where CIFAR-10 is found, the shipped models/cifar10.npz (trained by symmetric EP: docs/results.md);
+else a small ConvNet, trained first on embedded images.
 """
 
 from functools import partial
@@ -13,7 +14,8 @@ SHIPPED = Path(__file__).parent / "models" / "cifar10.npz"
 
 
 def add_options(add, images):
-    add("--model", type=Path, metavar="PATH", help="written by Network.save (default: the shipped one, else one is trained)")
+    add("--model", type=Path, metavar="PATH", help="written by Network.save (default: the shipped one for CIFAR-10, else "
+        "one is trained)")
     add("--data", metavar="DIR", help="where cifar-10-batches-bin is (default: EP_DATA, the cache; else embedded images)")
     add("--images", type=cli.count, default=images, metavar="N", help=f"test images to look at (default: {images})")
     add("--train-images", type=cli.count, default=3000, metavar="N", help="where a small network is trained (default: 3000)")
@@ -23,7 +25,7 @@ def add_options(add, images):
 def network_and_images(args):
     """(network in float64, x, labels, one line that says which network and which images)."""
     dataset = data.load("auto", args.data, download=False)
-    path = args.model or (SHIPPED if SHIPPED.exists() else None)
+    path = args.model or (SHIPPED if dataset.name == "cifar10" else None)  # embedded images mean nothing to the shipped one
     if path:
         network, name = ep.load(path), f"network {path.name}"
     else:

@@ -77,19 +77,20 @@ def test_a_failed_training_is_one_sentence(run, monkeypatch, tmp_path):
     assert code == 2 and "no finished training" in err
 
 
-def test_predict(run, tmp_path):
+def test_predict(run, monkeypatch, tmp_path):
     """An image file goes through the saved network and comes out as classes that agree with one long relaxation."""
     network = ep.convnet([4, 4, 4, 4], scale=3.0, seed=1)
     network.save(tmp_path / "network.npz")
     image = data.synthetic_images()[0][0]
     from matplotlib.image import imsave
     imsave(tmp_path / "image.png", image)
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # it shares a module with other examples
     predict = example("predict")
-    options = ("--out", tmp_path / "predict.png")
-    code, out, err = run(predict, tmp_path / "network.npz", tmp_path / "image.png", *options)
+    options = ("--model", tmp_path / "network.npz", "--out", tmp_path / "predict.png")
+    code, out, err = run(predict, tmp_path / "image.png", *options)
     assert code == 0, err
     states = ep.relax(network, data.normalise(image[None]), steps=40, schedule="checkerboard").states
     k, o = int(network.predict(states)[0]), network.cost.output(states[-1]).max()
     assert f"image.png: {data.CLASSES[k]} {o:.0%}" in out and (tmp_path / "predict.png").read_bytes().startswith(b"\x89PNG")
-    code, _, err = run(predict, tmp_path / "network.npz", tmp_path / "network.npz", *options)
+    code, _, err = run(predict, tmp_path / "network.npz", *options)
     assert code == 2 and err.startswith("error: cannot read an image")
