@@ -3,8 +3,10 @@
     s_n <- sigma( dPhi/ds_n - beta dC/ds_n )          fixed point: s^beta, and s* = s^0            (1)
 
 One *step* updates every layer once. The schedule says in which groups: `synchronous` all layers from the old values,
-`checkerboard` the odd layers first, then the even ones from the new values (about twice as far per step, and the same
-fixed points wherever there is only one).
+`checkerboard` the odd layers first, then the even ones from the new values (about twice as far per step). Both have the same
+fixed points and reach the same one where there is only one. Where there are several, synchronous steps may alternate between
+two states for ever: odd and even layers of two minima of E, in turn. A checkerboard step never raises E in a chain without
+max-pooling, and settles.
 """
 
 from dataclasses import dataclass, field

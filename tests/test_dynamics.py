@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from helpers import NETWORKS, T, data, flat, network, normal, random_states, relative, same_switches, slope
 
-from ep.activations import CLIP
+from ep.activations import ACTIVATIONS, CLIP
 from ep.backend import to_host
-from ep.dynamics import relax
+from ep.cost import SquaredError
+from ep.dynamics import relax, residual
 from ep.errors import EPError
+from ep.network import mlp
 
 every_network = pytest.mark.parametrize("kind,activation", NETWORKS)
 bipartite = pytest.mark.parametrize("kind,activation", [(k, a) for k, a in NETWORKS if k != "max"])
@@ -101,6 +103,18 @@ def test_both_schedules_reach_the_same_fixed_point(xp, kind, activation):
         one = relax(net, x, y, beta, steps=2 * T, start=random_states(xp, net))
         other = relax(net, x, y, beta, steps=T, schedule="checkerboard")
         assert relative(one.states, other.states) < 1e-12
+
+
+def test_synchronous_steps_may_alternate_for_ever(xp):
+    """Where E has several minima: from one start, synchronous steps end in a cycle of two states, checkerboard steps settle."""
+    net = mlp([6, 8, 8, 5, 3], ACTIVATIONS["sigmoid"], SquaredError, scale=5.0, seed=4, dtype="float64").to(xp)
+    x, _ = data(xp, net, n=4)
+    both = relax(net, x, steps=500)
+    after_two = relax(net, x, steps=2, start=both.states)
+    assert both.residual > 0.5 and residual(after_two.states, both.states) < 1e-12
+    board = relax(net, x, steps=500, schedule="checkerboard")
+    assert board.residual < 1e-10
+    assert relax(net, x, steps=1, start=board.states).residual < 1e-10  # a fixed point of synchronous steps too
 
 
 @every_network
