@@ -7,6 +7,9 @@ Unroll s_{t+1} = sigma(u_t), u_t = dPhi/ds (x, s_t), and go back from L = C(s_T,
     lam_t = (d^2 Phi/ds^2) mu_t                                        the drives of mu_t, at the switches of s_t
     g_t   = (d^2 Phi/dtheta ds) mu_t                                   this step's share of dL/dtheta           (6)
 
+t is time. EP's g_t of (5), t steps after s*, is the g_{T-1-t} of (6), t steps before the last: `bptt_increments` lists them from
+the end, so that the two lists agree entry by entry.
+
 Phi is linear in pre and in post, so both second derivatives are the synapse's own methods: no new calculus. Nor for
 asymmetric networks: they have drives instead of dPhi/ds, and lam_t = D^T mu_t with D the Jacobian of the drives, which runs
 forward and feedback weights in exchanged roles.

@@ -1,4 +1,6 @@
-"""Equilibrium propagation: the gradient of the loss from relaxing twice (or a few times more).
+"""Equilibrium propagation: the gradient of the loss from relaxing twice, free and nudged.
+
+"Twice" are the two kinds of phase. Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta.
 
     L(theta)  = C(s*, y)                                                the loss: the cost at the free fixed point
     dL/dtheta = d/dbeta [ -dPhi/dtheta (s^beta) ]  at beta = 0           the theorem                           (3)
@@ -20,8 +22,9 @@ def eqprop_gradient(network, x, y, steps_free, steps_nudged, *, nudging, schedul
 
     x (N, *input shape); y (N,) labels or (N, classes) targets.
     steps_free      T of the free phase, from zero: at most; fewer once its residual is below `tolerance`
-    steps_nudged    K of every nudged phase, from s*: exactly, unless its residual falls below `tolerance_nudged`. That must be
-                    far below the response of the first layer: the residual dips while the nudge is still on its way there
+    steps_nudged    K of every nudged phase, from s* (s^beta is near it; and of several fixed points, (3) is about that one):
+                    exactly, unless its residual falls below `tolerance_nudged`. That must be far below the response of the
+                    first layer: the residual dips while the nudge is still on its way there
     nudging         a `Nudging`: points beta_k and weights c_k. A phase at beta = 0 takes K steps like the others, unless the free
                     phase has converged to `tolerance`: what is still moving at s_T then moves in all of them, and
                     sum_k c_k = 0 cancels it. One that stopped at s_T would leave (s_{T+K} - s_T)/beta in the estimate
@@ -36,11 +39,15 @@ def eqprop_gradient(network, x, y, steps_free, steps_nudged, *, nudging, schedul
     free = relax(network, x, steps=steps_free, schedule=schedule, tolerance=tolerance, inputs=inputs)
     gradient = network.readout_gradient(free.states, y)  # the softmax readout's own weights, at s*
     anchored, phases = network.anchored(x, free.states, free.switches), []
+    nudged, frozen = anchored if transposed else network, free.switches if freeze_switches or transposed else None
     for beta, c in zip(nudging.points, nudging.weights):
-        phases.append(free if beta == 0 and free.converged else relax(  # s^0 = s*, if it has settled: else it moves on too
-            anchored if transposed else network, x, y, beta, steps=steps_nudged, start=free.states, schedule=schedule,
-            tolerance=tolerance_nudged, inputs=inputs, switches=free.switches if freeze_switches or transposed else None))
-        dPhi = anchored.hebbian(x, phases[-1].states, phases[-1].switches)
+        if beta == 0 and free.converged:
+            phase = free  # s^0 = s*, if it has settled: else it moves on like the others
+        else:
+            phase = relax(nudged, x, y, beta, steps=steps_nudged, start=free.states, schedule=schedule,
+                          tolerance=tolerance_nudged, inputs=inputs, switches=frozen)
+        phases.append(phase)
+        dPhi = anchored.hebbian(x, phase.states, phase.switches)
         for name in dPhi:
             gradient[name] = gradient.get(name, 0.0) - c * dPhi[name]  # g = - sum_k c_k dPhi/dtheta (s^{beta_k})
     if nudging.take_real:

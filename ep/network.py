@@ -136,8 +136,10 @@ class Network:
 
         Raises EPError for another shape, and for labels outside 0 ... classes - 1.
         """
-        b = self._last_bias()
-        xp, classes, dtype = array_module(b), len(b), dtype or b.dtype
+        some = next(iter(self.parameters().values()))  # any of them knows the device
+        readout = self.cost.parameters()
+        classes = len(readout["b"]) if readout else self.shapes[-1][0]  # the readout's, or the units of the last layer
+        xp, dtype = array_module(some), dtype or some.dtype
         if labels.ndim == 2 and labels.shape[1] == classes:
             return xp.asarray(labels, dtype=dtype)
         if labels.ndim != 1 or labels.dtype.kind not in "iu" or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
@@ -148,9 +150,6 @@ class Network:
     def predict(self, states):
         """The likeliest class per example, (N,) integers, from relaxed states."""
         return self.cost.output(states[-1]).argmax(1)
-
-    def _last_bias(self):
-        return (self.cost.parameters() or self.synapses[-1].parameters())["b"]
 
     # --- parameters ---------------------------------------------------------------------------------------------------
 

@@ -3,10 +3,11 @@
 With theta fixed, f(beta) = -dPhi/dtheta (s^beta) is a function of one number, and the gradient is its derivative f'(0).
 So an EP estimator *is* a numerical differentiation formula, and a formula is data: points beta_k and weights c_k.
 
-    g = sum_k c_k f(beta_k) = f'(0) + bias,     with  sum_k c_k beta_k^m = [m == 1]  for m = 0, 1, ... n-1     (4)
+    g = sum_k c_k f(beta_k) = f'(0) + bias,     with  sum_k c_k beta_k^m = [m == 1]  for m = 0, 1              (4)
+                                                                         and  = 0    for 2 <= m < M
 
-Taylor: g = sum_m f^(m)(0)/m! * moment(m). The first moment after m = 1 that is not zero, m = M, leaves a bias
-O(beta^(M-1)): the `order` of the formula.
+Taylor: g = sum_{m <= M} f^(m)(0)/m! * moment(m) + remainder. The first moment after m = 1 that is not zero, m = M, leaves a
+bias O(beta^(M-1)): the `order` of the formula.
 """
 
 import cmath

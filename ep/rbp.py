@@ -3,10 +3,11 @@
 s* = sigma(u(s*, theta)), so a small change of u moves the fixed point through D, the Jacobian of the drives at s*. Backwards,
 from L = C(s*, y), what reaches the argument of sigma is the fixed point of a linear network, the transpose of D's:
 
-    mu  <- sigma'(u*) ( D^T mu + dC/ds )                               from mu = 0: equation (1) linearised at s*
-    dL/dtheta = (d^2 Phi/dtheta ds) mu                                                                          (9)
+    mu  <- sigma'(u*) ( D^T mu + dC/ds )                               from mu = 0; the book calls it m         (9)
+    dL/dtheta = (d^2 Phi/dtheta ds) mu                                 at the fixed point of (9)
 
-K steps of it are K steps of BPTT that all stay at s* (Almeida, Pineda 1987); it stores one state where BPTT stores K.
+(9) is equation (1), linearised at s* and transposed. K steps of it are K steps of BPTT that all stay at s* (Almeida, Pineda
+1987); it stores one state where BPTT stores K.
 """
 
 from .bptt import parameter_adjoint, state_adjoint

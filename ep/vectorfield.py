@@ -116,7 +116,8 @@ def asymmetric(network, angle=90.0, seed=0):
 
         B = cos(angle) W + sin(angle) R       R: the numbers of W in an order drawn from `seed`, so as large and unrelated
 
-    90: feedback drawn independently; 0: B = W, the same dynamics as `network`. Raises EPError if it is asymmetric already.
+    90: feedback drawn independently; 0: B = W, the same dynamics as `network`. Raises EPError if it is asymmetric already, or
+    has another kind of synapse that cannot be doubled.
     """
     if any(name.endswith(".B") for name in network.parameters()):
         raise EPError("this network is asymmetric already: start from a symmetric one")
@@ -124,6 +125,8 @@ def asymmetric(network, angle=90.0, seed=0):
     other.cost, other.synapses = copy.copy(network.cost), [copy.copy(synapse) for synapse in network.synapses]
     for k, (i, _) in enumerate(network.wiring):
         if i > 0:  # nothing is fed back to the input
+            if missing := [name for name in ("W", "b", "linear_post", "winners") if not hasattr(network.synapses[k], name)]:
+                raise EPError(f"synapse {k + 1} cannot have feedback weights of its own: it has no {', no '.join(missing)}")
             W = network.synapses[k].W
             R = np.random.default_rng([seed, k]).permutation(to_host(W).ravel()).reshape(W.shape)
             B = math.cos(turn) * W + math.sin(turn) * array_module(W).asarray(R)

@@ -118,6 +118,18 @@ def test_predictions_and_targets(xp):
     assert np.array_equal(to_host(net.targets(0.5 * y)), 0.5 * to_host(y))
 
 
+def test_the_number_of_classes_is_that_of_the_last_layer(xp):
+    """Whatever synapse stands last in the list: here one into layer 1, of five units, that has no bias."""
+    class WithoutBias(Dense):
+        def parameters(self):
+            return {"W": self.W}
+
+    one, first, *others = skip_network(xp).synapses
+    net = Network([one, *others, WithoutBias(first.W, first.b, first.pre_shape)], SIGMOID, SquaredError(),
+                  wiring=[(2, 3), (1, 2), (1, 3), (0, 1)])
+    assert np.array_equal(to_host(net.targets(xp.asarray([2, 0]))), [[0, 0, 1], [1, 0, 0]])
+
+
 # --- parameters and files ---------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -441,6 +442,10 @@ def test_there_is_no_energy():
         with pytest.raises(EPError, match="no Phi and no energy"):
             f(x, random_states(np, net))
     with pytest.raises(EPError, match="asymmetric already"):
+        asymmetric(net)
+    net = network(np)
+    net.synapses[1] = SimpleNamespace(W=net.synapses[1].W, parameters=net.synapses[1].parameters)  # a kind of one's own
+    with pytest.raises(EPError, match="synapse 2 cannot have feedback weights of its own: it has no b, no linear_post"):
         asymmetric(net)
     synapse = network(np).synapses[1]
     with pytest.raises(EPError, match="shape of the forward weights"):
