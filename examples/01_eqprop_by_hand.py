@@ -3,7 +3,8 @@
     python examples/01_eqprop_by_hand.py         # a few seconds; NumPy only, nothing is imported from ep
 
 Equilibrium propagation on a network of 2 inputs, 8 hidden and 2 output units, compared with finite differences of the
-loss, and then used to learn XOR. It prints:
+loss, and then used to learn XOR. (Twice: free, and nudged. The symmetric estimate nudges both ways and relaxes three times.)
+It prints:
 
     largest error of the gradient, relative to its largest entry
         beta    one-sided    symmetric
@@ -68,7 +69,7 @@ zeros = np.zeros((4, 8)), np.zeros((4, 2))
 
 
 def eqprop(theta, points, weights):
-    """g = - sum_k c_k dPhi/dtheta (s^{beta_k}): the gradient of the loss L = C(s*), from two relaxations more."""
+    """g = - sum_k c_k dPhi/dtheta (s^{beta_k}): the gradient of the loss L = C(s*): a free phase, then one per point."""
     s_free = relax(theta, zeros)
     g = {name: 0.0 for name in theta}
     for beta, c in zip(points, weights):
