@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent, indent
 
+from docutils import nodes
 from sphinx.domains.math import MathDomain
 
 DOCS = Path(__file__).parent
@@ -32,9 +33,11 @@ html_show_sphinx, html_copy_source, smartquotes = False, False, False
 mathjax_path = "tex-svg.js"
 mathjax3_config = {"options": {"enableMenu": False}, "tex": {"macros": {"b": ["\\boldsymbol{#1}", 1], "d": "\\mathrm{d}"}}}
 autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource"}
+autodoc_preserve_defaults = True  # SIGMOID, not the functions in it
 autodoc_mock_imports = [name for name in ("cupy", "cupyx", "mpi4py") if find_spec(name) is None]
 exclude_patterns = ["_build", "paper_table/*"]
 
+TOOLS = {"benchmark", "predict", "pytorch_twin", "trained"}  # examples that answer no question of their own
 FIGURES = {"cifar10_sym_ep": ["run.png"]}  # examples whose figure has another name
 CORE = ["nudging", "ops", "activations", "synapse", "cost", "vectorfield", "network", "dynamics", "eqprop", "bptt", "rbp"]
 
@@ -55,6 +58,7 @@ def literal(text):
             out += [".. code-block:: text", "   :class: laid-out", "", indent(dedent(paragraph), "   "), ""]
         else:
             prose = re.sub(r"([\\*|_])", r"\\\1", paragraph)
+            prose = re.sub(r"(?<!\w)\\\*(\w[^*\\]*\w)\\\*(?!\w)", r"*\1*", prose)  # *this* stays emphasised
             out += [re.sub(r"`(.*?)`", lambda m: f"``{m[1]}``".replace("\\", ""), prose), ""]
     return "\n".join(out)
 
@@ -73,8 +77,9 @@ def write(folder, pages):
 
 def gallery():
     """gallery/NAME.md for every example: question, header, figures, source; gallery/index.md shows them all."""
-    pages, index, names = {}, ["# Examples\n", "One question each. Run them from the repository's root.\n"], []
-    for path in sorted((ROOT / "examples").glob("*.py")):
+    pages, names = {}, []
+    index = {False: ["# Examples\n", "One question each. Run them from the repository's root.\n"], True: ["## Tools\n"]}
+    for path in sorted((ROOT / "examples").glob("*.py"), key=lambda path: (path.stem in TOOLS, path.stem)):
         module = ast.parse(path.read_text(encoding="utf-8"))
         question, header = (ast.get_docstring(module) + "\n").split("\n", 1)
         stems = dict.fromkeys((path.stem, re.sub(r"^\d+_", "", path.stem)))  # 02_faces.py may have the figure faces.png
@@ -85,9 +90,9 @@ def gallery():
             f"# {question}\n", f"`examples/{path.name}`\n", "```{eval-rst}", literal(header), "```\n", *figures,
             f"```{{literalinclude}} ../../examples/{path.name}", ":language: python", ":lineno-match:",
             f":lines: {module.body[0].end_lineno + 1}-", "```\n"])
-        index += [f"**[{question}]({path.stem}.md)**\n`examples/{path.name}`\n", *figures[:1]]
+        index[path.stem in TOOLS] += [f"**[{question}]({path.stem}.md)**\n`examples/{path.name}`\n", *figures[:1]]
         names.append(f"{path.stem} <{path.stem}>")
-    write("gallery", {**pages, "index.md": "\n".join([*index, "```{toctree}", ":hidden:", *names, "```\n"])})
+    write("gallery", {**pages, "index.md": "\n".join([*index[False], *index[True], "```{toctree}", ":hidden:", *names, "```\n"])})
 
 
 def api():
@@ -101,16 +106,28 @@ def api():
 
 
 def adopt(app, docname, source):
-    """Pages written for a file browser: one without a title gets its name, a link to a folder becomes its text."""
+    """Pages written for a file browser: one without a title gets its name, a link to a folder becomes the folder's name."""
     folder = (DOCS / docname).parent
     if not source[0].startswith("#"):
         source[0] = f"# {docname.replace('_', ' ').capitalize()}\n\n{source[0]}"
-    source[0] = re.sub(r"\[([^\]]+)\]\(([^):#]+)\)", lambda m: m[1] if (folder / m[2]).is_dir() else m[0], source[0])
+    source[0] = re.sub(r"\[([^\]]+)\]\(([^):#]+)\)", lambda m: name_of(folder / m[2]) or m[0], source[0])
+
+
+def name_of(folder):
+    """A folder's path in the repository, as code; None if it is none."""
+    return f"`{folder.resolve().relative_to(ROOT)}`" if folder.is_dir() else None
+
+
+def enlarge(app, doctree):
+    """Every figure links to its full size: Sphinx does so for those that have a width (book.css keeps their own)."""
+    for image in doctree.findall(nodes.image):
+        image["width"] = "100%"
 
 
 def setup(app):
     app.add_domain(NumberedByLabel, override=True)
     app.connect("source-read", adopt)
+    app.connect("doctree-read", enlarge)
     app.connect("autodoc-process-docstring", lambda app, what, name, obj, options, lines: lines.__setitem__(
         slice(None), literal("\n".join(lines)).split("\n")))
     gallery()
