@@ -26,7 +26,7 @@ from ep import commandline as cli
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")  # one per layer
 PHASES = {"free phase": "#000000", "+beta": "#D55E00", "-beta": "#0072B2"}
-LABELS = {"free phase": (0, 8), "+beta": (5, 7), "-beta": (5, -7)}  # in points from the end of the line
+LABELS = {"free phase": 10, "+beta": 5, "-beta": -5}  # above the line, in points; of the energy, -beta's is the upper one
 
 
 def trajectory(network, x, y, beta, steps, start):
@@ -61,18 +61,18 @@ def plot(network, x, y, phases, path):
     spread.set_xlim(0, len(phases["+beta"]) * 1.2)
     for name, states in phases.items():
         t = np.arange(len(states)) + (0 if name == "free phase" else T)
-        e = [float(network.energy(x, s)[0]) for s in states]
-        p = [float(network.cost.output(s[-1])[0, y[0]]) for s in states]
-        skip = 8 if name == "free phase" else 0  # the first energies are off the scale
-        for axes, values, first in ((energy, e, skip), (output, p, 0)):
-            axes.plot(t[first:], values[first:], color=PHASES[name], linewidth=2)
-            middle = len(t) // 2 if name == "free phase" else -1
-            axes.annotate(name, (t[middle], values[middle]), LABELS[name], textcoords="offset points", color=PHASES[name],
-                          va="center", annotation_clip=False)
+        e = np.array([float((network.energy(x, s) - network.energy(x, fixed))[0]) for s in states])
+        p = np.array([float(network.cost.output(s[-1])[0, y[0]]) for s in states])
+        for axes, values, seen, side in ((energy, e, e > 1e-9, -1), (output, p, p > 0, 1)):
+            t_seen, values = t[seen], values[seen]
+            axes.plot(t_seen, values, color=PHASES[name], linewidth=2)
+            middle, side = (len(t_seen) // 2, 1) if name == "free phase" else (-1, side)
+            axes.annotate(name, (t_seen[middle], values[middle]), (5, side * LABELS[name]), textcoords="offset points",
+                          color=PHASES[name], va="center", annotation_clip=False)
     for axes in (energy, output):
         axes.axvline(T, color="gray", linestyle=":")
-        axes.set(xlabel="step", xlim=(0, 1.12 * (T + len(phases["+beta"]))))
-    energy.set(title="energy E = sum G(s) - Phi (from step 8 on)", ylabel="E")
+        axes.set(xlabel="step", xlim=(0, 1.18 * (T + len(phases["+beta"]))))
+    energy.set(title="energy above that of s*, E = sum G(s) - Phi", ylabel="E - E(s*)", yscale="log")
     output.set(title="readout: probability of the right class", ylabel="probability", ylim=(0, 1.05))
     for axes in (settle, spread, energy, output):
         axes.grid(alpha=0.3)
