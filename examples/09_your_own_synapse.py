@@ -59,9 +59,6 @@ class Skip:
 
     linear_hebbian, drive_post_adjoint, drive_pre_adjoint = hebbian, drive_pre, linear_post  # it has a Phi, so D^T = D
 
-    def winners(self, pre):
-        return None
-
     def anchored(self, pre, post, switches):
         return self
 

@@ -56,7 +56,9 @@ def table(values):
 def plot(values, path):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure.suptitle("How right are updates with feedback weights B of their own? Lines: mean of "
+                    f"{len(SEEDS)} seeds; bands: lowest to highest", fontsize=13)
     names = [name for name in values[0][0]["own"] if name.endswith("W")]
     for axis, name in zip(figure.subplots(1, len(names), sharey=True), names):
         for (rule, label), style, color in zip(RULES.items(), ("o-", "s--", "D-"), ("#D55E00", "#000000", "#0072B2")):
