@@ -5,10 +5,10 @@
 Estimates of a *trained* ConvNet's gradient, layer by layer, against the true one (recurrent backpropagation at a converged fixed
 point): the angle between them, above 90 degrees a step climbs; and the share of weights with a wrong sign. Two things are wrong.
 Drift: a free phase of T steps that has not converged goes on moving during the K nudged ones, and "s^beta minus s_T" takes that
-for the response; between two phases of K steps it cancels, also if one of them has beta = 0. Bias: O(beta) is left then, of which
-a second nudged phase removes the leading part. The paper found that one nudged phase does not train on CIFAR-10; in this project's
-short trainings with unsettled phases it does, once the drift cancels (docs/results.md). Printed, for a small network trained on
-3000 embedded images:
+for the response; between two phases of K steps it cancels, also if one of them has beta = 0. Bias: O(beta) is left then, of
+which a second nudged phase removes the leading part. The paper found that one nudged phase does not train on CIFAR-10; in this
+project's short trainings with unsettled phases it does, once the drift cancels (docs/results.md). Printed, for a small network
+trained on 3000 embedded images:
 
     small network trained on 3000 images, embedded synthetic images: 16 of 16 right, the reference's residual 2e-11
       T  K  residual  nudging      angles, layers 1, 2, ...      wrong signs, %
@@ -87,8 +87,8 @@ def plot(found, settings, residuals, beta, name, path):
             for estimator, (_, colour, style) in NUDGINGS.items():
                 values = found[estimator][column][row]
                 dashed = "--" in style  # large and hollow, in front: still seen where it is the line below
-                axes.plot(range(1, len(values) + 1), values, style, color=colour, label=LEGEND[estimator], zorder=3 if dashed else 2,
-                          markersize=10 if dashed else 6, markerfacecolor="none" if dashed else colour)
+                look = dict(zorder=3, markersize=10, markerfacecolor="none") if dashed else {}
+                axes.plot(range(1, len(values) + 1), values, style, color=colour, label=LEGEND[estimator], **look)
             axes.axhline(chance, color="black", linestyle=":")
             axes.set(ylim=(0, top), xticks=range(1, len(values) + 1))
             axes.grid(alpha=0.3)
