@@ -159,21 +159,24 @@ def plot_curves(finished, out):
     panels = {title: names for title, names in panels.items() if names}
     source = next(iter(finished.values()))[0]["result"]["source"]
     figure = Figure(figsize=(1 + 4 * len(panels), 5), layout="constrained")
-    figure.suptitle(f"{source}\nbands: lowest to highest of the seeds", fontsize="medium")
+    figure.suptitle(f"{source}; bands: lowest to highest of the seeds", fontsize="medium")
+    lowest = 100.0
     for axis, (title, names) in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels.items()):
         compare = ["symmetric"] if "symmetric" in finished and "symmetric" not in names else []
         for name, colour in zip(names + compare, COLOURS):
             logs = [(out / f"{name}-{result['seed']}.jsonl").read_text().splitlines() for result in finished[name]]
             y = np.array([[100 * json.loads(line)["test_accuracy"] for line in log] for log in logs])
+            lowest = min(lowest, y.min())
             epochs = range(1, y.shape[1] + 1)
             style = dict(color=colour, linestyle="-", marker="o") if name in names else dict(color="black", linestyle=":")
             axis.plot(epochs, y.mean(0), markersize=4, label=f"{name} ({len(logs)} seeds)" if len(logs) > 1 else name, **style)
             axis.fill_between(epochs, y.min(0), y.max(0), alpha=0.2, color=style["color"], linewidth=0)
         axis.axhline(10, color="grey", linewidth=0.8, linestyle="--")
         axis.set(title=title, xlabel="epoch", xticks=list(epochs))
+        axis.title.set_fontsize("medium")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)  # below: it hides no curve
-    figure.axes[0].set(ylabel="test accuracy (%), chance dashed", ylim=(0, None))
+    figure.axes[0].set(ylabel="test accuracy (%), chance: 10", ylim=(max(0, lowest - 3), None))
     return figure
 
 
