@@ -3,6 +3,7 @@
     python examples/paper_table.py --data DIR                    # every row that is not finished yet; hours
     python examples/paper_table.py --data DIR --row symmetric    # one row, all its seeds; a quarter of an hour
     python examples/paper_table.py --data DIR --choose-beta      # what the betas below were chosen by
+    python examples/paper_table.py --data DIR --settled          # a smaller network whose phases settle
     python examples/paper_table.py --only-draw                   # table and figure from what is finished
 
 One training of cifar10_sym_ep.py per row and seed: the same network, initial weights, images, order, augmentation and number
@@ -57,11 +58,16 @@ BETAS = (0.05, 0.1, 0.2, 0.5, 1.0)
 HELD_OUT = "--validation-images 5000 --test-images 5000 --epochs 1"
 CHOICES = {f"{nudging}-{beta}": Row(f"--nudging {nudging} --beta {beta} {HELD_OUT}")
            for nudging in ("one-sided", "random-sign", "symmetric") for beta in BETAS}
+SETTLING = ("--channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --train-images 10000 --epochs 4 --tolerance 1e-4 --steps-free 100 "
+            "--steps-nudged 25 --beta 0.5")  # 0.5 is the paper's beta for squared error
+SETTLED = {f"{nudging}{end}": Row(f"--nudging {nudging} {SETTLING} {cost}".strip())
+           for end, cost in (("", ""), ("-squared", SQUARED)) for nudging in ("one-sided", "symmetric")}
 
 
 def main():
     args = options()
-    rows, out = (CHOICES, args.out / "choose_beta") if args.choose_beta else (ROWS, args.out)
+    rows, out = ((CHOICES, args.out / "choose_beta") if args.choose_beta else
+                 (SETTLED, args.out / "settled") if args.settled else (ROWS, args.out))
     rows = {name: row for name, row in rows.items() if args.row in (None, name)}
     out.mkdir(parents=True, exist_ok=True)
     seeds = range(3) if args.seed is None else [args.seed]
@@ -186,6 +192,7 @@ def options():
     add("--row", choices=list(ROWS) + list(CHOICES), metavar="NAME", help=f"only this row: {', '.join(ROWS)}")
     add("--seed", type=cli.whole, help="only this seed (default: all of the row)")
     add("--choose-beta", action="store_true", help="train one epoch for every beta, evaluated on held-out training images")
+    add("--settled", action="store_true", help="train one-sided and symmetric nudging where the phases settle")
     add("--only-draw", action="store_true", help="train nothing")
     add("--data", metavar="DIR", help="where cifar-10-batches-bin is")
     add("--out", metavar="DIR", type=Path, default=HERE.parent / "docs" / "paper_table",
