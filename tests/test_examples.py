@@ -151,6 +151,24 @@ def test_why_one_sided_fails(example, model, no_cifar, tmp_path):
     assert is_picture(tmp_path / "why_one_sided_fails.png")
 
 
+def test_settling(example, model, no_cifar, tmp_path):
+    """Step by step as in one relaxation: the change shrinks until every image has settled, and the table says so."""
+    lines = example("10_settling", "--model", model, "--images", 20, "--steps", 150).splitlines()
+    first, *_, last = ([float(n) for n in re.findall(r"[-+.e\d]+", line)] for line in lines[2:])
+    assert first[0] == 1 and last[0] == 150 and first[1] > 0.1 > 1e-3 > last[1] and (first[2], last[2]) == (0, 100), lines
+    assert is_picture(tmp_path / "settling.png")
+
+
+def test_bias_when_trained(example, model, no_cifar, tmp_path):
+    """Near 0 the orders hold with max-pooling and clipped units too, whether the switches are live or frozen."""
+    options = "--images 4 --steps-free 300 --steps-nudged 60 --betas 2".split()
+    lines = example("11_bias_when_trained", "--model", model, *options).splitlines()
+    for one_sided, symmetric in (lines[2:4], lines[6:8]):
+        one_sided, symmetric = (float(line.split()[1]) for line in (one_sided, symmetric))  # at beta = 0.001
+        assert 0 < 10 * symmetric < one_sided < 0.1, lines
+    assert is_picture(tmp_path / "bias_when_trained.png")
+
+
 def test_a_small_network_is_trained_where_none_is_given(no_cifar, monkeypatch):
     """Without --model and without a shipped file: a network of the embedded images, in float64, and a line that says so."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
