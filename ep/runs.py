@@ -66,10 +66,16 @@ class Run:
 
     @classmethod
     def resumed(cls, folder, network, optimizer, world=None):
-        """The run in `folder`, with parameters, optimizer, position and log as they were at its checkpoint."""
-        path = Path(folder) / "checkpoint.npz"
+        """The run in `folder`, with parameters, optimizer, position and log as they were at its checkpoint.
+
+        Raises EPError on every rank, before anything is saved, if the ranks have not read the same checkpoint.
+        """
+        path, world = Path(folder) / "checkpoint.npz", world or World()
         meta = read_meta(path)
         restore(path, network, optimizer)
+        world.check_same("epoch and step", (meta["epoch"], meta["step"]),  # and nobody saves before everyone has read
+                         f"they have read different checkpoints; make sure that all machines see the same {path}")
+        world.check_parameters(network)
         return cls(folder, meta["config"], network, optimizer, world, meta)
 
     def save(self):

@@ -41,8 +41,9 @@ DEFAULTS = dict(nudging="symmetric", algorithm="eqprop", cost="cross-entropy", c
 def main():
     world, args = parallel.world(), options()  # the processes that mpiexec started; without it, this one alone
     xp = ep.device_module(args.device)
-    gpu = xp.__name__ == "cupy"
-    number_of_threads = 1 if gpu else args.threads or world.cores()  # a GPU gets its work from one thread
+    world.check_same("the devices", xp.__name__, "start as many ranks as there are GPUs, or give --device; see python -m ep.doctor")
+    gpu, cores = xp.__name__ == "cupy", world.cores()  # asked on every rank, for it waits for the others
+    number_of_threads = 1 if gpu else args.threads or cores  # a GPU gets its work from one thread
     config, dataset = world.in_turn(lambda: runs.stored(args) if args.resume else configured(args, xp, world.size))
     config = DEFAULTS | config  # a run of an older version had no asymmetric connections
     world.check_same("settings or images", config, "start every rank with the same command and data")

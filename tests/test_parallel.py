@@ -213,6 +213,31 @@ def test_drift_is_noticed(tmp_path):
     assert "--resume" in err and runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] == 1
 
 
+STALE = """
+if rank == 1:
+    read_meta = job.runs.read_meta
+    job.runs.read_meta = lambda path: read_meta(path) | {change}
+"""
+SPOILED = """
+restore = job.runs.restore
+def spoiled(path, network, optimizer):
+    restore(path, network, optimizer)
+    network.parameters()["2.W"][0, 0, 0, 0] += rank
+job.runs.restore = spoiled
+"""
+
+
+@pytest.mark.parametrize("plant, what", [(STALE.format(change="{'epoch': 1, 'step': 2}"), "epoch and step"),
+                                         (SPOILED, "the parameters")], ids=["position", "parameters"])
+def test_ranks_that_read_different_checkpoints_are_refused(tmp_path, plant, what):
+    """A file system that shows one rank the checkpoint of five minutes ago: they would wait for each other for ever."""
+    assert job(1, *SMALL, "--out", tmp_path / "run")[0] == 0
+    before = (tmp_path / "run" / "checkpoint.npz").read_bytes()
+    code, out, err = job(2, "--resume", tmp_path / "run", plant=plant)
+    assert code == 1 and f"error: {what} of rank 1 (of 2) differ from those of the other ranks" in err, (code, err)
+    assert "Traceback" not in err and (tmp_path / "run" / "checkpoint.npz").read_bytes() == before
+
+
 # --- refused before anything is written --------------------------------------------------------------------------------
 
 
@@ -249,6 +274,13 @@ def test_ranks_with_other_settings_are_refused(tmp_path):
     command = [launcher(), "-n", "1", *rank, ":", "-n", "1", *rank, "--seed", "5"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     refused(tmp_path / "run", done.returncode, done.stderr, "settings or images of rank 1 (of 2) differ")
+
+
+def test_ranks_with_other_devices_are_refused(tmp_path):
+    """More ranks than GPUs, with --device auto: one rank finds a GPU and another does not."""
+    plant = "from types import SimpleNamespace\njob.ep.device_module = lambda device: SimpleNamespace(__name__='numpy' if rank else 'cupy')"
+    code, out, err = job(2, *SMALL, "--device", "auto", "--out", tmp_path / "run", plant=plant)
+    refused(tmp_path / "run", code, err, "the devices of rank 1 (of 2) differ from those of the other ranks: start as many ranks")
 
 
 # --- without ranks: a communicator and launchers that are made up -------------------------------------------------------
