@@ -41,7 +41,8 @@ DEFAULTS = dict(nudging="symmetric", algorithm="eqprop", cost="cross-entropy", c
 def main():
     world, args = parallel.world(), options()  # the processes that mpiexec started; without it, this one alone
     xp = ep.device_module(args.device)
-    world.check_same("the devices", xp.__name__, "start as many ranks as there are GPUs, or give --device; see python -m ep.doctor")
+    world.check_same("the devices", xp.__name__, "start as many ranks as there are GPUs, or give --device; "
+                     "python -m ep.doctor says what is missing")
     gpu, cores = xp.__name__ == "cupy", world.cores()  # asked on every rank, for it waits for the others
     number_of_threads = 1 if gpu else args.threads or cores  # a GPU gets its work from one thread
     config, dataset = world.in_turn(lambda: runs.stored(args) if args.resume else configured(args, xp, world.size))

@@ -278,7 +278,7 @@ def test_ranks_with_other_settings_are_refused(tmp_path):
 
 def test_ranks_with_other_devices_are_refused(tmp_path):
     """More ranks than GPUs, with --device auto: one rank finds a GPU and another does not."""
-    plant = "from types import SimpleNamespace\njob.ep.device_module = lambda device: SimpleNamespace(__name__='numpy' if rank else 'cupy')"
+    plant = "import types; job.ep.device_module = lambda _: types.SimpleNamespace(__name__='numpy' if rank else 'cupy')"
     code, out, err = job(2, *SMALL, "--device", "auto", "--out", tmp_path / "run", plant=plant)
     refused(tmp_path / "run", code, err, "the devices of rank 1 (of 2) differ from those of the other ranks: start as many ranks")
 
