@@ -289,7 +289,7 @@ def test_ranks_with_other_devices_are_refused(tmp_path):
 class Gathered:
     """A communicator whose ranks all say what is given here."""
 
-    rank = 0
+    rank = asked = freed = 0
 
     def __init__(self, values, **info):
         self.values, self.size, self.info = values, len(values), info
@@ -298,7 +298,19 @@ class Gathered:
         return [(value, None) for value in self.values]
 
     def Get_info(self):
-        return self.info
+        self.asked += 1
+        return Info(self.info, owner=self)
+
+
+class Info(dict):
+    """An MPI Info: a copy, to be freed."""
+
+    def __init__(self, info, owner):
+        super().__init__(info)
+        self.owner = owner
+
+    def Free(self):
+        self.owner.freed += 1
 
 
 @pytest.mark.parametrize("values, wrong", [("aba", "1"), ("baaa", "0"), ("abac", "1, 3"), ("ab", "1")])
@@ -334,6 +346,19 @@ def test_every_rank_sees_one_gpu(monkeypatch, names, visible, expected):
     assert (parallel.world().size, os.environ["CUDA_VISIBLE_DEVICES"]) == (8, expected)
 
 
+@pytest.mark.parametrize("names", parallel.LAUNCHERS)
+@pytest.mark.parametrize("local", parallel.LOCAL_RANKS)
+def test_the_rank_on_a_machine_may_be_another_launchers_word(monkeypatch, names, local):
+    """`srun --mpi=pmi2` sets PMI_SIZE, PMI_RANK and SLURM_LOCALID: every rank took the first GPU. One's own word comes first."""
+    for name in sum(parallel.LAUNCHERS, ()):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ((local, "3"), (names[0], "8"), (names[1], "7")):
+        monkeypatch.setenv(name, value)
+    assert parallel.launched() == (8, 7, 3)
+    monkeypatch.setenv(names[2], "2")
+    assert parallel.launched() == (8, 7, 2)
+
+
 @pytest.mark.parametrize("kinds, variable, aware", [("", "", False), ("mpi,system", "", False), ("", "1", True),
                                                     ("mpi,system,cuda:device", "", True)])
 def test_buffers_of_the_device_go_through_the_host_unless_mpi_reads_them(xp, monkeypatch, kinds, variable, aware):
@@ -349,7 +374,9 @@ def test_buffers_of_the_device_go_through_the_host_unless_mpi_reads_them(xp, mon
 
     comm = Gathered([0, 0], mpi_memory_alloc_kinds=kinds)
     comm.Allreduce = Allreduce
-    total = xp.arange(5, dtype=np.float32)
-    parallel.World(comm).add_up(total)
-    assert given == [("in place", xp if aware else np)]
-    assert ep.array_module(total) is xp and ep.to_host(total).tolist() == [0, 2, 4, 6, 8]
+    total, world = xp.arange(5, dtype=np.float32), parallel.World(comm)
+    for _ in range(3):
+        world.add_up(total)
+    assert given == [("in place", xp if aware else np)] * 3
+    assert ep.array_module(total) is xp and ep.to_host(total).tolist() == [0, 8, 16, 24, 32]
+    assert xp is np or (comm.asked, comm.freed) == (1, 1)  # once, not in every step
