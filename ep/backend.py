@@ -4,6 +4,7 @@ The rest of the package asks an array where it lives (`xp = array_module(a)`) an
 numbers are always drawn by NumPy on the host and copied, so both backends start from the same weights.
 """
 
+import os
 import sys
 
 import numpy as np
@@ -26,7 +27,7 @@ def to_host(a):
 
 
 def device_module(device="auto"):
-    """numpy or cupy for `device` = "cpu", "cuda" or "auto" (cuda where it works, else cpu).
+    """numpy or cupy for `device` = "cpu", "cuda" or "auto" (cuda where it works, else cpu; where CuPy is broken, it says why).
 
     Raises EPError for "cuda" without CuPy, with CuPy but without a working GPU, and for any other word.
     """
@@ -36,9 +37,11 @@ def device_module(device="auto"):
         return np
     try:
         return _working_cupy()
-    except EPError:
+    except EPError as error:
         if device == "cuda":
             raise
+        if sys.modules.get("cupy"):  # a CPU was hardly meant; without CuPy it was
+            print(f"using the CPU: {error}", flush=True)
         return np
 
 
@@ -50,6 +53,16 @@ def imported_cupy():
         raise EPError(f"--device cuda needs CuPy, which cannot be imported ({error}): {INSTALL}, "
                       f"or use --device cpu; {DOCTOR}") from None
     return cupy
+
+
+def tf32():
+    """Whether CuPy lets cuBLAS round the factors of float32 products to 10 bits (TF32): its own variable says so."""
+    return os.environ.get("CUPY_TF32", "0") not in ("", "0")
+
+
+def is_gpu_error(error):
+    """Whether CuPy raised it: CUDA, cuBLAS, a compiler of kernels, or memory that was not there."""
+    return type(error).__module__.split(".")[0] in ("cupy", "cupy_backends")
 
 
 def _working_cupy():

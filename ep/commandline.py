@@ -5,7 +5,10 @@ import math
 import os
 import sys
 
+from .backend import DOCTOR, is_gpu_error
 from .errors import EPError
+
+GOOD = "the last checkpoint is still good"
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,18 +25,16 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=30, width=110)
 
 
+def whole(text, least=0):
+    """argparse type: an integer of at least 0."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got '{text}'")
+    return int(text)
+
+
 def count(text):
     """argparse type: an integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
-    return int(text)
-
-
-def whole(text):
-    """argparse type: an integer of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got '{text}'")
-    return int(text)
+    return whole(text, 1)
 
 
 def number(text):
@@ -98,18 +99,28 @@ def refuse_changes(config, options):
 
 
 def run(main, end=sys.exit):
-    """Call main(); an EPError becomes its sentence on stderr and its exit code, so do a full disk and an impatient Ctrl-C.
+    """Call main(); an error that is `expected` becomes its sentence on stderr and its exit code.
 
     end(exit code): what is called then.
     """
     try:
         main()
-    except EPError as error:
-        print(f"error: {error}", file=sys.stderr)
-        end(error.exit_code)
-    except OSError as error:
-        print(f"error: {error}: the last checkpoint is still good", file=sys.stderr)
-        end(1)
-    except KeyboardInterrupt:
-        print("error: interrupted; the last checkpoint is still good", file=sys.stderr)
-        end(130)
+    except (Exception, KeyboardInterrupt) as error:
+        if not (known := expected(error)):
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        end(known.exit_code)
+
+
+def expected(error):
+    """The EPError that says it in one sentence, or None for an error that only a bug explains."""
+    if isinstance(error, KeyboardInterrupt):
+        return EPError(f"interrupted; {GOOD}", 130)
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, MemoryError):  # of the host or, since CuPy's is one too, of a GPU
+        return EPError(f"out of memory ({reason}): use a smaller --chunk or --batch-size; {GOOD}", 1)
+    if is_gpu_error(error):
+        return EPError(f"the GPU failed ({reason}): {DOCTOR}; {GOOD}", 1)
+    if isinstance(error, OSError):  # a full disk
+        return EPError(f"{reason}: {GOOD}", 1)
+    return error if isinstance(error, EPError) else None

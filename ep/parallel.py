@@ -218,8 +218,8 @@ def run(main):
                 sys.exit(2)  # mpi4py is missing on every rank, and rank 0 says so
             if rank > 0:
                 time.sleep(PATIENCE)  # if rank 0 makes the same mistake, it says so now, and ends this process
-            if isinstance(error, (EPError, OSError)):
-                raise EPError(f"{error} (rank {rank} of {size})", getattr(error, "exit_code", 1)) from None
+            if known := commandline.expected(error):
+                raise EPError(f"{known} (rank {rank} of {size})", known.exit_code) from None
             print(f"rank {rank} of {size}: {traceback.format_exc()}", file=sys.stderr)
             end_all(1)
 

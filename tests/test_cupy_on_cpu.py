@@ -10,7 +10,7 @@ import pytest
 from cupy_on_cpu import running
 from helpers import normal
 
-from ep.backend import to_host
+from ep.backend import is_gpu_error, to_host
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True)]
@@ -96,6 +96,18 @@ def test_products_are_full_float32_unless_tf32_is_asked_for(xp, tf32, expected):
                "assert float((a @ a)[0, 0]) == 8\nprint(executed.compute_type())")
     done = python("-c", program, CUPY_TF32=tf32)
     assert done.stdout.strip() == expected, done.stderr[-2000:]
+
+
+@executed
+def test_the_errors_of_a_gpu_are_known(xp):
+    """The classes of the real CuPy: out of memory is Python's MemoryError too, the others are told by their module."""
+    from cupy_backends.cuda.api.driver import CUDADriverError
+    from cupy_backends.cuda.api.runtime import CUDARuntimeError
+    from cupy_backends.cuda.libs.cublas import CUBLASError
+    from cupy_backends.cuda.libs.nvrtc import NVRTCError
+    assert issubclass(xp.cuda.memory.OutOfMemoryError, MemoryError)
+    for error in (CUDADriverError, CUDARuntimeError, CUBLASError, NVRTCError, xp.cuda.compiler.CompileException):
+        assert is_gpu_error(error.__new__(error)), error
 
 
 @executed
