@@ -5,10 +5,8 @@ import math
 import os
 import sys
 
-from .backend import DOCTOR, is_gpu_error
+from .backend import GOOD, device_error
 from .errors import EPError
-
-GOOD = "the last checkpoint is still good"
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,31 +35,25 @@ def count(text):
     return whole(text, 1)
 
 
-def number(text):
-    """argparse type: a finite number."""
+def number(text, allowed=math.isfinite, expected="a finite number"):
+    """argparse type: a finite number, of those that are allowed."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a finite number, got '{text}'")
+    if not (math.isfinite(value) and allowed(value)):
+        raise argparse.ArgumentTypeError(f"expected {expected}, got '{text}'")
     return value
 
 
 def positive(text):
     """argparse type: a finite number above 0."""
-    value = number(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
-    return value
+    return number(text, lambda value: value > 0, "a number above 0")
 
 
 def not_negative(text):
     """argparse type: a finite number of at least 0."""
-    value = number(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got '{text}'")
-    return value
+    return number(text, lambda value: value >= 0, "a number of at least 0")
 
 
 def core_numbers():
@@ -116,11 +108,6 @@ def expected(error):
     """The EPError that says it in one sentence, or None for an error that only a bug explains."""
     if isinstance(error, KeyboardInterrupt):
         return EPError(f"interrupted; {GOOD}", 130)
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, MemoryError):  # of the host or, since CuPy's is one too, of a GPU
-        return EPError(f"out of memory ({reason}): use a smaller --chunk or --batch-size; {GOOD}", 1)
-    if is_gpu_error(error):
-        return EPError(f"the GPU failed ({reason}): {DOCTOR}; {GOOD}", 1)
     if isinstance(error, OSError):  # a full disk
-        return EPError(f"{reason}: {GOOD}", 1)
-    return error if isinstance(error, EPError) else None
+        return EPError(f"{error}: {GOOD}", 1)
+    return error if isinstance(error, EPError) else device_error(error)

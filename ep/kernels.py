@@ -41,8 +41,7 @@ PIXEL = """
 KERNELS = {
     "im2col": ("raw T x", "T cols", PATCH + "cols = inside ? x[((n*H + row)*W + column)*C + c] : T(0)"),
     "col2im": ("raw T cols", "T x", """
-    int q = i, c = q % C, column = q / C % W + PADDING, row = q / (C*W) % H + PADDING, n = q / (C*W*H);
-    T sum = 0;
+    int q = i, c = q % C, column = q / C % W + PADDING, row = q / (C*W) % H + PADDING, n = q / (C*W*H); T sum = 0;
     for (int a = 0; a < K; a++) for (int b = 0; b < K; b++) {
         int down = row - a, right = column - b, i_out = down / STRIDE, j_out = right / STRIDE;
         if (down >= 0 && down % STRIDE == 0 && i_out < H_OUT && right >= 0 && right % STRIDE == 0 && j_out < W_OUT)

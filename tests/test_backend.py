@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from ep.backend import array_module, device_module, is_gpu_error, tf32, to_host
+from ep.backend import array_module, device_error, device_module, tf32, to_host
 from ep.errors import EPError
 
 
@@ -66,10 +66,12 @@ def test_a_gpu_that_computes_wrong_numbers_is_refused(monkeypatch):
 
 
 def test_whose_error_it_is():
-    """Those of CuPy's own modules, whatever class they derive from; a RuntimeError of ours is none."""
+    """CuPy's own modules raise what is a GPU's, whatever class it derives from; a RuntimeError of ours is a bug."""
     for module in ("cupy.cuda.memory", "cupy.cuda.compiler", "cupy_backends.cuda.libs.cublas"):
-        assert is_gpu_error(type("E", (Exception,), {"__module__": module})())
-    assert not is_gpu_error(RuntimeError("cupy"))
+        error = device_error(type("E", (Exception,), {"__module__": module})("first line\nsecond"))
+        assert str(error).startswith("the GPU failed (first line): python -m ep.doctor") and error.exit_code == 1
+    assert str(device_error(MemoryError())).startswith("out of memory (MemoryError): use a smaller --chunk")
+    assert device_error(RuntimeError("cupy")) is None
 
 
 @pytest.mark.parametrize("value, expected", [(None, False), ("0", False), ("1", True)])
