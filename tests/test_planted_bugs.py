@@ -124,6 +124,17 @@ def test_a_write_beyond_the_end_is_found(xp):
 
 
 @only_on("executed")
+def test_every_test_is_asked_for_overruns(xp, request):
+    """When it is over, by the plugin: the bug need not be in an array that the test looks at."""
+    from cupy_on_cpu import executed
+    executed.pytest_runtest_teardown(request.node)
+    xp.ElementwiseKernel("raw T x", "raw T y", "y[i - 1] = x[i]", "ep_one_before")(xp.ones(5), xp.empty(5), size=5)
+    with pytest.raises(AssertionError, match="before an array of 40 bytes"):
+        executed.pytest_runtest_teardown(request.node)
+    executed.pytest_runtest_teardown(request.node)
+
+
+@only_on("executed")
 def test_a_kernel_that_does_not_compile_is_an_error(xp, monkeypatch):
     planted(monkeypatch, "clip", "T(0)", "T(O)")
     with pytest.raises((RuntimeError, array_module(xp.zeros(1)).cuda.compiler.CompileException)):
