@@ -16,6 +16,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from cupy_on_cpu import running
 from parallel_ranks import CASES
 
 import ep
@@ -59,9 +60,9 @@ rank = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", 0))
 """
 
 
-def job(R, *options, plant=""):
+def job(R, *options, plant="", **environment):
     """The main job on R ranks. plant: Python that every rank runs before it, with `rank` and the modules of the job at hand."""
-    return on_ranks(R, "-c", f"{PRELUDE}\n{plant}\njob.parallel.run(job.main)", *options)
+    return on_ranks(R, "-c", f"{PRELUDE}\n{plant}\njob.parallel.run(job.main)", *options, **environment)
 
 
 # Float64, and the readable `relax`: where the drives of a pooling window are all equal (units at a bound around it), the fast
@@ -174,6 +175,30 @@ def test_stopped_and_resumed_with_other_numbers_of_ranks(tmp_path):
     log = without_time(tmp_path / "straight")
     assert_close(without_time(tmp_path / "run"), log, 1e-10)
     assert log[0]["stuck_1"] > 0 and log[0]["gradient_norm_1"] > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("aware", ["", "1"], ids=["through the host", "device buffers"])
+@pytest.mark.parametrize("xp", ["cupy"], indirect=True)
+def test_two_ranks_on_gpus(tmp_path, xp, aware):
+    """--device cuda with a GPU per rank: the parameters of one rank; the allreduce through the host, or of the device's buffers.
+
+    Where a stand-in is in CuPy's place, the ranks get it too. Its device memory is the host's, so MPI can read it.
+    """
+    if aware and running() != "executed":
+        pytest.skip("device buffers: only on the real CuPy executed on a CPU, whose MPI may read them without being CUDA-aware")
+    if running() is None and xp.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("two GPUs are needed")
+    stand_in = f"sys.path.insert(0, {str(TESTS)!r}); from cupy_on_cpu import {running()}" if running() else ""
+    options = ("--dataset synthetic --channels 4 6 --scale 2 --lr 0.04 --train-images 40 --test-images 20 --batch-size 40 "
+               "--chunk 16 --epochs 1 --steps-free 8 --steps-nudged 6 --device cuda").split()
+    for R in (1, 2):
+        code, out, err = job(R, *options, "--out", tmp_path / f"{R}", plant=FLOAT64 + stand_in, EP_CUDA_AWARE_MPI=aware)
+        assert code == 0 and "kernels of ep/kernels.py" in out, (out, err)
+    one, two = (read_npz(tmp_path / f"{R}" / "checkpoint.npz") for R in (1, 2))
+    del one["meta"], two["meta"]
+    assert_close(two, one, 1e-10)
+    assert_close(without_time(tmp_path / "2"), without_time(tmp_path / "1"), 1e-10)
 
 
 def test_rank_0_alone_writes_and_prints(tmp_path):
