@@ -24,7 +24,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def whole(text, least=0):
-    """argparse type: an integer of at least 0."""
+    """argparse type: an integer of at least 0, or `least`."""
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got '{text}'")
     return int(text)
