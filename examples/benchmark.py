@@ -13,6 +13,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import ep
@@ -256,22 +258,42 @@ CHILDREN = {
 }
 
 
+METHODS = {"readable": ("#999999", "readable path"), "im2col": ("#56b4e9", "im2col, or col2im on the way down"),
+           "F(2x2, 3x3)": ("#e69f00", "Winograd F(2x2, 3x3)"), "F(4x4, 3x3)": ("#0072b2", "Winograd F(4x4, 3x3)")}
+
+
 def write(folder, results):
     """benchmark.json, and the shares of sgemm as a picture."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.json").write_text(json.dumps(results, indent=2, default=str) + "\n")
-    rows = (results["operations"] + results["training_steps"])[::-1]
-    figure = Figure(figsize=(9, 1 + 0.19 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    colours = {"readable": "#999999", "im2col": "#56b4e9", "col2im": "#56b4e9", "F(2x2": "#e69f00", "F(4x4": "#0072b2"}
-    axes.barh([row["name"] for row in rows], [row["share"] for row in rows],
-              color=[next(colour for path, colour in colours.items() if path in row["name"]) for row in rows])
-    axes.axvline(1.0, color="black", linewidth=1)
-    axes.set(xlabel="share of sgemm's rate, counted in the FLOPs of im2col", title=results["machine"]["blas"])
-    axes.tick_params(axis="y", labelsize=7)
-    axes.margins(y=0.005)
-    figure.savefig(folder / "benchmark.png", dpi=110)
+    plot(results["operations"] + results["training_steps"], results["machine"]["blas"]).savefig(folder / "benchmark.png", dpi=90)
     print(f"\nsee {folder / 'benchmark.png'} and benchmark.json")
+
+
+def plot(rows, blas):
+    """A panel per network; in it, a group of bars for each convolution and training step, a bar for each method."""
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    figure.suptitle(f"How fast are convolutions and training steps, against the machine's own matrix product?\n{blas}")
+    for axes, network in zip(figure.subplots(1, 2, sharex=True), ("paper", "cpu preset")):
+        groups, place, ticks = {}, 0.0, []
+        for row in rows:
+            name, _, what = row["name"].partition(", ")
+            if name == network:
+                what, method = re.fullmatch(r"(.*), (readable|im2col|col2im|F.*)", what).groups()
+                groups.setdefault(what, {})[method] = row["share"]
+        for shares in groups.values():
+            places = [place - k for k in range(len(shares))]
+            axes.barh(places, shares.values(), 0.95, color=[METHODS[m.replace("col2im", "im2col")][0] for m in shares])
+            ticks.append(np.mean(places))
+            place = places[-1] - 1.8  # room between groups
+        axes.axvline(1.0, color="black", linewidth=1)
+        axes.set(title=f"{network}'s network" if network == "paper" else network, yticks=ticks,
+                 yticklabels=list(groups), xlabel="rate, in FLOPs of im2col; 1: sgemm (line)")
+        axes.margins(y=0.01)
+        axes.grid(axis="x", alpha=0.3)
+    figure.legend([Patch(color=colour) for colour, _ in METHODS.values()], [text for _, text in METHODS.values()],
+                  loc="outside lower center", ncols=4)
+    return figure
 
 
 def options():

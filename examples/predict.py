@@ -72,8 +72,8 @@ def options():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add = parser.add_argument
     add("files", nargs="*", metavar="IMAGE", help="image files (default: test images of CIFAR-10)")
-    add("--model", type=Path, default=SHIPPED, metavar="PATH", help="network.npz of a run, or what Network.save wrote (default: the "
-        "shipped one)")
+    add("--model", type=Path, default=SHIPPED, metavar="PATH", help="network.npz of a run, or what Network.save wrote "
+        "(default: the shipped one)")
     add("--data", metavar="DIR", help="where cifar-10-batches-bin is")
     add("--count", type=cli.count, default=5, help="number of test images (default: 5)")
     add("--steps", type=cli.count, default=40, metavar="T", help="steps of the free phase (default: 40)")

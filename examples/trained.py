@@ -1,7 +1,7 @@
 """The trained network and the images that some examples look at; nothing to run here.
 
---model PATH of Network.save; else, where CIFAR-10 is found, the shipped models/cifar10.npz (trained by symmetric EP: docs/results.md);
-else a small ConvNet, trained first on embedded images.
+--model PATH of Network.save; else, where CIFAR-10 is found, the shipped models/cifar10.npz (trained by symmetric EP:
+docs/results.md); else a small ConvNet, trained first on embedded images.
 """
 
 from functools import partial

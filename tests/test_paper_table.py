@@ -94,3 +94,15 @@ def test_predict(run, monkeypatch, tmp_path):
     assert f"image.png: {data.CLASSES[k]} {o:.0%}" in out and (tmp_path / "predict.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = run(predict, tmp_path / "network.npz", *options)
     assert code == 2 and err.startswith("error: cannot read an image")
+
+
+def test_the_page_of_results_shows_the_table_as_it_was_written():
+    """docs/results.md repeats table.md line for line, and every row of it has its logs."""
+    docs = EXAMPLES.parent / "docs"
+    lines = (docs / "paper_table" / "table.md").read_text().splitlines()
+    page = (docs / "results.md").read_text().splitlines()
+    assert [line for line in lines if line not in page] == []
+    rows = example("paper_table").ROWS
+    for line in lines[2:]:
+        name, seeds = (cell.strip() for cell in line.split("|")[1:4:2])
+        assert len(list((docs / "paper_table").glob(f"{name}-?.jsonl"))) == int(seeds.split()[0]) <= rows[name].seeds
