@@ -50,9 +50,9 @@ def test_under_mpiexec():
 
     gpu = ("import os, ep.doctor as d; d.self_test = lambda device: f'GPU {os.environ.get(\"CUDA_VISIBLE_DEVICES\")}'; "
            "d.main()")
-    code, out, err = on_ranks(2, "-c", gpu)
+    code, out, err = on_ranks(2, "-c", gpu, CUDA_VISIBLE_DEVICES="4,5")
     assert code == 0 and out.count("CPU backend") == 1, (out, err)
-    assert "ok GPU backend    rank 0: GPU 0\nok GPU backend    rank 1: GPU 1\n" in out
+    assert "ok GPU backend    rank 0: GPU 4\nok GPU backend    rank 1: GPU 5\n" in out
     assert "2 ranks on 1 machine(s) find each other through an MPI which " in out and "device memory" in out
 
 

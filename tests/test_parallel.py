@@ -366,8 +366,9 @@ def test_every_rank_sees_one_gpu(monkeypatch, names, visible, expected):
     assert parallel.launched() == (1, 0, 0) and parallel.world().comm is None
     for name, value in zip(names, "802"):
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "") if visible is not None else monkeypatch.delenv(
-        "CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")  # also where it is deleted next: so it is put back afterwards
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=SimpleNamespace(COMM_WORLD=SimpleNamespace(rank=0, size=8))))
     assert (parallel.world().size, os.environ["CUDA_VISIBLE_DEVICES"]) == (8, expected)
 
