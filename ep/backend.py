@@ -4,6 +4,7 @@ The rest of the package asks an array where it lives (`xp = array_module(a)`) an
 numbers are always drawn by NumPy on the host and copied, so both backends start from the same weights.
 """
 
+import os
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from .errors import EPError
 
 INSTALL = "install it with: pip install 'cupy-cuda12x[ctk]' (CUDA 12) or 'cupy-cuda13x[ctk]' (CUDA 13)"
+GOOD = "the last checkpoint is still good"
 DOCTOR = "python -m ep.doctor says what is missing"
 
 
@@ -26,7 +28,7 @@ def to_host(a):
 
 
 def device_module(device="auto"):
-    """numpy or cupy for `device` = "cpu", "cuda" or "auto" (cuda where it works, else cpu).
+    """numpy or cupy for `device` = "cpu", "cuda" or "auto" (cuda where it works, else cpu; where CuPy is broken, it says why).
 
     Raises EPError for "cuda" without CuPy, with CuPy but without a working GPU, and for any other word.
     """
@@ -36,9 +38,11 @@ def device_module(device="auto"):
         return np
     try:
         return _working_cupy()
-    except EPError:
+    except EPError as error:
         if device == "cuda":
             raise
+        if sys.modules.get("cupy"):  # a CPU was hardly meant; without CuPy it was
+            print(f"using the CPU: {error}", flush=True)
         return np
 
 
@@ -50,6 +54,21 @@ def imported_cupy():
         raise EPError(f"--device cuda needs CuPy, which cannot be imported ({error}): {INSTALL}, "
                       f"or use --device cpu; {DOCTOR}") from None
     return cupy
+
+
+def tf32():
+    """Whether CuPy lets cuBLAS round the factors of float32 products to 10 bits (TF32): its own variable says so."""
+    return os.environ.get("CUPY_TF32", "0") not in ("", "0")
+
+
+def device_error(error):
+    """The EPError for memory that was not there, and for all else that CuPy, CUDA, cuBLAS raise; None for another exception."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, MemoryError):  # of the host or, since CuPy's is one too, of a GPU
+        return EPError(f"out of memory ({reason}): use a smaller --chunk or --batch-size; {GOOD}", exit_code=1)
+    if type(error).__module__.split(".")[0] in ("cupy", "cupy_backends"):
+        return EPError(f"the GPU failed ({reason}): {DOCTOR}; {GOOD}", exit_code=1)
+    return None
 
 
 def _working_cupy():

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 
+from .backend import GOOD, device_error
 from .errors import EPError
 
 
@@ -22,45 +23,37 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=30, width=110)
 
 
+def whole(text, least=0):
+    """argparse type: an integer of at least 0, or `least`."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got '{text}'")
+    return int(text)
+
+
 def count(text):
     """argparse type: an integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
-    return int(text)
+    return whole(text, 1)
 
 
-def whole(text):
-    """argparse type: an integer of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got '{text}'")
-    return int(text)
-
-
-def number(text):
-    """argparse type: a finite number."""
+def number(text, allowed=math.isfinite, expected="a finite number"):
+    """argparse type: a finite number, of those that are allowed."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a finite number, got '{text}'")
+    if not (math.isfinite(value) and allowed(value)):
+        raise argparse.ArgumentTypeError(f"expected {expected}, got '{text}'")
     return value
 
 
 def positive(text):
     """argparse type: a finite number above 0."""
-    value = number(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
-    return value
+    return number(text, lambda value: value > 0, "a number above 0")
 
 
 def not_negative(text):
     """argparse type: a finite number of at least 0."""
-    value = number(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got '{text}'")
-    return value
+    return number(text, lambda value: value >= 0, "a number of at least 0")
 
 
 def core_numbers():
@@ -98,18 +91,23 @@ def refuse_changes(config, options):
 
 
 def run(main, end=sys.exit):
-    """Call main(); an EPError becomes its sentence on stderr and its exit code, so do a full disk and an impatient Ctrl-C.
+    """Call main(); an error that is `expected` becomes its sentence on stderr and its exit code.
 
     end(exit code): what is called then.
     """
     try:
         main()
-    except EPError as error:
-        print(f"error: {error}", file=sys.stderr)
-        end(error.exit_code)
-    except OSError as error:
-        print(f"error: {error}: the last checkpoint is still good", file=sys.stderr)
-        end(1)
-    except KeyboardInterrupt:
-        print("error: interrupted; the last checkpoint is still good", file=sys.stderr)
-        end(130)
+    except (Exception, KeyboardInterrupt) as error:
+        if not (known := expected(error)):
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        end(known.exit_code)
+
+
+def expected(error):
+    """The EPError that says it in one sentence, or None for an error that only a bug explains."""
+    if isinstance(error, KeyboardInterrupt):
+        return EPError(f"interrupted; {GOOD}", 130)
+    if isinstance(error, OSError):  # a full disk
+        return EPError(f"{error}: {GOOD}", 1)
+    return error if isinstance(error, EPError) else device_error(error)

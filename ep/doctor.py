@@ -2,7 +2,7 @@
 
 Every check is a function that returns a sentence, or raises one: then its remedy, a command, is printed too. A check that fails
 in a way nobody thought of says so in its own line and hinders none of the others. Exit code 0 if the CPU backend works.
-Under mpiexec, rank 0 speaks for all.
+Under mpiexec, rank 0 speaks for all, and tells of every rank's GPU.
 """
 
 import os
@@ -10,13 +10,14 @@ import platform
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from . import backend, commandline, data, fast, parallel
+from . import backend, commandline, data, fast, kernels, parallel
 from .bptt import bptt_gradient
 from .eqprop import eqprop_gradient
 from .errors import EPError
@@ -24,9 +25,9 @@ from .network import convnet
 from .nudging import Nudging
 
 CUPY = "pip install 'cupy-cuda13x[ctk]'  # where nvidia-smi says CUDA 13; with CUDA 12: pip install 'cupy-cuda12x[ctk]'"
-ASK_MPI = """from mpi4py import MPI; from ep.parallel import cuda_aware
-reads = "reads" if cuda_aware(MPI.COMM_WORLD) else "does not read, or does not say that it reads,"
-print(*MPI.Get_library_version().strip(chr(0)).split(",")[0].split()[:3], "which", reads, "device memory")"""
+READS = {True: "which reads device memory", False: "which does not read, or does not say that it reads, device memory"}
+ASK_MPI = """from mpi4py import MPI; from ep import doctor, parallel
+print(*MPI.Get_library_version().strip(chr(0)).split(",")[0].split()[:3], doctor.READS[parallel.cuda_aware(MPI.COMM_WORLD)])"""
 
 
 def machine():
@@ -49,18 +50,22 @@ def pins():
 
 
 def self_test(device):
-    """Matrix product, elementwise function, sum; then a gradient, EP's against BPTT's. Raises EPError if one is wrong."""
+    """Matrix product, elementwise function, sum; then gradients against BPTT's on the CPU: EP's, and BPTT's in float32, with the
+    kernels where there are some. Raises EPError if one is wrong."""
     xp = backend.device_module(device)
     a = xp.asarray(np.arange(12.0).reshape(3, 4))
     total = float((xp.sqrt(a @ a.T) ** 2).sum())  # of all products of two rows: |sum of the rows|^2 = 12^2 + 15^2 + 18^2 + 21^2
-    network = convnet([2, 3], (8, 8, 1), 2, dtype="float64").to(xp)
-    x, y = xp.asarray(np.random.default_rng(0).random((3, 8, 8, 1))), xp.asarray(np.array([0, 1, 1]))
-    exact = backend.to_host(bptt_gradient(network, x, y, 60, 60).gradient["1.W"])
-    estimate = eqprop_gradient(network, x, y, 60, 60, nudging=Nudging.symmetric(0.01), relax=fast.prepared(network))
-    error = abs(backend.to_host(estimate.gradient["1.W"]) - exact).max() / abs(exact).max()
-    if not (abs(total - 1134.0) < 1e-9 and error < 1e-3):
-        raise EPError(f"computes wrong numbers: 1134 is {total}, and EP's gradient is off BPTT's by {error:.0e} (1e-3 allowed)")
-    return f"works: matrix product, elementwise function, sum, and EP's gradient, which is BPTT's to {error:.0e}"
+    x, y, errors = np.random.default_rng(0).random((3, 8, 8, 1)), np.array([0, 1, 1]), []
+    exact = bptt_gradient(convnet([2, 3], (8, 8, 1), 2, dtype="float64"), x, y, 60, 60).gradient["1.W"]
+    eqprop = partial(eqprop_gradient, nudging=Nudging.symmetric(0.01))
+    for dtype, gradient in (("float64", eqprop), ("float32", bptt_gradient)):
+        network = kernels.fused(convnet([2, 3], (8, 8, 1), 2, dtype=dtype).to(xp))
+        found = gradient(network, xp.asarray(x, dtype=dtype), xp.asarray(y), 60, 60, relax=fast.prepared(network))
+        errors.append(abs(backend.to_host(found.gradient["1.W"]) - exact).max() / abs(exact).max())
+    off = f"EP's gradient is BPTT's to {errors[0]:.0e}, and BPTT's in float32 to {errors[1]:.0e}"
+    if not (abs(total - 1134.0) < 1e-9 and np.max(errors) < 1e-3):
+        raise EPError(f"computes wrong numbers: 1134 is {total}, and {off} (1e-3 allowed)")
+    return f"works: matrix product, elementwise function, sum; {off}"
 
 
 def driver():
@@ -98,7 +103,8 @@ def mpi():
     world = parallel.world()
     if world.comm is not None:
         machines = len(set(world.exchange(platform.node())))
-        return f"{world.size} ranks on {machines} machine(s) find each other; each takes {world.cores()} thread(s)"
+        return (f"{world.size} ranks on {machines} machine(s) find each other through an MPI {READS[world.reads_device_memory]}; "
+                f"each takes {world.cores()} thread(s)")
     library = output(sys.executable, "-c", ASK_MPI)
     mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if not mpiexec:
@@ -108,7 +114,8 @@ def mpi():
 
 def output(*command):
     """What a command prints. Raises EPError with the last line of its complaint."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(("PMI", "OMPI_"))}  # no rank of mpiexec's
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=alone)
     if done.returncode:
         raise EPError((done.stderr.strip() or f"exit code {done.returncode} of {command[0]}").splitlines()[-1])
     return done.stdout.strip()
@@ -130,8 +137,9 @@ def main():
     parser = commandline.Parser(prog="python -m ep.doctor", description=__doc__, formatter_class=commandline.Formatter)
     parser.add_argument("--data", metavar="DIR", help="where to look for cifar-10-batches-bin")
     folder, failed = parser.parse_args().data, {}
-    if parallel.launched()[1] > 0:
-        sys.stdout = open(os.devnull, "w")
+    world = parallel.World()
+    with suppress(EPError):  # where ranks do not find each other, MPI's line says why
+        world = parallel.world()  # now, since each rank's GPU is chosen before CUDA starts
     for what, check, remedy in checks(folder):
         try:
             mark, sentence = "ok", check()
@@ -139,7 +147,10 @@ def main():
             mark = "--"
             sentence = str(error) if isinstance(error, EPError) else f"could not be checked ({type(error).__name__}: {error})"
             failed[what] = remedy
-        print(f"{mark} {what:<15}{sentence.removesuffix('; ' + backend.DOCTOR)}", flush=True)
+        everyone = world.exchange((mark, sentence)) if what == "GPU backend" else [(mark, sentence)]
+        for rank, (mark, sentence) in enumerate(everyone):
+            of = f"rank {rank}: " if len(everyone) > 1 else ""
+            print(f"{mark} {what:<15}{of}{sentence.removesuffix('; ' + backend.DOCTOR)}", flush=True)
     for remedy in dict.fromkeys(filter(None, failed.values())):
         print(f"\nfor {', '.join(what for what in failed if failed[what] == remedy)}:\n    {remedy}")
     sys.exit(1 if "CPU backend" in failed else 0)

@@ -13,6 +13,7 @@ A patch matrix takes at most MEMORY bytes: larger batches go through it in piece
 """
 
 import copy
+import math
 from functools import cache, partial
 
 from . import ops
@@ -40,19 +41,20 @@ PIXEL = """
 KERNELS = {
     "im2col": ("raw T x", "T cols", PATCH + "cols = inside ? x[((n*H + row)*W + column)*C + c] : T(0)"),
     "col2im": ("raw T cols", "T x", """
-    int q = i, c = q % C, column = q / C % W + PADDING, row = q / (C*W) % H + PADDING, n = q / (C*W*H);
-    x = 0;
+    int q = i, c = q % C, column = q / C % W + PADDING, row = q / (C*W) % H + PADDING, n = q / (C*W*H); T sum = 0;
     for (int a = 0; a < K; a++) for (int b = 0; b < K; b++) {
         int down = row - a, right = column - b, i_out = down / STRIDE, j_out = right / STRIDE;
         if (down >= 0 && down % STRIDE == 0 && i_out < H_OUT && right >= 0 && right % STRIDE == 0 && j_out < W_OUT)
-            x += cols[((((n*H_OUT + i_out)*W_OUT + j_out)*K + a)*K + b)*C + c];
-    }"""),
+            sum += cols[((((n*H_OUT + i_out)*W_OUT + j_out)*K + a)*K + b)*C + c];
+    }
+    x = sum"""),
     "max_pool": ("raw T y", "T v, uint8 switches", WINDOW + """
-    v = y0; switches = 0;
-    if (y1 > v) { v = y1; switches = 1; }
-    if (y2 > v) { v = y2; switches = 2; }
-    if (y3 > v) { v = y3; switches = 3; }
-    if (y1 != y1 || y2 != y2 || y3 != y3) v = y1 + y2 + y3  /* NaN, as in NumPy */"""),
+    T most = y0; int corner = 0;
+    if (y1 > most) { most = y1; corner = 1; }
+    if (y2 > most) { most = y2; corner = 2; }
+    if (y3 > most) { most = y3; corner = 3; }
+    if (y1 != y1 || y2 != y2 || y3 != y3) most = y1 + y2 + y3;  /* NaN, as in NumPy */
+    v = most; switches = corner"""),
     "max_pool_at": ("raw T y, uint8 switches", "T v", WINDOW +
                     "v = switches == 0 ? y0 : switches == 1 ? y1 : switches == 2 ? y2 : y3"),
     "max_unpool": ("raw T v, raw uint8 switches", "T y", PIXEL +
@@ -62,9 +64,9 @@ KERNELS = {
 }
 
 
-def runs_on(a):
-    """Whether the kernels take this array: CuPy's, real, and short enough for 32-bit indices once unpooled, 4 times as long."""
-    return hasattr(array_module(a), "ElementwiseKernel") and a.dtype.kind == "f" and a.size < 2**29
+def runs_on(a, *shape):
+    """Whether the kernels take this array, and give one of this shape: CuPy's, real, and both short enough for 32-bit indices."""
+    return hasattr(array_module(a), "ElementwiseKernel") and a.dtype.kind == "f" and max(a.size, math.prod(shape)) < 2**31
 
 
 @cache
@@ -86,17 +88,18 @@ def launch(name, shape, *arrays, dtypes=None, **sizes):
 
 
 def im2col(x, k, stride=1, padding=0):
-    if not runs_on(x):
-        return ops.im2col(x, k, stride, padding)
     N, H, W, C = x.shape
     out = dict(H_OUT=ops.output_size(H, k, stride, padding), W_OUT=ops.output_size(W, k, stride, padding))
-    return launch("im2col", (N, *out.values(), k, k, C), x, H=H, W=W, C=C, K=k, STRIDE=stride, PADDING=padding, **out)
+    shape = N, *out.values(), k, k, C
+    if not runs_on(x, *shape):
+        return ops.im2col(x, k, stride, padding)
+    return launch("im2col", shape, x, H=H, W=W, C=C, K=k, STRIDE=stride, PADDING=padding, **out)
 
 
 def col2im(cols, shape, stride=1, padding=0):
-    if not runs_on(cols):
-        return ops.col2im(cols, shape, stride, padding)
     N, H_out, W_out, k, _, C = cols.shape
+    if not runs_on(cols, N, *shape, C):
+        return ops.col2im(cols, shape, stride, padding)
     return launch("col2im", (N, *shape, C), cols, H=shape[0], W=shape[1], C=C, K=k, STRIDE=stride, PADDING=padding,
                   H_OUT=H_out, W_OUT=W_out)
 
@@ -115,7 +118,7 @@ def max_pool_at(y, switches):
 
 
 def max_unpool(v, switches, shape):
-    if not runs_on(v):
+    if not runs_on(v, len(v), *shape, v.shape[3]):
         return ops.max_unpool(v, switches, shape)
     return launch("max_unpool", (len(v), *shape, v.shape[3]), v, switches, H=shape[0], W=shape[1], C=v.shape[3])
 

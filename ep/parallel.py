@@ -22,6 +22,7 @@ import time
 import traceback
 import zlib
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
@@ -34,6 +35,7 @@ LAUNCHERS = [  # (number of ranks, rank, rank on this machine) as launchers leav
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),  # Open MPI
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"),  # srun
 ]
+LOCAL_RANKS = [names[2] for names in LAUNCHERS]  # srun --mpi=pmi2 sets the first two of one row and the third of another
 PATIENCE = 2.0  # seconds by which rank 0 is first to report a mistake that every rank makes
 
 
@@ -41,7 +43,8 @@ def launched():
     """(number of ranks, rank, rank on this machine), as the launcher tells its processes; (1, 0, 0) without a launcher."""
     for names in LAUNCHERS:
         if os.environ.get(names[0], "").isdecimal():
-            return tuple(int(os.environ.get(name) or 0) for name in names)
+            local = next((name for name in (names[2], *LOCAL_RANKS) if os.environ.get(name)), names[2])
+            return tuple(int(os.environ.get(name) or 0) for name in (*names[:2], local))
     return 1, 0, 0
 
 
@@ -86,8 +89,9 @@ class World:
     def in_chunks(self, gradient, network, x, y, map=map, size=training.CHUNK):
         """`training.in_chunks` by all ranks: the same `Estimate` on each of them, but for rounding.
 
-        Its free.states are the batch's mean states, once per image: whoever looks for units that sit at a bound in every
-        image finds the same ones, since a mean is at a bound only if everything in it is. It has no nudged phases.
+        Its free.states are the batch's mean states, once per image, for whoever looks for units that sit at a bound in every
+        image: exact at the bound 0, and at others but for rounding (a float32 mean may be 1 where one image is a millionth
+        below). It has no nudged phases.
         """
         if self.comm is None:
             return training.in_chunks(gradient, network, x, y, map, size)
@@ -116,13 +120,17 @@ class World:
         from mpi4py import MPI
 
         xp = array_module(flat)
-        direct = xp is np or cuda_aware(self.comm)
+        direct = xp is np or self.reads_device_memory
         if direct and xp is not np:
             xp.cuda.get_current_stream().synchronize()  # MPI knows nothing of streams
         buffer = flat if direct else to_host(flat)
         self.comm.Allreduce(MPI.IN_PLACE, buffer)
         if not direct:
             flat[...] = xp.asarray(buffer)
+
+    @cached_property
+    def reads_device_memory(self):
+        return cuda_aware(self.comm)
 
     # --- everything else that the ranks tell each other -----------------------------------------------------------------
 
@@ -189,7 +197,9 @@ def zeros(shapes, like):
 
 def cuda_aware(comm):
     """Does this MPI read device memory? It says so since MPI 4.1; for others the user does, by EP_CUDA_AWARE_MPI=1."""
-    kinds = dict(comm.Get_info()).get("mpi_memory_alloc_kinds", "")
+    info = comm.Get_info()
+    kinds = info.get("mpi_memory_alloc_kinds") or ""
+    info.Free()  # it is a copy
     return "cuda" in kinds or os.environ.get("EP_CUDA_AWARE_MPI") == "1"
 
 
@@ -208,8 +218,8 @@ def run(main):
                 sys.exit(2)  # mpi4py is missing on every rank, and rank 0 says so
             if rank > 0:
                 time.sleep(PATIENCE)  # if rank 0 makes the same mistake, it says so now, and ends this process
-            if isinstance(error, (EPError, OSError)):
-                raise EPError(f"{error} (rank {rank} of {size})", getattr(error, "exit_code", 1)) from None
+            if known := commandline.expected(error):
+                raise EPError(f"{known} (rank {rank} of {size})", known.exit_code) from None
             print(f"rank {rank} of {size}: {traceback.format_exc()}", file=sys.stderr)
             end_all(1)
 

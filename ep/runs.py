@@ -66,10 +66,16 @@ class Run:
 
     @classmethod
     def resumed(cls, folder, network, optimizer, world=None):
-        """The run in `folder`, with parameters, optimizer, position and log as they were at its checkpoint."""
-        path = Path(folder) / "checkpoint.npz"
+        """The run in `folder`, with parameters, optimizer, position and log as they were at its checkpoint.
+
+        Raises EPError on every rank, before anything is saved, if the ranks have not read the same checkpoint.
+        """
+        path, world = Path(folder) / "checkpoint.npz", world or World()
         meta = read_meta(path)
         restore(path, network, optimizer)
+        world.check_same("epoch and step", (meta["epoch"], meta["step"]),  # and nobody saves before everyone has read
+                         f"they have read different checkpoints; make sure that all machines see the same {path}")
+        world.check_parameters(network)
         return cls(folder, meta["config"], network, optimizer, world, meta)
 
     def save(self):
@@ -188,10 +194,8 @@ def accumulate(totals, network, estimate, seconds):
     sums = dict(images=N, batches=1, seconds=seconds, loss=estimate.loss * N, correct=estimate.correct,
                 steps=free.steps * N, converged=free.converged * N, settled_batches=bool(settled),
                 settled=settled[0] if settled else 0)
-    for layer, norm in gradient_norms(estimate.gradient).items():
-        sums[f"gradient_norm_{layer}"] = norm
-    for layer, share in enumerate(stuck_shares(network, free.states), start=1):
-        sums[f"stuck_{layer}"] = share
+    sums |= {f"gradient_norm_{layer}": norm for layer, norm in gradient_norms(estimate.gradient).items()}
+    sums |= {f"stuck_{layer}": share for layer, share in enumerate(stuck_shares(network, free.states), start=1)}
     for key, value in sums.items():
         totals[key] = totals.get(key, 0) + value
     totals["residual"] = max(totals.get("residual", 0.0), free.residual)

@@ -52,7 +52,11 @@ class Dense:
     def linear_hebbian(self, pre, post, switches=None):
         return {"W": _flat(pre).T @ post}  # (pre, N) @ (N, post)
 
-    drive_post_adjoint, drive_pre_adjoint = drive_pre, linear_post
+    def drive_post_adjoint(self, post, switches=None):
+        return self.drive_pre(post, switches)
+
+    def drive_pre_adjoint(self, pre, switches=None):
+        return self.linear_post(pre, switches)
 
     def winners(self, pre):
         return None
@@ -105,7 +109,11 @@ class Conv:
         y = self.pool.unpool(post, switches, self.conv_shape)
         return {"W": ops.conv_adjoint_kernel(pre, y, self.W.shape[0], self.stride, self.padding)}
 
-    drive_post_adjoint, drive_pre_adjoint = drive_pre, linear_post
+    def drive_post_adjoint(self, post, switches):
+        return self.drive_pre(post, switches)
+
+    def drive_pre_adjoint(self, pre, switches):
+        return self.linear_post(pre, switches)
 
     def winners(self, pre):
         """The switches alone. Holomorphic pooling chooses no corner, so it has none."""

@@ -44,7 +44,7 @@ def evaluate(network, images, labels, relax, *, prepare=None, map=map, chunk=CHU
     def one_chunk(part):
         x = images[part] if prepare is None else prepare(images[part], None)
         states, y = relax(network, x).states, network.targets(labels[part], x.dtype)
-        return int((network.predict(states) == y.argmax(1)).sum()), float(network.cost.value(states[-1], y).sum())
+        return numbers([(network.predict(states) == y.argmax(1)).sum(), network.cost.value(states[-1], y).sum()])
 
     results = list(map(one_chunk, chunks(len(labels), chunk)))
     return tuple(sum(column) / len(labels) for column in zip(*results))
@@ -120,8 +120,7 @@ def seconds_per_step(network, x, relax, map, threads):
 
 def check_finite(gradient, epoch, step):
     """Raise EPError naming the first layer whose gradient is NaN or infinite."""
-    finite = [array_module(g).isfinite(g).all() for g in gradient.values()]
-    for name, good in zip(gradient, to_host(array_module(finite[0]).stack(finite))):  # one look for all: a GPU waits for it
+    for name, good in zip(gradient, numbers([array_module(g).isfinite(g).all() for g in gradient.values()])):
         if not good:
             raise EPError(f"the gradient of {name} is not finite at epoch {epoch + 1}, step {step + 1}: the parameters are "
                           "unchanged since the step before; try a smaller learning rate or scale", exit_code=1)
@@ -130,13 +129,18 @@ def check_finite(gradient, epoch, step):
 def gradient_norms(gradient):
     """{layer: Euclidean norm of its gradient, weights and biases together}."""
     squares = {}
-    for name, g in gradient.items():
+    for name, square in zip(gradient, numbers([(g * g).sum() for g in gradient.values()])):
         layer = name.split(".")[0]
-        squares[layer] = squares.get(layer, 0.0) + float((g * g).sum())
+        squares[layer] = squares.get(layer, 0.0) + square
     return {layer: total**0.5 for layer, total in squares.items()}
 
 
 def stuck_shares(network, states):
     """Per layer, the share of units at the same bound of the activation in every image: such a unit learns nothing."""
     low, high = network.activation.bounds
-    return [float(((s <= low).all(0) | (s >= high).all(0)).mean()) for s in states]
+    return numbers([((s <= low).all(0) | (s >= high).all(0)).mean() for s in states])
+
+
+def numbers(scalars):
+    """[arrays of shape ()] -> [Python numbers], in one look: a GPU waits for each."""
+    return to_host(array_module(scalars[0]).stack(scalars)).tolist()

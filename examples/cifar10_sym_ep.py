@@ -11,7 +11,7 @@ from functools import partial
 
 try:
     import ep
-    from ep import commandline as cli, data, fast, kernels, parallel, runs, training
+    from ep import backend, commandline as cli, data, fast, kernels, parallel, runs, training
     from ep.cost import COSTS
     from ep.nudging import NUDGINGS
 except ImportError as error:
@@ -41,11 +41,15 @@ DEFAULTS = dict(nudging="symmetric", algorithm="eqprop", cost="cross-entropy", c
 def main():
     world, args = parallel.world(), options()  # the processes that mpiexec started; without it, this one alone
     xp = ep.device_module(args.device)
-    gpu = xp.__name__ == "cupy"
-    number_of_threads = 1 if gpu else args.threads or world.cores()  # a GPU gets its work from one thread
+    world.check_same("the devices", xp.__name__, "start as many ranks as there are GPUs, or give --device; "
+                     "python -m ep.doctor says what is missing")
+    gpu, cores = xp.__name__ == "cupy", world.cores()  # asked on every rank, for it waits for the others
+    number_of_threads = 1 if gpu else args.threads or cores  # a GPU gets its work from one thread
     config, dataset = world.in_turn(lambda: runs.stored(args) if args.resume else configured(args, xp, world.size))
     config = DEFAULTS | config  # a run of an older version had no asymmetric connections
     world.check_same("settings or images", config, "start every rank with the same command and data")
+    if gpu:  # TF32 is asked for by the environment; a run keeps what it was started with
+        cli.refuse_changes(dict(tf32=False) | config, dict(tf32=backend.tf32()))
     print(data.banner(dataset), flush=True)
     network = ep.convnet(config["channels"], cost=COSTS[config["cost"]], scale=config["scale"], seed=config["seed"])
     network = ep.CONNECTIONS[config["connections"]](network, seed=config["seed"])
@@ -112,7 +116,7 @@ def configured(args, xp, ranks):
     if args.validation_images:
         config |= dict(test_images=args.validation_images, final_test_images=args.validation_images)
     if xp.__name__ == "cupy":
-        config["chunk"] = -(-(args.batch_size or config["batch_size"]) // ranks)  # one chunk per GPU
+        config |= dict(chunk=-(-(args.batch_size or config["batch_size"]) // ranks), tf32=backend.tf32())  # one chunk per GPU
     layers = len(config["channels"]) + 1
     if args.channels and len(args.channels) + 1 != layers and not (args.scale and args.lr):
         raise ep.EPError(f"--preset {preset} has scales and learning rates for {layers - 1} convolutions and the classes: give "

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from ep.backend import array_module, device_module, to_host
+from ep.backend import array_module, device_error, device_module, tf32, to_host
 from ep.errors import EPError
 
 
@@ -34,25 +34,26 @@ def test_an_unknown_device_is_refused():
         device_module("gpu")
 
 
-def test_without_cupy(monkeypatch):
+def test_without_cupy(monkeypatch, capsys):
     """cuda says that CuPy cannot be imported and how to install it; auto takes the CPU."""
     monkeypatch.setitem(sys.modules, "cupy", None)  # what makes `import cupy` an ImportError
     with pytest.raises(EPError, match=r"needs CuPy, which cannot be imported .* pip install 'cupy-cuda12x\[ctk\]'"):
         device_module("cuda")
     assert device_module("auto") is np
-    assert array_module(np.zeros(1)) is np
+    assert array_module(np.zeros(1)) is np and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("error,reason", [
     (RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected"), "cudaErrorNoDevice"),
     (ImportError("libnvrtc.so.13: cannot open shared object file"), "libnvrtc"), (None, "no nvrtc")])
-def test_with_cupy_but_without_a_gpu(monkeypatch, error, reason):
-    """cuda says that CuPy is there but no GPU works, with CuPy's first line; auto takes the CPU."""
+def test_with_cupy_but_without_a_gpu(monkeypatch, capsys, error, reason):
+    """cuda says that CuPy is there but no GPU works, with CuPy's first line; auto says so too, once, and takes the CPU."""
     monkeypatch.setitem(sys.modules, "cupy", broken_cupy(error))
     with pytest.raises(EPError, match=rf"CuPy 14.2.0 is installed but no GPU works .*{reason}.* nvidia-smi") as caught:
         device_module("cuda")
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
-    assert device_module("auto") is np
+    capsys.readouterr()
+    assert device_module("auto") is np and capsys.readouterr().out == f"using the CPU: {caught.value}\n"
 
 
 def test_a_gpu_that_computes_wrong_numbers_is_refused(monkeypatch):
@@ -62,6 +63,23 @@ def test_a_gpu_that_computes_wrong_numbers_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     with pytest.raises(EPError, match="wrong numbers"):
         device_module("cuda")
+
+
+def test_whose_error_it_is():
+    """CuPy's own modules raise what is a GPU's, whatever class it derives from; a RuntimeError of ours is a bug."""
+    for module in ("cupy.cuda.memory", "cupy.cuda.compiler", "cupy_backends.cuda.libs.cublas"):
+        error = device_error(type("E", (Exception,), {"__module__": module})("first line\nsecond"))
+        assert str(error).startswith("the GPU failed (first line): python -m ep.doctor") and error.exit_code == 1
+    assert str(device_error(MemoryError())).startswith("out of memory (MemoryError): use a smaller --chunk")
+    assert device_error(RuntimeError("cupy")) is None
+
+
+@pytest.mark.parametrize("value, expected", [(None, False), ("0", False), ("1", True)])
+def test_tf32_is_cupys_own_variable(monkeypatch, value, expected):
+    monkeypatch.delenv("CUPY_TF32", raising=False)
+    if value:
+        monkeypatch.setenv("CUPY_TF32", value)
+    assert tf32() is expected
 
 
 def test_arrays_know_their_module(xp):

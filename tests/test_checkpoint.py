@@ -6,29 +6,32 @@ import numpy as np
 import pytest
 
 from ep import SGD, EPError, mlp
+from ep.backend import array_module, to_host
 from ep.checkpoint import FORMAT, read_meta, restore, save_checkpoint
 from ep.npz import read_npz, write_npz
 
 
-def trained(sizes=(4, 3, 2), seed=0):
-    network = mlp(list(sizes), seed=seed)
+def trained(sizes=(4, 3, 2), seed=0, xp=np):
+    network = mlp(list(sizes), seed=seed).to(xp)
     optimizer = SGD(network, 0.1)
     rng = np.random.default_rng(seed)
-    optimizer.step({name: rng.normal(size=w.shape).astype(w.dtype) for name, w in network.parameters().items()})
+    optimizer.step({name: xp.asarray(rng.normal(size=w.shape).astype(w.dtype)) for name, w in network.parameters().items()})
     return network, optimizer
 
 
-def test_round_trip(tmp_path):
-    """Parameters, velocity and meta come back exactly, into the arrays the optimizer holds."""
-    network, optimizer = trained()
+@pytest.mark.parametrize("written_on_the_host", [False, True])
+def test_round_trip(tmp_path, xp, written_on_the_host):
+    """Parameters, velocity and meta come back exactly, into the arrays the optimizer holds, on whichever device those are."""
+    network, optimizer = trained(xp=np if written_on_the_host else xp)
     meta = dict(config={"beta": 0.1}, epoch=3, step=7, totals={"loss": 0.1 + 0.2}, log=[{"epoch": 1}])
     save_checkpoint(tmp_path / "c.npz", network, optimizer, meta)
     assert read_meta(tmp_path / "c.npz") == {"format": FORMAT, **meta}
-    other, other_optimizer = trained(seed=5)
+    other, other_optimizer = trained(seed=5, xp=xp)
     restore(tmp_path / "c.npz", other, other_optimizer)
     for name, w in network.parameters().items():
-        assert (other.parameters()[name] == w).all()
-        assert (other_optimizer.velocity[name] == optimizer.velocity[name]).all()
+        assert (to_host(other.parameters()[name]) == to_host(w)).all()
+        assert (to_host(other_optimizer.velocity[name]) == to_host(optimizer.velocity[name])).all()
+        assert array_module(other.parameters()[name]) is array_module(other_optimizer.velocity[name]) is xp
         assert other_optimizer.parameters[name] is other.parameters()[name]
 
 

@@ -45,12 +45,23 @@ def test_this_machine():
 
 
 def test_under_mpiexec():
-    """Rank 0 speaks for all, and the ranks find each other."""
+    """Rank 0 speaks for all, each rank's own GPU included, and the ranks find each other."""
     from test_parallel import on_ranks
 
-    code, out, err = on_ranks(2, "-m", "ep.doctor")
+    gpu = ("import os, ep.doctor as d; d.self_test = lambda device: f'GPU {os.environ.get(\"CUDA_VISIBLE_DEVICES\")}'; "
+           "d.main()")
+    code, out, err = on_ranks(2, "-c", gpu, CUDA_VISIBLE_DEVICES="4,5")
     assert code == 0 and out.count("CPU backend") == 1, (out, err)
-    assert "2 ranks on 1 machine(s) find each other" in out
+    assert "ok GPU backend    rank 0: GPU 4\nok GPU backend    rank 1: GPU 5\n" in out
+    assert "2 ranks on 1 machine(s) find each other through an MPI which " in out and "device memory" in out
+
+
+def test_under_mpiexec_with_one_rank():
+    """What the doctor starts is no rank: MPI's library would look for a launcher that does not wait for it."""
+    from test_parallel import launcher
+
+    done = subprocess.run([launcher(), "-n", "1", sys.executable, "-m", "ep.doctor"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "\nok MPI " in done.stdout, (done.stdout, done.stderr)
 
 
 def test_every_error_of_a_backend_points_to_it(monkeypatch):
@@ -86,7 +97,7 @@ def test_a_check_that_breaks_hinders_no_other(report, quick, monkeypatch, broken
     assert code == (1 if broken == "CPU backend" else 0)
 
 
-@pytest.mark.parametrize("wrong", ["product", "gradient"])
+@pytest.mark.parametrize("wrong", ["product", "gradient", "gradient in float32"])
 def test_a_cpu_that_computes_wrong_numbers(report, quick, monkeypatch, wrong):
     """The self-test compares numbers, not only the absence of errors."""
     if wrong == "product":
@@ -94,12 +105,18 @@ def test_a_cpu_that_computes_wrong_numbers(report, quick, monkeypatch, wrong):
             asarray=np.asarray, sqrt=lambda a: np.sqrt(a) + 1e-3, ndarray=np.ndarray, __name__="numpy"))
     plain = doctor.eqprop_gradient
 
+    def spoiled(network):
+        network.synapses[0].W += 0.1 * (network.synapses[0].W.dtype == "float32")
+        return network
+
     def off(*arguments, **options):
         estimate = plain(*arguments, **options)
         estimate.gradient["1.W"] = estimate.gradient["1.W"] * (1.01 if wrong == "gradient" else 1.0)
         return estimate
 
     monkeypatch.setattr(doctor, "eqprop_gradient", off)
+    if wrong == "gradient in float32":
+        monkeypatch.setattr(doctor.kernels, "fused", spoiled)
     code, lines, out = report()
     assert code == 1 and lines["CPU backend"][0] == "--" and "computes wrong numbers" in lines["CPU backend"][1]
 

@@ -12,7 +12,7 @@ from cupy_on_cpu import observe, running
 from helpers import normal, relative
 
 import ep
-from ep import data, kernels, training
+from ep import data, kernels, runs, training
 from ep.backend import to_host
 
 pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True)]
@@ -63,6 +63,16 @@ def test_longer_phases_do_not_wait_more_often(xp):
     """A training step waits as often for 9 + 2 x 5 steps as for 4 + 2 x 2."""
     waits = [observe(partial(training_step, xp, example(xp)[0], *steps))[0] for steps in ((4, 2), (9, 5))]
     assert waits[0] == waits[1] > 0
+
+
+@counted
+def test_the_numbers_of_the_log_are_looked_at_together(xp):
+    """One wait for the norms of all gradients, one for the shares of all layers, one for a chunk's accuracy and loss."""
+    network, x, y = example(xp)
+    estimate = ep.eqprop_gradient(network, x, y, 4, 2, nudging=ep.Nudging.symmetric(0.5))
+    assert observe(partial(runs.accumulate, {}, network, estimate, 1.0))[0] == 2
+    relax = partial(ep.relax, steps=4)
+    assert observe(partial(ep.evaluate, network, x, y, relax, chunk=2))[0] == 2 * (1 + observe(partial(relax, network, x))[0])
 
 
 # --- precision --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ On NumPy arrays `fused` changes nothing and every function of kernels.py is its 
 the backend: kernels with twins on CuPy, cutting into pieces and dispatch on NumPy.
 """
 
+import re
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,6 +70,48 @@ def test_arrays_that_are_not_contiguous(xp):
     x = normal(xp, (2, 6, 8, 6), 0)[:, ::2, 1:, ::2]
     same_bits(kernels.im2col(x, 3, 1, 1), ops.im2col(to_host(x), 3, 1, 1))
     same_bits(kernels.max_pool(x)[0], ops.max_pool(to_host(x))[0])
+
+
+def test_every_result_is_stored_once():
+    """Sums and maxima are kept in registers: a kernel that adds to its result reads and writes it in every turn."""
+    for name, (_, results, code) in kernels.KERNELS.items():
+        for result in results.replace(",", "").split()[1::2]:
+            assert len(re.findall(rf"(?<!T )\b{result} [+-]?= ", code)) == 1, (name, result)
+
+
+LONG = {  # pass: (shape of an array that is short enough, its arguments, shape of one that, or whose result, is too long)
+    "im2col": ((8, 1024, 1024, 28), (3, 1, 1), (8, 1024, 1024, 32)),
+    "col2im": ((1, 1024, 1024, 3, 3, 200), ((1024, 1024), 1, 1), (1, 1024, 1024, 3, 3, 256)),
+    "max_pool": ((1, 2**15, 2**15, 1), (), (1, 2**16, 2**15, 1)),
+    "max_pool_at": ((1, 2**15, 2**15, 1), (np.zeros((1, 2**14, 2**14, 1), bool),), (1, 2**16, 2**15, 1)),
+    "max_unpool": ((2**25, 1, 1, 7), (None, (3, 3)), (2**25, 1, 1, 8)),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_what_is_too_long_for_32_bits_takes_the_twin(monkeypatch, name):
+    """Patches are k k times as long as the image, unpooled windows up to 9 times: it is the longer of the two that counts."""
+    monkeypatch.setattr(kernels, "array_module", lambda a: SimpleNamespace(ElementwiseKernel=None))
+    monkeypatch.setattr(kernels, "launch", lambda *_, **__: ["kernel"])
+    monkeypatch.setattr(ops, name, lambda *_: ["twin"])
+    short, arguments, long = LONG[name]
+    for shape, expected in ((short, "kernel"), (long, "twin")):
+        assert list(getattr(kernels, name)(np.broadcast_to(np.float32(0), shape), *arguments)) == [expected]
+
+
+@pytest.mark.parametrize("adjoint, drive", [("drive_post_adjoint", "drive_pre"), ("drive_pre_adjoint", "linear_post")])
+def test_the_transposed_drives_are_the_fused_ones(xp, monkeypatch, adjoint, drive):
+    """BPTT goes back through the same passes as the relaxation: they were the readable ones, with twice the launches."""
+    asked, plain = [], dict(im2col=kernels.im2col, col2im=kernels.col2im)
+    for name in plain:
+        monkeypatch.setattr(kernels, name, lambda *a, name=name: (asked.append(name), plain[name](*a))[1])
+    synapse = pieces(example(xp)[0]).synapses[1]
+    pre, post = (normal(xp, (2, *shape), k) for k, shape in enumerate((synapse.pre_shape, synapse.post_shape)))
+    switches = synapse.drive_post(pre)[1]
+    del asked[:]
+    given = post if drive == "drive_pre" else pre
+    same_bits(getattr(synapse, adjoint)(given, switches), to_host(getattr(synapse, drive)(given, switches)))
+    assert asked in (["im2col"] * 2, ["col2im"] * 2)
 
 
 def example(xp, connections="symmetric", dtype="float64", **options):

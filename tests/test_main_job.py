@@ -101,7 +101,7 @@ def test_first_steps_on_a_gpu(start, tmp_path, xp):
         assert code == 0, err
     assert "kernels of ep/kernels.py" in out
     config = json.loads((runs_["cuda"] / "config.json").read_text())
-    assert (config["device"], config["chunk"]) == ("cupy", 16)
+    assert (config["device"], config["chunk"], config["tf32"]) == ("cupy", 16, False)
     cpu, cuda = (read_npz(folder / "checkpoint.npz") for folder in runs_.values())
     for key in cpu:
         if key.startswith("parameter/"):
@@ -110,6 +110,34 @@ def test_first_steps_on_a_gpu(start, tmp_path, xp):
             assert abs(cuda[key] - cpu[key]).max() <= 1e-2 * abs(cpu[key]).max() > 1e-4, key
     [one], [other] = (without_time(folder / "log.jsonl") for folder in runs_.values())
     assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("xp", ["cupy"], indirect=True)
+def test_interrupted_and_resumed_on_a_gpu(start, tmp_path, monkeypatch, xp):
+    """As on a CPU, bit for bit; with CUPY_TF32 set otherwise it is refused."""
+    options = [*TINY, *"--channels 4 6 --scale 2 --lr 0.04 --device cuda --nudging random-sign".split()]
+    assert start(*options, "--out", tmp_path / "straight")[0] == 0
+    plain, calls = runs.accumulate, []
+
+    def accumulate(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        plain(*arguments)
+
+    monkeypatch.setattr(runs, "accumulate", accumulate)
+    assert start(*options, "--out", tmp_path / "stopped")[0] == 143
+    monkeypatch.setenv("CUPY_TF32", "1")
+    code, _, err = start("--resume", tmp_path / "stopped", "--device", "cuda")
+    assert code == 2 and "tf32 (False in the run, True asked for)" in err
+    monkeypatch.delenv("CUPY_TF32")
+    assert start("--resume", tmp_path / "stopped", "--device", "cuda")[0] == 0
+    straight, stopped = (read_npz(tmp_path / name / "checkpoint.npz") for name in ("straight", "stopped"))
+    for key in straight:
+        if key != "meta":
+            assert (straight[key] == stopped[key]).all(), key
+    assert without_time(tmp_path / "straight" / "log.jsonl") == without_time(tmp_path / "stopped" / "log.jsonl")
 
 
 @pytest.mark.parametrize("feedback_update", list(job.ep.FEEDBACK_UPDATES))
@@ -267,15 +295,23 @@ def test_nan_stops_the_run_and_keeps_the_checkpoint(start, tmp_path, monkeypatch
     assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] == 1
 
 
-@pytest.mark.parametrize("error, expected", [(OSError(28, "No space left on device"), 1), (KeyboardInterrupt(), 130)])
-def test_full_disk_and_second_interrupt_are_one_sentence(start, tmp_path, monkeypatch, error, expected):
-    """No traceback, and the checkpoint that was there stays."""
+GPU_ERROR = type("CUDARuntimeError", (RuntimeError,), {"__module__": "cupy_backends.cuda.api.runtime"})
+
+
+@pytest.mark.parametrize("error, expected, said", [
+    (OSError(28, "No space left on device"), 1, "No space left on device: the"), (KeyboardInterrupt(), 130, "interrupted; the"),
+    (MemoryError("Unable to allocate 8 GiB\nfor an array"), 1,
+     "out of memory (Unable to allocate 8 GiB): use a smaller --chunk or --batch-size"),
+    (GPU_ERROR("cudaErrorLaunchFailure: unspecified"), 1,
+     "the GPU failed (cudaErrorLaunchFailure: unspecified): python -m ep.doctor")])
+def test_what_no_program_can_help_is_one_sentence(start, tmp_path, monkeypatch, error, expected, said):
+    """Full disk, impatience, no memory, a GPU that fails: no traceback, and the checkpoint that was there stays."""
     def fail(*arguments):
         raise error
 
     monkeypatch.setattr(runs, "accumulate", fail)
     code, _, err = start(*TINY, "--out", tmp_path / "run")
-    assert code == expected and "the last checkpoint is still good" in err and "Traceback" not in err
+    assert code == expected and said in err and "the last checkpoint is still good" in err and "Traceback" not in err
     assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] == 0
 
 

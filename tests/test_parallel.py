@@ -16,6 +16,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from cupy_on_cpu import running
 from parallel_ranks import CASES
 
 import ep
@@ -59,9 +60,9 @@ rank = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", 0))
 """
 
 
-def job(R, *options, plant=""):
+def job(R, *options, plant="", **environment):
     """The main job on R ranks. plant: Python that every rank runs before it, with `rank` and the modules of the job at hand."""
-    return on_ranks(R, "-c", f"{PRELUDE}\n{plant}\njob.parallel.run(job.main)", *options)
+    return on_ranks(R, "-c", f"{PRELUDE}\n{plant}\njob.parallel.run(job.main)", *options, **environment)
 
 
 # Float64, and the readable `relax`: where the drives of a pooling window are all equal (units at a bound around it), the fast
@@ -176,6 +177,30 @@ def test_stopped_and_resumed_with_other_numbers_of_ranks(tmp_path):
     assert log[0]["stuck_1"] > 0 and log[0]["gradient_norm_1"] > 0
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("aware", ["", "1"], ids=["through the host", "device buffers"])
+@pytest.mark.parametrize("xp", ["cupy"], indirect=True)
+def test_two_ranks_on_gpus(tmp_path, xp, aware):
+    """--device cuda with a GPU per rank: the parameters of one rank; the allreduce through the host, or of the device's buffers.
+
+    Where a stand-in is in CuPy's place, the ranks get it too. Its device memory is the host's, so MPI can read it.
+    """
+    if aware and running() != "executed":
+        pytest.skip("device buffers: only on the real CuPy executed on a CPU, whose MPI may read them without being CUDA-aware")
+    if running() is None and xp.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("two GPUs are needed")
+    stand_in = f"sys.path.insert(0, {str(TESTS)!r}); from cupy_on_cpu import {running()}" if running() else ""
+    options = ("--dataset synthetic --channels 4 6 --scale 2 --lr 0.04 --train-images 40 --test-images 20 --batch-size 40 "
+               "--chunk 16 --epochs 1 --steps-free 8 --steps-nudged 6 --device cuda").split()
+    for R in (1, 2):
+        code, out, err = job(R, *options, "--out", tmp_path / f"{R}", plant=FLOAT64 + stand_in, EP_CUDA_AWARE_MPI=aware)
+        assert code == 0 and "kernels of ep/kernels.py" in out, (out, err)
+    one, two = (read_npz(tmp_path / f"{R}" / "checkpoint.npz") for R in (1, 2))
+    del one["meta"], two["meta"]
+    assert_close(two, one, 1e-10)
+    assert_close(without_time(tmp_path / "2"), without_time(tmp_path / "1"), 1e-10)
+
+
 def test_rank_0_alone_writes_and_prints(tmp_path):
     """The folder of a run on two ranks is that of one process; every line is printed once."""
     code, out, err = job(2, *SMALL, "--out", tmp_path / "run")
@@ -189,7 +214,8 @@ def test_rank_0_alone_writes_and_prints(tmp_path):
 DEATHS = {  # what happens on rank 1 -> exit code, what is said
     "os.kill(os.getpid(), signal.SIGKILL)": (9, "KILLED|Killed|killed"),
     "raise job.ep.EPError('the disk is on fire', exit_code=1)": (1, "error: the disk is on fire .rank 1 of 2."),
-    "raise OSError(28, 'No space left on device')": (1, "error: .*No space left on device .rank 1 of 2."),
+    "raise OSError(28, 'No space left on device')": (1, "error: .*No space left on device: the last .* good .rank 1 of 2."),
+    "raise MemoryError('of the GPU')": (1, "error: out of memory .of the GPU.: use a smaller --chunk .* .rank 1 of 2."),
     "1 / 0": (1, "rank 1 of 2: Traceback(.|\n)*ZeroDivisionError"),
 }
 
@@ -211,6 +237,31 @@ def test_drift_is_noticed(tmp_path):
     code, out, err = job(2, *SMALL, "--out", tmp_path / "run", plant=AT_STEP.format(step=6, rank=1, do=flip))
     assert code == 1 and "error: the parameters of rank 1 (of 2) differ from those of the other ranks" in err, (code, err)
     assert "--resume" in err and runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] == 1
+
+
+STALE = """
+if rank == 1:
+    read_meta = job.runs.read_meta
+    job.runs.read_meta = lambda path: read_meta(path) | {change}
+"""
+SPOILED = """
+restore = job.runs.restore
+def spoiled(path, network, optimizer):
+    restore(path, network, optimizer)
+    network.parameters()["2.W"][0, 0, 0, 0] += rank
+job.runs.restore = spoiled
+"""
+
+
+@pytest.mark.parametrize("plant, what", [(STALE.format(change="{'epoch': 1, 'step': 2}"), "epoch and step"),
+                                         (SPOILED, "the parameters")], ids=["position", "parameters"])
+def test_ranks_that_read_different_checkpoints_are_refused(tmp_path, plant, what):
+    """A file system that shows one rank the checkpoint of five minutes ago: they would wait for each other for ever."""
+    assert job(1, *SMALL, "--out", tmp_path / "run")[0] == 0
+    before = (tmp_path / "run" / "checkpoint.npz").read_bytes()
+    code, out, err = job(2, "--resume", tmp_path / "run", plant=plant)
+    assert code == 1 and f"error: {what} of rank 1 (of 2) differ from those of the other ranks" in err, (code, err)
+    assert "Traceback" not in err and (tmp_path / "run" / "checkpoint.npz").read_bytes() == before
 
 
 # --- refused before anything is written --------------------------------------------------------------------------------
@@ -251,13 +302,20 @@ def test_ranks_with_other_settings_are_refused(tmp_path):
     refused(tmp_path / "run", done.returncode, done.stderr, "settings or images of rank 1 (of 2) differ")
 
 
+def test_ranks_with_other_devices_are_refused(tmp_path):
+    """More ranks than GPUs, with --device auto: one rank finds a GPU and another does not."""
+    plant = "import types; job.ep.device_module = lambda _: types.SimpleNamespace(__name__='numpy' if rank else 'cupy')"
+    code, out, err = job(2, *SMALL, "--device", "auto", "--out", tmp_path / "run", plant=plant)
+    refused(tmp_path / "run", code, err, "the devices of rank 1 (of 2) differ from those of the other ranks: start as many ranks")
+
+
 # --- without ranks: a communicator and launchers that are made up -------------------------------------------------------
 
 
 class Gathered:
     """A communicator whose ranks all say what is given here."""
 
-    rank = 0
+    rank = asked = freed = 0
 
     def __init__(self, values, **info):
         self.values, self.size, self.info = values, len(values), info
@@ -266,7 +324,19 @@ class Gathered:
         return [(value, None) for value in self.values]
 
     def Get_info(self):
-        return self.info
+        self.asked += 1
+        return Info(self.info, owner=self)
+
+
+class Info(dict):
+    """An MPI Info: a copy, to be freed."""
+
+    def __init__(self, info, owner):
+        super().__init__(info)
+        self.owner = owner
+
+    def Free(self):
+        self.owner.freed += 1
 
 
 @pytest.mark.parametrize("values, wrong", [("aba", "1"), ("baaa", "0"), ("abac", "1, 3"), ("ab", "1")])
@@ -296,10 +366,24 @@ def test_every_rank_sees_one_gpu(monkeypatch, names, visible, expected):
     assert parallel.launched() == (1, 0, 0) and parallel.world().comm is None
     for name, value in zip(names, "802"):
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "") if visible is not None else monkeypatch.delenv(
-        "CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")  # also where it is deleted next: so it is put back afterwards
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=SimpleNamespace(COMM_WORLD=SimpleNamespace(rank=0, size=8))))
     assert (parallel.world().size, os.environ["CUDA_VISIBLE_DEVICES"]) == (8, expected)
+
+
+@pytest.mark.parametrize("names", parallel.LAUNCHERS)
+@pytest.mark.parametrize("local", parallel.LOCAL_RANKS)
+def test_the_rank_on_a_machine_may_be_another_launchers_word(monkeypatch, names, local):
+    """`srun --mpi=pmi2` sets PMI_SIZE, PMI_RANK and SLURM_LOCALID: every rank took the first GPU. One's own word comes first."""
+    for name in sum(parallel.LAUNCHERS, ()):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ((local, "3"), (names[0], "8"), (names[1], "7")):
+        monkeypatch.setenv(name, value)
+    assert parallel.launched() == (8, 7, 3)
+    monkeypatch.setenv(names[2], "2")
+    assert parallel.launched() == (8, 7, 2)
 
 
 @pytest.mark.parametrize("kinds, variable, aware", [("", "", False), ("mpi,system", "", False), ("", "1", True),
@@ -317,7 +401,9 @@ def test_buffers_of_the_device_go_through_the_host_unless_mpi_reads_them(xp, mon
 
     comm = Gathered([0, 0], mpi_memory_alloc_kinds=kinds)
     comm.Allreduce = Allreduce
-    total = xp.arange(5, dtype=np.float32)
-    parallel.World(comm).add_up(total)
-    assert given == [("in place", xp if aware else np)]
-    assert ep.array_module(total) is xp and ep.to_host(total).tolist() == [0, 2, 4, 6, 8]
+    total, world = xp.arange(5, dtype=np.float32), parallel.World(comm)
+    for _ in range(3):
+        world.add_up(total)
+    assert given == [("in place", xp if aware else np)] * 3
+    assert ep.array_module(total) is xp and ep.to_host(total).tolist() == [0, 8, 16, 24, 32]
+    assert xp is np or (comm.asked, comm.freed) == (1, 1)  # once, not in every step

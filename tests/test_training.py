@@ -7,12 +7,14 @@ import pytest
 
 import ep
 from ep import Nudging, training
+from ep.backend import to_host
 
 
-def small(dtype="float32", seed=1):
+def small(dtype="float32", seed=1, xp=np):
+    """A network, images on its device, labels on the host."""
     rng = np.random.default_rng(seed)
-    network = ep.convnet([4, 6], (8, 8, 3), classes=3, dtype=dtype)
-    return network, rng.normal(size=(40, 8, 8, 3)).astype(dtype), rng.integers(0, 3, 40)
+    network = ep.convnet([4, 6], (8, 8, 3), classes=3, dtype=dtype).to(xp)
+    return network, xp.asarray(rng.normal(size=(40, 8, 8, 3)).astype(dtype)), rng.integers(0, 3, 40)
 
 
 one_chunk = partial(ep.eqprop_gradient, steps_free=15, steps_nudged=5, nudging=Nudging.symmetric(0.5), tolerance=1e-3)
@@ -35,20 +37,20 @@ def test_threads_change_no_bit():
         assert (reference.loss, reference.correct, reference.free.steps) == (estimate.loss, estimate.correct, estimate.free.steps)
 
 
-def test_chunks_add_up():
+def test_chunks_add_up(xp):
     """With a fixed number of steps, chunking changes the gradient by no more than rounding (40 = 16 + 16 + 8 images)."""
-    network, x, y = small("float64")
+    network, x, y = small("float64", xp=xp)
     fixed = partial(one_chunk, tolerance=0.0)
     whole, chunked = fixed(network, x, y), ep.in_chunks(fixed, network, x, y)
     for name, g in whole.gradient.items():
-        np.testing.assert_allclose(chunked.gradient[name], g, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(to_host(chunked.gradient[name]), to_host(g), rtol=1e-10, atol=1e-14)
     assert whole.loss == pytest.approx(chunked.loss, rel=1e-13)
     assert whole.correct == chunked.correct and len(chunked.free.states[0]) == 40
 
 
-def test_merge_weighs_images():
+def test_merge_weighs_images(xp):
     """steps is the mean over the images, residual the largest, converged the share of images."""
-    network, x, y = small()
+    network, x, y = small(xp=xp)
     parts = [one_chunk(network, x[a:b], y[a:b]) for a, b in ((0, 30), (30, 40))]
     parts[0].free.steps, parts[1].free.steps = 4, 8
     parts[0].free.converged, parts[1].free.converged = True, False
@@ -57,10 +59,10 @@ def test_merge_weighs_images():
     assert merged.free.residual == max(part.free.residual for part in parts)
 
 
-def test_merge_keeps_a_nan():
+def test_merge_keeps_a_nan(xp):
     """Whichever chunk has it, the batch's residual and history are NaN: Python's max would lose it."""
-    network = small()[0]
-    x, y = np.random.default_rng(0).normal(size=(32, *network.shapes[0])).astype("float32"), np.zeros(32, int)
+    network, x, y = small(xp=xp)
+    x, y = x[:32], y[:32]
     for bad in (0, 31):
         spoiled = x.copy()
         spoiled[bad] = np.nan
@@ -68,12 +70,12 @@ def test_merge_keeps_a_nan():
         assert np.isnan(free.residual) and np.isnan(free.history[-1][1])
 
 
-def test_epoch_visits_every_image_once_in_seeded_order():
-    network, x, y = small()
+def test_epoch_visits_every_image_once_in_seeded_order(xp):
+    network, x, y = small(xp=xp)
     seen = []
 
     def spy(network, x, y, rng):
-        seen.append(x[:, 0, 0, 0])
+        seen.append(to_host(x[:, 0, 0, 0]))
         return gradient(network, x, y, rng)
 
     for epoch in (0, 0, 1):
@@ -81,10 +83,10 @@ def test_epoch_visits_every_image_once_in_seeded_order():
     first, again, other = (np.concatenate(seen[k:k + 3]) for k in (0, 3, 6))
     assert [len(batch) for batch in seen[:3]] == [16, 16, 8]
     assert (first == again).all() and (first != other).any()
-    assert sorted(first) == sorted(other) == sorted(x[:, 0, 0, 0])
+    assert sorted(first) == sorted(other) == sorted(to_host(x[:, 0, 0, 0]))
 
 
-def test_resuming_in_the_middle_of_an_epoch_changes_no_bit():
+def test_resuming_in_the_middle_of_an_epoch_changes_no_bit(xp):
     """(seed, epoch, step) is all the state there is: random signs, augmentation and order included."""
     def prepare(images, rng):
         return images * np.float32(rng.uniform(0.5, 1.5))
@@ -93,7 +95,7 @@ def test_resuming_in_the_middle_of_an_epoch_changes_no_bit():
         return ep.eqprop_gradient(network, x, y, 10, 4, nudging=Nudging.random_sign(0.5, rng))
 
     def run(stop):
-        network, x, y = small()
+        network, x, y = small(xp=xp)
         optimizer, steps = ep.SGD(network, 0.1), []
         arguments = dict(batch_size=16, epoch=2, seed=7, prepare=prepare)
 
@@ -117,25 +119,36 @@ def test_resuming_in_the_middle_of_an_epoch_changes_no_bit():
         assert (w == stopped[name]).all()
 
 
-def test_not_finite_stops_before_the_update():
+def test_not_finite_stops_before_the_update(xp):
     """NaN names the layer and the step, and the parameters are those of the step before."""
-    network, x, y = small()
+    network, x, y = small(xp=xp)
     network.parameters()["2.W"][0, 0, 0, 0] = np.nan
     before = {name: w.copy() for name, w in network.parameters().items()}
     with pytest.raises(ep.EPError, match=r"gradient of [12]\.\w is not finite at epoch 1, step 1") as caught:
         ep.train_epoch(network, x, y, gradient, ep.SGD(network, 0.1), batch_size=16)
     assert caught.value.exit_code == 1
     for name, w in network.parameters().items():
-        np.testing.assert_array_equal(w, before[name])
+        np.testing.assert_array_equal(to_host(w), to_host(before[name]))
 
 
-def test_evaluate_is_the_plain_average():
-    network, x, y = small("float64")
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_check_finite_names_the_parameter(xp, bad):
+    """The one number among many, and where."""
+    gradient = {"1.W": xp.ones((3, 4)), "1.b": xp.ones(5), "2.W": xp.ones(2)}
+    training.check_finite(gradient, 0, 0)
+    gradient["1.b"][3] = bad
+    with pytest.raises(ep.EPError, match="the gradient of 1.b is not finite at epoch 3, step 8"):
+        training.check_finite(gradient, 2, 7)
+
+
+def test_evaluate_is_the_plain_average(xp):
+    network, x, y = small("float64", xp=xp)
     relax = partial(ep.relax, steps=20)
     states = relax(network, x).states
     accuracy, loss = ep.evaluate(network, x, y, relax)
-    assert accuracy == (network.predict(states) == y).mean()
-    assert loss == pytest.approx(network.cost.value(states[-1], network.targets(y)).mean(), rel=1e-12)
+    assert accuracy == (to_host(network.predict(states)) == y).mean()
+    assert loss == pytest.approx(float(network.cost.value(states[-1], network.targets(y)).mean()), rel=1e-12)
+    assert type(accuracy) is type(loss) is float
 
 
 def test_learns_a_separable_task_by_ep_and_by_bptt():
@@ -152,10 +165,10 @@ def test_learns_a_separable_task_by_ep_and_by_bptt():
         assert ep.evaluate(network, x, y, partial(ep.relax, steps=20))[0] == 1.0
 
 
-def test_stuck_shares_and_gradient_norms():
+def test_stuck_shares_and_gradient_norms(xp):
     """A unit is stuck if it is at the *same* bound in every image."""
     network = ep.mlp([2, 3, 2])
-    states = [np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]])]
-    assert training.stuck_shares(network, states) == pytest.approx([2 / 3])
-    norms = training.gradient_norms({"1.W": np.array([3.0]), "1.b": np.array([4.0]), "readout.W": np.zeros(2)})
+    states = [xp.asarray([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]]), xp.zeros((2, 4), dtype="float32")]
+    assert training.stuck_shares(network, states) == pytest.approx([2 / 3, 1.0])
+    norms = training.gradient_norms({"1.W": xp.asarray([3.0]), "1.b": xp.asarray([4.0]), "readout.W": xp.zeros(2)})
     assert norms == {"1": 5.0, "readout": 0.0}

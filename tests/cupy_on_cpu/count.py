@@ -2,6 +2,7 @@
 
     PYTHONPATH=tests python -m cupy_on_cpu.count                   # the paper's network, batch 128: docs/gpu.md
     PYTHONPATH=tests python -m cupy_on_cpu.count --channels 32 64 128 128 --batch 32
+    PYTHONPATH=tests python -m cupy_on_cpu.count --bandwidth 1.0 --flops 83     # another GPU: TB/s and TFLOP/s of its data sheet
 
 The real CuPy runs the real training step on a device that computes nothing (device.dry). Counted are launches of kernels, calls
 of cuBLAS with their FLOPs, and bytes: each array that a launch is given counts once, so this is the least it can move.
@@ -92,9 +93,9 @@ def seconds(counted, bandwidth, flops):
     return max(operations / flops, blas_bytes / bandwidth) + moved / bandwidth
 
 
-def row(name, counted):
+def row(name, counted, gpus):
     launches, moved, calls, operations, blas_bytes = counted
-    times = [f"{1e3 * seconds(counted, bandwidth, rate):,.2f}" for bandwidth, *rates in GPUS.values() for rate in rates]
+    times = [f"{1e3 * seconds(counted, bandwidth, rate):,.2f}" for bandwidth, *rates in gpus.values() for rate in rates]
     cells = [name, f"{launches:,.0f} + {calls:,.0f}", f"{moved / 1e6:,.0f} + {blas_bytes / 1e6:,.0f}", f"{operations / 1e9:,.1f}"]
     return "| " + " | ".join(cells + times) + " |"
 
@@ -103,22 +104,32 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--channels", type=int, nargs="+", default=[128, 256, 512, 512])
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--bandwidth", type=float, metavar="TB/s", help="of a GPU's memory, with --flops: predict for it instead")
+    parser.add_argument("--flops", type=float, metavar="TFLOP/s", help="of its products, in float32 or as CUPY_TF32 says")
     args = parser.parse_args()
+    if (args.bandwidth is None) != (args.flops is None):
+        parser.error("a GPU is described by both, --bandwidth and --flops")
+    gpus = {"this GPU": (args.bandwidth * 1e12, args.flops * 1e12)} if args.flops else GPUS
+    table(args.channels, args.batch, gpus)
+
+
+def table(channels, batch, gpus):
     device.dry = True
     executed.gemms(dry=True)
-    print("| | launches: kernels + cuBLAS | MB: kernels + cuBLAS | GFLOP | "
-          + " | ".join(f"ms, {name}, {kind}" for name in GPUS for kind in ("float32", "TF32")) + " |")
-    print("|---|---|---|---|---|---|---|---|")
+    times = [f"ms, {name}{kind}" for name, (_, *rates) in gpus.items() for kind in ([""] if rates[1:] == [] else [
+        ", float32", ", TF32"])]
+    print("| | launches: kernels + cuBLAS | MB: kernels + cuBLAS | GFLOP | " + " | ".join(times) + " |")
+    print("|---" * (4 + len(times)) + "|")
     for fused, path in ((False, "ops.py"), (True, "kernels.py")):
-        network, *batch = problem(args.channels, args.batch, fused)
-        whole = partial(training_step, network, ep.SGD(network, 0.1, weight_decay=3e-4), *batch)
-        print(row(f"free step, {path}", step_cost(network, *batch, 0.0)))
-        print(row(f"nudged step, {path}", step_cost(network, *batch, 1.0)), flush=True)
-        print(row(f"training step, {path}", cost(whole)), flush=True)
+        network, *images = problem(channels, batch, fused)
+        whole = partial(training_step, network, ep.SGD(network, 0.1, weight_decay=3e-4), *images)
+        print(row(f"free step, {path}", step_cost(network, *images, 0.0), gpus))
+        print(row(f"nudged step, {path}", step_cost(network, *images, 1.0), gpus), flush=True)
+        print(row(f"training step, {path}", cost(whole), gpus), flush=True)
     print("\n| images in a batch | MiB, counted | MiB, by the formula |\n|---|---|---|")
-    for batch in (args.batch // 4, args.batch, 4 * args.batch):
-        found, expected = (memory(args.channels, batch) / 2**20 for memory in (peak_memory, expected_memory))
-        print(f"| {batch} | {found:,.0f} | {expected:,.0f} |", flush=True)
+    for n in (batch // 4, batch, 4 * batch):
+        found, expected = (memory(channels, n) / 2**20 for memory in (peak_memory, expected_memory))
+        print(f"| {n} | {found:,.0f} | {expected:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":

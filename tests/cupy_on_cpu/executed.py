@@ -22,6 +22,8 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 os.environ["CUPY_ACCELERATORS"] = ""  # CuPy's default reductions, CUB, are compiled into it for a GPU
 os.environ["CUPY_CACHE_IN_MEMORY"] = "1"  # what is compiled here must not meet what a GPU has in its cache
 
@@ -154,6 +156,16 @@ def gemms(dry=None):
 def compute_type():
     """How the last product was to be computed, a cublasComputeType_t: 68 float32, 77 float32 with TF32 factors."""
     return ctypes.c_int.in_dll(_cublas, "blas_compute_type").value
+
+
+# --- as a plugin ------------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(trylast=True)  # when its fixtures have been taken down
+def pytest_runtest_teardown(item):
+    """Every test fails that lets something write beyond the end of an array (test_planted_bugs.py looks at its own)."""
+    found = device.found_overruns()
+    assert not found, f"{item.nodeid}: {'; '.join(found)}"
 
 
 # --- at import --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ Names and keywords are the real CuPy's (api.json, by write_api.py). Beyond those
     no mixing             a NumPy array is refused by every operator and function but array, asarray ... and as an index
     no conversion         np.asarray(device array) raises; np.exp(device array) goes to CuPy's exp if there is one
     results stay          a reduction gives a 0-d device array, never a Python or NumPy number
-    looking is counted    float(a), bool(a), int(a), a.item(), a.get(), formatting: +1 in `seen["synchronisations"]`
+    looking is counted    float(a), bool(a), int(a), a.item(), a.get(), formatting: +1 in `seen["synchronisations"]`;
+                          a result whose length only its numbers tell, too: a[mask], nonzero, unique (LENGTH_BY_NUMBERS)
     empty is not zero     empty() is filled with NaN
     no overruns           an index beyond the end raises, where CuPy silently wraps it around
 
@@ -24,6 +25,8 @@ import numpy as np
 
 API = json.loads(Path(__file__).with_name("api.json").read_text())
 TAKES_HOST_ARRAYS = {"array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray"}
+LENGTH_BY_NUMBERS = {"argwhere", "bincount", "compress", "extract", "flatnonzero", "intersect1d", "nonzero", "setdiff1d",
+                     "trim_zeros", "union1d", "unique"}
 seen = Counter()  # "synchronisations", and the dtype of every result
 cupy = types.ModuleType("cupy", "CuPy's rules on NumPy (tests/cupy_on_cpu/rules.py)")
 
@@ -59,6 +62,16 @@ def to_numpy(a):
 def as_index(i):
     """CuPy takes arrays of the device and of the host, and lists."""
     return tuple(map(as_index, i)) if isinstance(i, tuple) else i.numbers if isinstance(i, ndarray) else i
+
+
+def look_for_length(name, arguments):
+    """Count a wait for those functions whose result is as long as the numbers say."""
+    if name in LENGTH_BY_NUMBERS or (name == "where" and len(arguments) == 1):
+        look()
+
+
+def is_mask(i):
+    return isinstance(i, tuple) and any(map(is_mask, i)) or isinstance(i, ndarray) and i.dtype == bool
 
 
 def check_keywords(name, parameters, keywords):
@@ -112,11 +125,15 @@ class ndarray:
         return repr(self.numbers)
 
     def __getitem__(self, i):
+        if is_mask(i):
+            look()
         return to_device(self.numbers[as_index(i)])
 
     def __setitem__(self, i, value):
         if isinstance(value, (list, np.ndarray)) and np.ndim(value):
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        if is_mask(i) and isinstance(value, ndarray) and value.ndim:  # as many numbers as the mask is true
+            look()
         self.numbers[as_index(i)] = to_numpy(value) if isinstance(value, ndarray) else value
 
     def __array__(self, *_, **__):
@@ -140,6 +157,7 @@ class ndarray:
 
         def method(*arguments, **keywords):
             check_keywords(name, parameters, keywords)
+            look_for_length(name, arguments)
             return to_device(getattr(self.numbers, name)(*to_numpy(arguments), **to_numpy(keywords)))
         return method
 
@@ -194,6 +212,7 @@ def _function_like(name, entry, numpys):
 
     def function(*arguments, **keywords):
         check_keywords(name, parameters, keywords)
+        look_for_length(name, arguments)
         if name in TAKES_HOST_ARRAYS:
             arguments = [a.numbers if isinstance(a, ndarray) else a for a in arguments]
         elif is_ufunc and any(isinstance(a, (list, tuple)) for a in arguments):
