@@ -63,6 +63,8 @@ SETTLING = ("--channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --train-images 10000 --
             "--steps-nudged 25 --beta 0.5")  # 0.5 is the paper's beta for squared error
 SETTLED = {f"{nudging}{end}": Row(f"--nudging {nudging} {SETTLING} {cost}".strip())
            for end, cost in (("", ""), ("-squared", SQUARED)) for nudging in ("one-sided", "symmetric")}
+SETTLED["one-sided-no-tolerance"] = Row(  # then the phase at beta = 0 takes K steps too: what still moves at 1e-4 cancels
+    "--nudging one-sided " + SETTLING.replace("--tolerance 1e-4 --steps-free 100", "--tolerance 0 --steps-free 60"))
 
 
 def main():
@@ -190,7 +192,7 @@ def plot_curves(finished, out):
 def options():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add = parser.add_argument
-    add("--row", choices=list(ROWS) + list(CHOICES), metavar="NAME", help=f"only this row: {', '.join(ROWS)}")
+    add("--row", choices=[*ROWS, *CHOICES, *SETTLED], metavar="NAME", help=f"only this row: {', '.join(ROWS)}")
     add("--seed", type=cli.whole, help="only this seed (default: all of the row)")
     add("--choose-beta", action="store_true", help="train one epoch for every beta, evaluated on held-out training images")
     add("--settled", action="store_true", help="train one-sided and symmetric nudging where the phases settle")
