@@ -1,7 +1,7 @@
 """Which beta suits a trained ConvNet, with clipped units and max-pooling that a nudge can flip?
 
-    python examples/11_bias_when_trained.py --data DIR    # the shipped network on CIFAR-10: a few minutes of one core
     python examples/11_bias_when_trained.py               # without CIFAR-10: a small network, trained first; 2 minutes
+    python examples/11_bias_when_trained.py --data DIR    # the shipped one: long, and T = 400 leaves a residual of 5e-4
 
 05_bias.py has smooth units and averages; there every estimator's error falls as a power of beta. Here a nudge flips switches and
 clips units, so f(beta) has jumps and kinks, and a higher order helps only where beta is small. Error of the whole gradient

@@ -89,20 +89,31 @@ def test_predict(run, monkeypatch, tmp_path):
     options = ("--model", tmp_path / "network.npz", "--out", tmp_path / "predict.png")
     code, out, err = run(predict, tmp_path / "image.png", *options)
     assert code == 0, err
-    states = ep.relax(network, data.normalise(image[None]), steps=40, schedule="checkerboard").states
+    states = ep.relax(network, data.normalise(image[None]), steps=10, schedule="checkerboard").states
     k, o = int(network.predict(states)[0]), network.cost.output(states[-1]).max()
     assert f"image.png: {data.CLASSES[k]} {o:.0%}" in out and (tmp_path / "predict.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = run(predict, tmp_path / "network.npz", *options)
     assert code == 2 and err.startswith("error: cannot read an image")
 
 
+def test_the_shipped_network_fits_cifar10(run, monkeypatch, tmp_path):
+    """It loads, takes 32x32 colour images, has ten classes, and predict.py takes it where none is named."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    predict = example("predict")
+    assert ep.load(predict.SHIPPED).shapes[0] == (32, 32, 3) and predict.SHIPPED.stat().st_size < 5e6
+    from matplotlib.image import imsave
+    imsave(tmp_path / "image.png", data.synthetic_images()[0][0])
+    code, out, err = run(predict, tmp_path / "image.png", "--out", tmp_path / "predict.png")
+    assert code == 0 and out.startswith(str(tmp_path / "image.png")) and "%" in out, err
+
+
 def test_the_page_of_results_shows_the_table_as_it_was_written():
     """docs/results.md repeats table.md line for line, and every row of it has its logs."""
     docs = EXAMPLES.parent / "docs"
-    lines = (docs / "paper_table" / "table.md").read_text().splitlines()
-    page = (docs / "results.md").read_text().splitlines()
-    assert [line for line in lines if line not in page] == []
-    rows = example("paper_table").ROWS
-    for line in lines[2:]:
-        name, seeds = (cell.strip() for cell in line.split("|")[1:4:2])
-        assert len(list((docs / "paper_table").glob(f"{name}-?.jsonl"))) == int(seeds.split()[0]) <= rows[name].seeds
+    page, table = (docs / "results.md").read_text().splitlines(), example("paper_table")
+    for folder, rows in ((docs / "paper_table", table.ROWS), (docs / "paper_table" / "settled", table.SETTLED)):
+        lines = (folder / "table.md").read_text().splitlines()
+        assert [line for line in lines if line not in page] == []
+        for line in lines[2:]:
+            name, seeds = (cell.strip() for cell in line.split("|")[1:4:2])
+            assert len(list(folder.glob(f"{name}-?.jsonl"))) == int(seeds.split()[0]) <= rows[name].seeds
