@@ -27,7 +27,7 @@ from ep import commandline as cli, data, fast, idx
 NETWORKS = {  # name: (builder, settings of the phases, learning rate, training images, epochs)
     "mlp": (partial(ep.mlp, [784, 256, 10]), dict(steps_free=12, steps_nudged=6), 0.05, 60000, 5),
     "convnet": (partial(ep.convnet, [16, 32], (28, 28, 1), paddings=[1, 1], scale=1.5),
-                dict(steps_free=6, steps_nudged=3), 0.03, 60000, 5),  # two layers: a nudge reaches the lower one in one step
+                dict(steps_free=12, steps_nudged=6), 0.03, 60000, 3),
 }
 BETA, BATCH = 0.5, 32
 
