@@ -311,11 +311,11 @@ def plot_curves(log, title, path):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if len(lines) > 1:
-            axis.legend(fontsize="small")
+            axis.legend(fontsize="small", ncols=1 + (len(lines) > 4))
         if name in ("free phase: largest residual", "norm of the gradient"):
             axis.set_yscale("log", nonpositive="mask")
             low, high = axis.get_ylim()
-            axis.set_ylim(low / 3, high * 3)  # at least a decade, so that noise does not look like a trend
+            axis.set_ylim(low / 3, high * 10)  # decades, so that noise does not look like a trend; room for the legend
         elif name not in ("accuracy", "loss"):
             axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
     temporary = Path(f"{path}.tmp")
