@@ -117,7 +117,8 @@ def test_first_steps_on_a_gpu(start, tmp_path, xp):
 def test_interrupted_and_resumed_on_a_gpu(start, tmp_path, monkeypatch, xp):
     """As on a CPU, bit for bit; with CUPY_TF32 set otherwise it is refused."""
     options = [*TINY, *"--channels 4 6 --scale 2 --lr 0.04 --device cuda --nudging random-sign".split()]
-    assert start(*options, "--out", tmp_path / "straight")[0] == 0
+    code, _, err = start(*options, "--out", tmp_path / "straight")
+    assert code == 0, err
     plain, calls = runs.accumulate, []
 
     def accumulate(*arguments):
@@ -174,7 +175,8 @@ def test_asymmetric_recipe(tmp_path):
 def test_interrupted_and_resumed_is_bit_for_bit(start, tmp_path, monkeypatch, stop_after, number):
     """A signal in the first or last step of an epoch, or in the second epoch: the resumed run ends like the straight one."""
     options = [*TINY, "--nudging", "random-sign", "--connections", "asymmetric"]
-    assert start(*options, "--out", tmp_path / "straight")[0] == 0
+    code, _, err = start(*options, "--out", tmp_path / "straight")
+    assert code == 0, err
     plain, calls = runs.accumulate, []
 
     def accumulate(*arguments):
