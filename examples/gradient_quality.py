@@ -2,12 +2,16 @@
 
     python examples/gradient_quality.py --data DIR                    # the paper's network, as initialised
     python examples/gradient_quality.py --data DIR --run runs/NAME    # the network that a run has trained
+    python examples/gradient_quality.py --data DIR --run runs/NAME --against bptt --schedule synchronous --steps-free 16
 
 For every T (steps of the free phase; fewer where the tolerance stops it) and K (steps of each nudged phase): the cosine
 between the batch gradient, in float32, and that of the converged dynamics (T = 500, K = 60, the same schedule, float64),
 the smallest over the layers, and beside it the 5th percentile of the same over chunks of 16 images. The fewest steps
 that hold 0.99 are printed at the end. 5 to 10 minutes on two cores for the paper's network, 1 or 2 for a
 small one; writes gradient_quality.json and .png to --out.
+
+A network that answers before it has settled is not described by its fixed point. --against bptt takes as reference the gradient
+of the loss right after these T steps, unrolled to the first: what BPTT descends, and EP only where the T steps settle.
 """
 
 import json
@@ -32,9 +36,13 @@ def main():
     x, y = data.normalise(dataset.train_images[-args.images:]), dataset.train_labels[-args.images:]
     with ep.worker_threads(args.threads) as threads:
         print(f"{args.images} images, schedule {args.schedule}, beta {args.beta}; {fast.path(network)}")
-        exact = gradients(cast(network, "float64"), x.astype("float64"), y, args, threads, tolerance=0.0, **REFERENCE)
+        if args.against == "converged":
+            exact = gradients(cast(network, "float64"), x.astype("float64"), y, args, threads, tolerance=0.0, **REFERENCE)
         network, table = cast(network, "float32"), []
         for T in args.steps_free:
+            if args.against == "bptt":
+                exact = unrolled(cast(network, "float64"), x.astype("float64"), y, T, args, threads)
+                cast(network, "float32")
             for K in args.steps_nudged:
                 found = gradients(network, x, y, args, threads, steps_free=T, steps_nudged=K, tolerance=args.tolerance,
                                   tolerance_nudged=args.tolerance_nudged)
@@ -55,6 +63,14 @@ def gradients(network, x, y, args, threads, **phases):
                                       schedule=args.schedule, relax=relax, **phases)
         images = len(y[chunk])  # the gradient is a mean over them
         return by_layer(estimate.gradient, images), estimate.free.steps, np.mean([phase.steps for phase in estimate.nudged])
+    return list(threads(one_chunk, training.chunks(len(y))))
+
+
+def unrolled(network, x, y, T, args, threads):
+    """The same of the loss after T steps, settled or not: BPTT through all of them."""
+    def one_chunk(chunk):
+        estimate = ep.bptt_gradient(network, x[chunk], y[chunk], T, T, schedule=args.schedule, tolerance=args.tolerance)
+        return by_layer(estimate.gradient, len(y[chunk])), T, T
     return list(threads(one_chunk, training.chunks(len(y))))
 
 
@@ -88,9 +104,11 @@ def cast(network, dtype):
     return network
 
 
-def trained(folder):
-    """The network of a run folder of cifar10_sym_ep.py, with the weights of its checkpoint."""
-    arrays = read_npz(Path(folder) / "checkpoint.npz")
+def trained(path):
+    """The network in a file of Network.save, or in the checkpoint of a run folder of cifar10_sym_ep.py."""
+    if Path(path).is_file():
+        return ep.load(path)
+    arrays = read_npz(Path(path) / "checkpoint.npz")
     config = json.loads(str(arrays["meta"]))["config"]
     network = ep.CONNECTIONS[config.get("connections", "symmetric")](ep.convnet(config["channels"], cost=COSTS[config["cost"]]))
     network.set_parameters({name: arrays[f"parameter/{name}"] for name in network.parameters()})
@@ -108,8 +126,8 @@ def write(folder, table, settings):
         K, cosines = zip(*((row["K"], row["batch"]) for row in rows))
         axes.plot(K, cosines, "o-", label=f"T = {T} (mean {rows[0]['steps']:.0f})")
     axes.axhline(0.99, color="black", linewidth=1, linestyle=":")
-    axes.set(xlabel="steps of a nudged phase, K", ylabel="cosine with the converged gradient, worst layer",
-             title=settings["source"])
+    reference = "the converged gradient" if settings["against"] == "converged" else "BPTT through T steps"
+    axes.set(xlabel="steps of a nudged phase, K", ylabel=f"cosine with {reference}, worst layer", title=settings["source"])
     axes.legend(title="steps of the free phase")
     figure.savefig(folder / "gradient_quality.png", dpi=120)
     print(f"see {folder / 'gradient_quality.png'}")
@@ -118,7 +136,10 @@ def write(folder, table, settings):
 def options():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add = parser.add_argument
-    add("--run", metavar="RUN_DIR", help="take the trained network of this run (default: the paper's, as initialised)")
+    add("--run", metavar="PATH", help="take the trained network of this run folder, or of this file of Network.save "
+        "(default: the paper's, as initialised)")
+    add("--against", choices=("converged", "bptt"), default="converged", help="bptt: the gradient of the loss right after these "
+        "T steps, settled or not; needs --schedule synchronous and no tolerance")
     add("--steps-free", type=cli.count, nargs="+", metavar="T", default=[15, 25, 40, 80])
     add("--steps-nudged", type=cli.count, nargs="+", metavar="K", default=[4, 6, 8, 12, 16, 24, 32])
     add("--tolerance", type=cli.not_negative, default=0.0, help="end the free phase once the residual is below this")

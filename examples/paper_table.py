@@ -65,6 +65,8 @@ SETTLED = {f"{nudging}{end}": Row(f"--nudging {nudging} {SETTLING} {cost}".strip
            for end, cost in (("", ""), ("-squared", SQUARED)) for nudging in ("one-sided", "symmetric")}
 SETTLED["one-sided-no-tolerance"] = Row(  # then the phase at beta = 0 takes K steps too: what still moves at 1e-4 cancels
     "--nudging one-sided " + SETTLING.replace("--tolerance 1e-4 --steps-free 100", "--tolerance 0 --steps-free 60"))
+SETTLED["bptt"] = Row("--algorithm bptt " + SETTLING.replace(
+    "--tolerance 1e-4 --steps-free 100 --steps-nudged 25 --beta 0.5", "--steps-free 120 --steps-nudged 30"))
 
 
 def main():
