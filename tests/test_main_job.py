@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -341,6 +342,23 @@ def test_gradient_quality(start, tmp_path):
     table = json.loads((tmp_path / "gradient_quality.json").read_text())["table"]
     assert [(row["T"], row["K"]) for row in table] == [(3, 2), (3, 60), (300, 2), (300, 60)]
     assert table[0]["batch"] < table[3]["batch"] <= 1.0000001 and (tmp_path / "gradient_quality.png").exists()
+
+
+def test_gradient_quality_against_bptt(tmp_path):
+    """The reference of --against bptt is BPTT through all T steps: EP agrees where they settle, not where they do not."""
+    spec = importlib.util.spec_from_file_location("gradient_quality", EXAMPLES / "gradient_quality.py")
+    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+    network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID, scale=2.0, dtype="float64")
+    x, y = np.random.default_rng(0).random((20, 32, 32, 3)), np.arange(20) % 10
+    args = SimpleNamespace(beta=1e-3, schedule="synchronous", tolerance=0)
+    for T, agrees in (3, False), (200, True):
+        found = module.gradients(network, x, y, args, map, steps_free=T, steps_nudged=60)
+        assert (module.compared(found, module.unrolled(network, x, y, T, args, map))["batch"] > 0.999) == agrees
+    network.save(tmp_path / "network.npz")
+    command = [sys.executable, EXAMPLES / "gradient_quality.py", "--run", tmp_path / "network.npz", "--out", tmp_path,
+               *"--against bptt --schedule checkerboard --images 2 --threads 1".split()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "schedule='synchronous'" in done.stderr
 
 
 def test_eqprop_by_hand_prints_what_its_header_says():
