@@ -66,7 +66,7 @@ SETTLED = {f"{nudging}{end}": Row(f"--nudging {nudging} {SETTLING} {cost}".strip
 SETTLED["one-sided-no-tolerance"] = Row(  # then the phase at beta = 0 takes K steps too: what still moves at 1e-4 cancels
     "--nudging one-sided " + SETTLING.replace("--tolerance 1e-4 --steps-free 100", "--tolerance 0 --steps-free 60"))
 SETTLED["bptt"] = Row("--algorithm bptt " + SETTLING.replace(
-    "--tolerance 1e-4 --steps-free 100 --steps-nudged 25 --beta 0.5", "--steps-free 120 --steps-nudged 30"))
+    "--tolerance 1e-4 --steps-free 100 --steps-nudged 25 --beta 0.5", "--steps-free 100 --steps-nudged 16"))
 
 
 def main():
