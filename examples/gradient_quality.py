@@ -24,6 +24,7 @@ import ep
 from ep import commandline as cli, data, fast, training
 from ep.cost import COSTS
 from ep.npz import read_npz
+from ep.nudging import NUDGINGS
 
 REFERENCE = dict(steps_free=500, steps_nudged=60)
 
@@ -35,7 +36,7 @@ def main():
     network = trained(args.run) if args.run else ep.convnet(seed=args.seed)
     x, y = data.normalise(dataset.train_images[-args.images:]), dataset.train_labels[-args.images:]
     with ep.worker_threads(args.threads) as threads:
-        print(f"{args.images} images, schedule {args.schedule}, beta {args.beta}; {fast.path(network)}")
+        print(f"{args.images} images, schedule {args.schedule}, {args.nudging} nudging, beta {args.beta}; {fast.path(network)}")
         if args.against == "converged":
             exact = gradients(cast(network, "float64"), x.astype("float64"), y, args, threads, tolerance=0.0, **REFERENCE)
         network, table = cast(network, "float32"), []
@@ -59,7 +60,7 @@ def gradients(network, x, y, args, threads, **phases):
     """[(gradient by layer, steps of the free phase, mean steps of a nudged one) of every chunk of images]."""
     relax = fast.prepared(network)
     def one_chunk(chunk):
-        estimate = ep.eqprop_gradient(network, x[chunk], y[chunk], nudging=ep.Nudging.symmetric(args.beta),
+        estimate = ep.eqprop_gradient(network, x[chunk], y[chunk], nudging=NUDGINGS[args.nudging](args.beta, None),
                                       schedule=args.schedule, relax=relax, **phases)
         images = len(y[chunk])  # the gradient is a mean over them
         return by_layer(estimate.gradient, images), estimate.free.steps, np.mean([phase.steps for phase in estimate.nudged])
@@ -145,6 +146,8 @@ def options():
     add("--tolerance", type=cli.not_negative, default=0.0, help="end the free phase once the residual is below this")
     add("--tolerance-nudged", type=cli.not_negative, default=0.0, help="the same for the nudged phases")
     add("--schedule", choices=list(ep.dynamics.SCHEDULES), default="checkerboard")
+    add("--nudging", choices=("symmetric", "one-sided", "four-point"), default="symmetric",
+        help="of the estimate; the converged reference has it too")
     add("--beta", type=cli.positive, default=0.5)
     add("--images", type=cli.count, default=128, help="the last so many training images")
     add("--data", metavar="DIR", help="where cifar-10-batches-bin is (default: as in the main job)")

@@ -44,6 +44,16 @@ def test_rows_differ_only_by_what_they_name():
         assert not {word for word in row.options.split() if word.startswith("--")} & set(table.COMMON.split()), name
 
 
+@pytest.mark.parametrize("nudging, algorithm, steps", [("symmetric", "eqprop", 50), ("four-point", "eqprop", 100),
+                                                       ("one-sided", "eqprop", 37.5), ("random-sign", "eqprop", 37.5),
+                                                       ("symmetric", "bptt", 25)])
+def test_cost_counts_the_phases_that_run(nudging, algorithm, steps):
+    """One-sided nudging takes the settled state for its phase at beta = 0, so that one costs nothing there."""
+    config = dict(train_images=100, epochs=2, batch_size=32, nudging=nudging, algorithm=algorithm, steps_nudged=25)
+    cost = example("paper_table").cost_of(config, [dict(steps_free=30, converged=1.0), dict(steps_free=50, converged=0.0)])
+    assert cost == dict(updates=8, visits=200, steps_free=40, steps_second=steps)
+
+
 def test_table_of_trainings(run, monkeypatch, tmp_path):
     """Two rows, one with two seeds: numbers of the table are those of the logs, and a second call trains nothing."""
     table = example("paper_table")
