@@ -76,7 +76,7 @@ def options():
         "(default: the shipped one)")
     add("--data", metavar="DIR", help="where cifar-10-batches-bin is")
     add("--count", type=cli.count, default=5, help="number of test images (default: 5)")
-    add("--steps", type=cli.count, default=10, metavar="T", help="steps of the free phase (default: 10, as the "
+    add("--steps", type=cli.count, default=8, metavar="T", help="steps of the free phase (default: 8, as the "
         "shipped network was trained: 10_settling.py shows what more do)")
     add("--out", default="predict.png", metavar="FILE")
     return parser.parse_args()

@@ -96,7 +96,7 @@ def test_predict(run, monkeypatch, tmp_path):
     imsave(tmp_path / "image.png", image)
     monkeypatch.syspath_prepend(str(EXAMPLES))  # it shares a module with other examples
     predict = example("predict")
-    options = ("--model", tmp_path / "network.npz", "--out", tmp_path / "predict.png")
+    options = ("--model", tmp_path / "network.npz", "--out", tmp_path / "predict.png", "--steps", 10)
     code, out, err = run(predict, tmp_path / "image.png", *options)
     assert code == 0, err
     states = ep.relax(network, data.normalise(image[None]), steps=10, schedule="checkerboard").states
