@@ -37,17 +37,17 @@ def main():
     x, y = data.normalise(dataset.train_images[-args.images:]), dataset.train_labels[-args.images:]
     with ep.worker_threads(args.threads) as threads:
         print(f"{args.images} images, schedule {args.schedule}, {args.nudging} nudging, beta {args.beta}; {fast.path(network)}")
-        if args.against == "converged":
-            exact = gradients(cast(network, "float64"), x.astype("float64"), y, args, threads, tolerance=0.0, **REFERENCE)
+        network, wide = cast(network, "float64"), x.astype("float64")
+        if args.against == "bptt":
+            exact = {T: unrolled(network, wide, y, T, args, threads) for T in args.steps_free}
+        else:
+            exact = dict.fromkeys(args.steps_free, gradients(network, wide, y, args, threads, tolerance=0.0, **REFERENCE))
         network, table = cast(network, "float32"), []
         for T in args.steps_free:
-            if args.against == "bptt":
-                exact = unrolled(cast(network, "float64"), x.astype("float64"), y, T, args, threads)
-                cast(network, "float32")
             for K in args.steps_nudged:
                 found = gradients(network, x, y, args, threads, steps_free=T, steps_nudged=K, tolerance=args.tolerance,
                                   tolerance_nudged=args.tolerance_nudged)
-                table.append(dict(T=T, K=K, **compared(found, exact)))
+                table.append(dict(T=T, K=K, **compared(found, exact[T])))
                 print("T {T:>3} (mean {steps:5.1f})  K {K:>2} (mean {steps_nudged:4.1f})  cosine {batch:.4f}   "
                       "chunks, 5th percentile {chunks:.4f}   layers {layers}".format_map(table[-1]), flush=True)
     enough = [row for row in table if row["batch"] >= 0.99]

@@ -61,18 +61,15 @@ BETAS = (0.05, 0.1, 0.2, 0.5, 1.0)
 HELD_OUT = "--validation-images 5000 --test-images 5000 --epochs 1"
 CHOICES = {f"{nudging}-{beta}": Row(f"--nudging {nudging} --beta {beta} {HELD_OUT}")
            for nudging in ("one-sided", "random-sign", "symmetric") for beta in BETAS}
-SETTLING = ("--channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --train-images 10000 --epochs 4 --tolerance 1e-4 --steps-free 100 "
-            "--steps-nudged 25 --beta 0.5")  # 0.5 is the paper's beta for squared error
-SETTLED = {f"{nudging}{end}": Row(f"--nudging {nudging} {SETTLING} {cost}".strip())
-           for end, cost in (("", ""), ("-squared", SQUARED)) for nudging in ("one-sided", "symmetric")}
+SMALL = "--channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --train-images 10000 --epochs 4"
+SETTLING = f"{SMALL} --tolerance 1e-4 --steps-free 100 --steps-nudged 25"
+SETTLED = {f"{nudging}{end}": Row(f"--nudging {nudging} {options}") for end, options in (
+    ("", f"{SETTLING} --beta 0.5"), ("-squared", f"{SETTLING} --beta 0.5 {SQUARED}"),  # 0.5: the paper's for squared error
+    ("-beta-0.1", f"{SETTLING} --beta 0.1"), ("-8-3-steps", f"{SMALL} --tolerance 0 --steps-free 8 --steps-nudged 3 --beta 0.5"))
+    for nudging in ("one-sided", "symmetric")}
 SETTLED["one-sided-no-tolerance"] = Row(  # then the phase at beta = 0 takes K steps too: what still moves at 1e-4 cancels
-    "--nudging one-sided " + SETTLING.replace("--tolerance 1e-4 --steps-free 100", "--tolerance 0 --steps-free 60"))
-SETTLED["bptt"] = Row("--algorithm bptt " + SETTLING.replace(
-    "--tolerance 1e-4 --steps-free 100 --steps-nudged 25 --beta 0.5", "--steps-free 100 --steps-nudged 16"))
-for nudging in ("one-sided", "symmetric"):  # the same by phases that do not settle, and by a smaller beta
-    SETTLED[f"{nudging}-8-3-steps"] = Row(f"--nudging {nudging} " + SETTLING.replace(
-        "--tolerance 1e-4 --steps-free 100 --steps-nudged 25", "--tolerance 0 --steps-free 8 --steps-nudged 3"))
-    SETTLED[f"{nudging}-beta-0.1"] = Row(f"--nudging {nudging} " + SETTLING.replace("--beta 0.5", "--beta 0.1"))
+    f"--nudging one-sided {SMALL} --tolerance 0 --steps-free 60 --steps-nudged 25 --beta 0.5")
+SETTLED["bptt"] = Row(f"--algorithm bptt {SMALL} --steps-free 100 --steps-nudged 16")
 
 
 def main():
@@ -205,7 +202,7 @@ def options():
     add("--row", choices=[*ROWS, *CHOICES, *SETTLED], metavar="NAME", help=f"only this row: {', '.join(ROWS)}")
     add("--seed", type=cli.whole, help="only this seed (default: all of the row)")
     add("--choose-beta", action="store_true", help="train one epoch for every beta, evaluated on held-out training images")
-    add("--settled", action="store_true", help="train one-sided and symmetric nudging where the phases settle")
+    add("--settled", action="store_true", help="train a smaller network whose phases settle, and its controls")
     add("--only-draw", action="store_true", help="train nothing")
     add("--data", metavar="DIR", help="where cifar-10-batches-bin is")
     add("--out", metavar="DIR", type=Path, default=HERE.parent / "docs" / "paper_table",
