@@ -53,12 +53,12 @@ def plot(change, right, name, path):
     left.loglog(steps, median, color="#0072B2")
     left.fill_between(steps, low, high, color="#0072B2", alpha=0.25, linewidth=0)
     left.axhline(SETTLED, color="black", linestyle=":")
-    left.text(1.1, SETTLED * 1.2, "settled", fontsize=9)
+    left.text(1.1, SETTLED, "settled", fontsize=9, va="bottom")
     left.set(title="largest change of any unit in a step\nline: median image, band: 80% of the images")
     for values, colour, label in ((right, "#D55E00", "right answer"), (change < SETTLED, "#009E73", "settled")):
         share.semilogx(steps, 100 * values.mean(1), color=colour, label=label)
     share.set(title="share of the images (%)", ylim=(-3, 103))
-    share.legend(loc="center left")
+    share.legend(loc="upper left")
     for axes in (left, share):
         axes.set_xlabel("step of the free phase")
         axes.grid(alpha=0.3)
