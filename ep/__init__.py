@@ -46,10 +46,10 @@ from .errors import EPError
 from .network import CONNECTIONS, Network, convnet, load, mlp
 from .nudging import Nudging
 from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL
-from .optim import SGD
 from .rbp import rbp_gradient
 from .synapse import Conv, Dense
-from .training import evaluate, in_chunks, train_epoch, worker_threads
+from .train.loop import evaluate, in_chunks, train_epoch, worker_threads
+from .train.optimizers import SGD
 from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, kolen_pollack
 
 __version__ = "0.1.0"

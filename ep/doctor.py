@@ -17,16 +17,19 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from . import backend, commandline, data, fast, kernels, parallel
+from . import backend, fast
 from .bptt import bptt_gradient
+from .datasets import cifar as datasets
 from .eqprop import eqprop_gradient
 from .errors import EPError
+from .fast import kernels
 from .network import convnet
 from .nudging import Nudging
+from .train import commandline, parallel
 
 CUPY = "pip install 'cupy-cuda13x[ctk]'  # where nvidia-smi says CUDA 13; with CUDA 12: pip install 'cupy-cuda12x[ctk]'"
 READS = {True: "which reads device memory", False: "which does not read, or does not say that it reads, device memory"}
-ASK_MPI = """from mpi4py import MPI; from ep import doctor, parallel
+ASK_MPI = """from mpi4py import MPI; from ep import doctor; from ep.train import parallel
 print(*MPI.Get_library_version().strip(chr(0)).split(",")[0].split()[:3], doctor.READS[parallel.cuda_aware(MPI.COMM_WORLD)])"""
 
 
@@ -91,10 +94,10 @@ def toolkit():
 
 def cifar10(folder):
     """Reads every record. Raises EPError if there are none, or if they are not whole."""
-    place = data._place(folder)
-    if not data._find(place):
+    place = datasets._place(folder)
+    if not datasets._find(place):
         raise EPError(f"not in {place}: training downloads it if it may, or takes the embedded synthetic images")
-    dataset = data.cifar10(folder, download=False)
+    dataset = datasets.cifar10(folder, download=False)
     return f"{dataset.source}, complete, in {dataset.folder}"
 
 

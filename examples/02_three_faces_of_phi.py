@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from ep import Conv
-from ep.synthetic import synthetic_images
+from ep.datasets.synthetic import synthetic_images
 
 rng = np.random.default_rng(0)
 edges = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1.0]]) / 4  # large where pre is brighter on the left than on the right

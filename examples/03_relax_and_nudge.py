@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from trained import add_options, network_and_images
 
 import ep
-from ep import commandline as cli
+from ep.train import commandline as cli
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")  # one per layer
 PHASES = {"free phase": "#000000", "+beta": "#D55E00", "-beta": "#0072B2"}

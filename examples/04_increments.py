@@ -19,8 +19,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ep
-from ep import Nudging, commandline as cli, data
-from ep.synthetic import synthetic_images
+from ep import Nudging, datasets
+from ep.datasets.synthetic import synthetic_images
+from ep.train import commandline as cli
 
 NUDGINGS = {"one-sided": Nudging.one_sided, "symmetric": Nudging.symmetric, "4-point": Nudging.four_point}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # one per weight; blue, vermilion, green, purple
@@ -61,7 +62,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("runs/increments"), help="folder for the figure")
     args = parser.parse_args()
     images, y = synthetic_images(train=args.images, test=1)[:2]
-    x = data.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)
+    x = datasets.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)
     network = ep.convnet([8, 16, 16], (16, 16, 3), scale=3.0, paddings=[1, 1, 1], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID,
                          dtype="float64")
     free = ep.relax(network, x, steps=1000, tolerance=1e-15)

@@ -20,8 +20,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ep
-from ep import Nudging, commandline as cli, data
-from ep.synthetic import synthetic_images
+from ep import Nudging, datasets
+from ep.datasets.synthetic import synthetic_images
+from ep.train import commandline as cli
 
 ESTIMATORS = {  # name: (constructor, colour, marker)
     "one-sided": (Nudging.one_sided, "#D55E00", "o"),
@@ -81,7 +82,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("runs/bias"), help="folder for the figure")
     args = parser.parse_args()
     images, y = synthetic_images(train=6, test=1)[:2]
-    x = data.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)
+    x = datasets.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)
     options = dict(scale=2.0, paddings=[1, 1], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID)
     network, single = (ep.convnet([6, 8], (16, 16, 3), **options, dtype=dtype) for dtype in ("float64", "float32"))
     single.set_parameters({name: w.astype("float32") for name, w in network.parameters().items()})

@@ -38,7 +38,8 @@ from matplotlib.figure import Figure
 from trained import add_options, network_and_images
 
 import ep
-from ep import Nudging, commandline as cli
+from ep import Nudging
+from ep.train import commandline as cli
 
 NUDGINGS = {
     "minus s_T": (Nudging.one_sided, "#D55E00", "o--"),  # one-sided, against the state where the free phase stopped

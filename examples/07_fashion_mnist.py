@@ -22,7 +22,9 @@ from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 import ep
-from ep import commandline as cli, data, fast, idx
+from ep import datasets, fast
+from ep.datasets import idx
+from ep.train import commandline as cli
 
 NETWORKS = {  # name: (builder, settings of the phases, learning rate, training images, epochs)
     "mlp": (partial(ep.mlp, [784, 256, 10]), dict(steps_free=12, steps_nudged=6), 0.05, 60000, 5),
@@ -44,8 +46,8 @@ def main():
     parser.add_argument("--threads", type=cli.count, default=cli.cores())
     parser.add_argument("--out", type=Path, default=Path("runs/fashion_mnist"), help="folder for log and figure")
     args = parser.parse_args()
-    dataset = data.hold_out(idx.load(args.data), args.validation_images)
-    print(data.banner(dataset))
+    dataset = datasets.hold_out(idx.load(args.data), args.validation_images)
+    print(datasets.banner(dataset))
     build, phases, lr, images, epochs = NETWORKS[args.network]
     images, epochs = args.images or images, args.epochs or epochs
     log = train(build(), dataset, phases, args.lr or lr, images, epochs, args.threads)

@@ -24,8 +24,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ep
-from ep import Nudging, commandline as cli, data
-from ep.synthetic import synthetic_images
+from ep import Nudging, datasets
+from ep.datasets.synthetic import synthetic_images
+from ep.train import commandline as cli
 
 BETAS = {0.5: ("#0072B2", "o"), 1.0: ("#D55E00", "s"), 2.0: ("#009E73", "^")}  # colour, marker
 T, K = 200, 200
@@ -58,7 +59,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("runs/holomorphic"), help="folder for the figure")
     args = parser.parse_args()
     images, y = synthetic_images(train=6, test=1)[:2]
-    x = data.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)
+    x = datasets.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)
     network = ep.convnet([6, 8], (16, 16, 3), scale=2.0, paddings=[1, 1], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID,
                          dtype="float64")
     truth = as_vector(ep.bptt_gradient(network, x, y, T, T).gradient)

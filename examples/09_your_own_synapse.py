@@ -20,9 +20,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ep
-from ep import Nudging, commandline as cli, data
+from ep import Nudging, datasets
+from ep.datasets.synthetic import synthetic_images
 from ep.synapse import inner
-from ep.synthetic import synthetic_images
+from ep.train import commandline as cli
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # one per layer
 
@@ -118,7 +119,7 @@ def main():
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     images, y = synthetic_images(train=6, test=1)[:2]
-    x, nets = data.normalise(images[:, ::2, ::2]).astype("float64"), networks(rng)
+    x, nets = datasets.normalise(images[:, ::2, ::2]).astype("float64"), networks(rng)
     faces, (derivative, measured) = contract(nets["with skip"].synapses[-1], rng)
     print("three faces: " + " ".join(f"{face:.7f}" for face in faces))
     print(f"moving the states: derivative {derivative:.7f}, measured {measured:.7f}")

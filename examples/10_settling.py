@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from trained import add_options, network_and_images
 
 import ep
-from ep import commandline as cli
+from ep.train import commandline as cli
 
 SETTLED = 1e-3  # an image counts as settled below this change per step
 
@@ -73,7 +73,7 @@ def main():
     args = parser.parse_args()
     network, x, y, name = network_and_images(args)
     change, right = (np.concatenate(parts, axis=1) for parts in zip(
-        *(follow(network, x[part], y[part], args.steps) for part in ep.training.chunks(len(y)))))
+        *(follow(network, x[part], y[part], args.steps) for part in ep.train.loop.chunks(len(y)))))
     print(f"{name}, {len(y)} images\n step  median change  settled  right")
     for t in sorted({t for t in (1, 2, 4, 6, 8, 10, 20, 40, 80, 120) if t < args.steps} | {args.steps}):
         print(f"{t:5}  {np.median(change[t - 1]):13.0e}  {(change[t - 1] < SETTLED).mean():7.0%}  {right[t - 1].mean():5.1%}")

@@ -26,7 +26,8 @@ from matplotlib.figure import Figure
 from trained import add_options, network_and_images
 
 import ep
-from ep import Nudging, commandline as cli
+from ep import Nudging
+from ep.train import commandline as cli
 
 NUDGINGS = {"one-sided": (Nudging.one_sided, "#D55E00", "o"), "symmetric": (Nudging.symmetric, "#0072B2", "s"),
             "4-point": (Nudging.four_point, "#009E73", "^")}

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import ep
-from ep import Nudging, data
+from ep import Nudging, datasets
 
 ANGLES, SEEDS = (90.0, 67.5, 45.0, 22.5, 0.0), range(5)
 RULES = {"own": "own (vector-field EP)", "kolen-pollack": "Kolen-Pollack", "exact": "exact (asymmetric EP)"}
@@ -76,8 +76,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/asymmetric_alignment"), help="folder for figure and tables")
     out = parser.parse_args().out
-    images, labels = data.load("synthetic")[:2]
-    x, y = data.normalise(images[:16]).astype("float64"), labels[:16]
+    images, labels = datasets.load("synthetic")[:2]
+    x, y = datasets.normalise(images[:16]).astype("float64"), labels[:16]
     values = [[cosines(x, y, angle, seed) for seed in SEEDS] for angle in ANGLES]
     out.mkdir(parents=True, exist_ok=True)
     (out / "asymmetric_alignment.md").write_text(table(values))

@@ -27,7 +27,8 @@ from matplotlib.patches import Patch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import ep
-from ep import commandline as cli, fast
+from ep import fast
+from ep.train import commandline as cli
 
 N = 32  # images of a batch
 REFERENCE = dict(steps_free=250, steps_nudged=25, schedule="synchronous")  # the published PyTorch code

@@ -11,9 +11,11 @@ from functools import partial
 
 try:
     import ep
-    from ep import backend, commandline as cli, data, fast, kernels, parallel, runs, training
+    from ep import backend, datasets, fast
     from ep.cost import COSTS
+    from ep.fast import kernels
     from ep.nudging import NUDGINGS
+    from ep.train import commandline as cli, loop, parallel, runs
 except ImportError as error:
     raise SystemExit(f"error: the package is not installed ({error}); in the repository, run: pip install -e .") from None
 
@@ -35,7 +37,7 @@ ASYMMETRIC = {"paper": dict(feedback_update="kolen-pollack", steps_nudged=30),  
               "cpu": dict(feedback_update="kolen-pollack", weight_decay=3e-3)}  # docs/results.md says why
 BPTT = dict(schedule="synchronous", tolerance=0.0)  # what --algorithm bptt changes: it unrolls a fixed number of steps
 DEFAULTS = dict(nudging="symmetric", algorithm="eqprop", cost="cross-entropy", connections="symmetric", feedback_update="own",
-                validation_images=0, seed=0, chunk=training.CHUNK)
+                validation_images=0, seed=0, chunk=loop.CHUNK)
 
 
 def main():
@@ -50,7 +52,7 @@ def main():
     world.check_same("settings or images", config, "start every rank with the same command and data")
     if gpu:  # TF32 is asked for by the environment; a run keeps what it was started with
         cli.refuse_changes(dict(tf32=False) | config, dict(tf32=backend.tf32()))
-    print(data.banner(dataset), flush=True)
+    print(datasets.banner(dataset), flush=True)
     network = ep.convnet(config["channels"], cost=COSTS[config["cost"]], scale=config["scale"], seed=config["seed"])
     network = ep.CONNECTIONS[config["connections"]](network, seed=config["seed"])
     network = kernels.fused(network.to(xp))
@@ -64,8 +66,8 @@ def main():
 
     def prepare(batch, rng):  # uint8 images -> float32 input; rng is None for test images
         if rng is not None:
-            batch = data.augment(batch, rng, config["pad"], config["flip"])
-        return data.normalise(batch)
+            batch = datasets.augment(batch, rng, config["pad"], config["flip"])
+        return datasets.normalise(batch)
 
     def gradient(network, x, y, rng):
         relax = partial(fast.prepared(network, map=threads), check_every=config["check_every"])
@@ -79,15 +81,15 @@ def main():
         return estimate
 
     with ep.worker_threads(number_of_threads) as threads:
-        training.rehearse(network, gradient, prepare, images, labels)  # bad settings end here, before anything is written
+        loop.rehearse(network, gradient, prepare, images, labels)  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer, world) if args.resume else runs.Run.started(
             args.out or runs.default_folder(config), config, network, optimizer, world)
-        path = "relaxing by ep.relax with the kernels of ep/kernels.py" if gpu else fast.path(network)
+        path = "relaxing by ep.relax with the kernels of ep/fast/kernels.py" if gpu else fast.path(network)
         print(path + (", but the nudged phases by the readable path" if transposed and not gpu else ""))
         few = prepare(images[:config["chunk"]], None)
         print(expected_time(config, network, few, threads, number_of_threads, world.size), flush=True)
         for epoch in range(run.epoch, config["epochs"]):
-            run.start_epoch(training.steps_per_epoch(len(labels), config["batch_size"]))
+            run.start_epoch(loop.steps_per_epoch(len(labels), config["batch_size"]))
             ep.train_epoch(network, images, labels, gradient, optimizer, batch_size=config["batch_size"], epoch=epoch,
                            seed=config["seed"], prepare=prepare, first_step=run.step, on_step=run.on_step)
             n = config["test_images" if epoch + 1 < config["epochs"] else "final_test_images"]
@@ -101,8 +103,8 @@ def main():
 
 def configured(args, xp, ranks):
     """(configuration, data set) of a new run: the preset's row of the table, and what the command line replaces in it."""
-    dataset = data.load(args.dataset or "auto", args.data, not args.no_download)
-    dataset = data.hold_out(dataset, args.validation_images or 0)
+    dataset = datasets.load(args.dataset or "auto", args.data, not args.no_download)
+    dataset = datasets.hold_out(dataset, args.validation_images or 0)
     preset = args.preset or ("paper" if xp.__name__ == "cupy" and dataset.name == "cifar10" else "cpu")
     if (preset, dataset.name) not in PRESETS:
         raise ep.EPError(f"--preset {preset} is for CIFAR-10 and refuses the embedded images: pass --data, or use --preset cpu")
@@ -136,8 +138,8 @@ def expected_time(config, network, x, threads, number_of_threads, ranks):
     per_epoch = config["train_images"] * (T + K * phases) + config["test_images"] * T
     steps = config["epochs"] * per_epoch + config["final_test_images"] * T
     relax = partial(fast.prepared(network), schedule=config["schedule"])
-    cut = len(training.chunks(config["batch_size"], config["chunk"]))  # what ranks can share out
-    seconds = steps * training.seconds_per_step(network, x, relax, threads, number_of_threads) * -(-cut // ranks) / cut
+    cut = len(loop.chunks(config["batch_size"], config["chunk"]))  # what ranks can share out
+    seconds = steps * loop.seconds_per_step(network, x, relax, threads, number_of_threads) * -(-cut // ranks) / cut
     each = f" on each of {ranks} ranks" if ranks > 1 else ""
     idle = f"; {ranks - cut} of them idle, since a batch has {cut} chunk(s) of {config['chunk']} images" if ranks > cut else ""
     return (f"expected time: about {seconds / 60:.1f} minutes for {config['epochs']} epochs with {number_of_threads} thread(s)"
@@ -167,7 +169,7 @@ def options():
     add("--weight-decay", type=cli.not_negative)
     add("--batch-size", type=cli.count)
     add("--chunk", type=cli.count, metavar="N", help="images that are relaxed together, and stop together (default: "
-        f"{training.CHUNK}; with CUDA a GPU's whole share of the batch)")
+        f"{loop.CHUNK}; with CUDA a GPU's whole share of the batch)")
     add("--epochs", type=cli.count)
     add("--train-images", type=cli.count, metavar="N", help="use the first N training images")
     add("--test-images", type=cli.count, metavar="N", help="evaluate on the first N test images (default: some "

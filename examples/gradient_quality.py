@@ -21,20 +21,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ep
-from ep import commandline as cli, data, fast, training
+from ep import datasets, fast
 from ep.cost import COSTS
 from ep.npz import read_npz
 from ep.nudging import NUDGINGS
+from ep.train import commandline as cli, loop
 
 REFERENCE = dict(steps_free=500, steps_nudged=60)
 
 
 def main():
     args = options()
-    dataset = data.load("auto", args.data, download=False)
-    print(data.banner(dataset))
+    dataset = datasets.load("auto", args.data, download=False)
+    print(datasets.banner(dataset))
     network = trained(args.run) if args.run else ep.convnet(seed=args.seed)
-    x, y = data.normalise(dataset.train_images[-args.images:]), dataset.train_labels[-args.images:]
+    x, y = datasets.normalise(dataset.train_images[-args.images:]), dataset.train_labels[-args.images:]
     with ep.worker_threads(args.threads) as threads:
         print(f"{args.images} images, schedule {args.schedule}, {args.nudging} nudging, beta {args.beta}; {fast.path(network)}")
         network, wide = cast(network, "float64"), x.astype("float64")
@@ -64,7 +65,7 @@ def gradients(network, x, y, args, threads, **phases):
                                       schedule=args.schedule, relax=relax, **phases)
         images = len(y[chunk])  # the gradient is a mean over them
         return by_layer(estimate.gradient, images), estimate.free.steps, np.mean([phase.steps for phase in estimate.nudged])
-    return list(threads(one_chunk, training.chunks(len(y))))
+    return list(threads(one_chunk, loop.chunks(len(y))))
 
 
 def unrolled(network, x, y, T, args, threads):
@@ -72,7 +73,7 @@ def unrolled(network, x, y, T, args, threads):
     def one_chunk(chunk):
         estimate = ep.bptt_gradient(network, x[chunk], y[chunk], T, T, schedule=args.schedule, tolerance=args.tolerance)
         return by_layer(estimate.gradient, len(y[chunk])), T, T
-    return list(threads(one_chunk, training.chunks(len(y))))
+    return list(threads(one_chunk, loop.chunks(len(y))))
 
 
 def by_layer(gradient, images):

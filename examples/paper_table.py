@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 import ep
-from ep import commandline as cli, runs
+from ep.train import commandline as cli, runs
 
 HERE = Path(__file__).resolve().parent
 COMMON = "--dataset cifar10 --preset cpu --test-images 10000"

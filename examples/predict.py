@@ -14,7 +14,8 @@ import numpy as np
 from trained import SHIPPED
 
 import ep
-from ep import commandline as cli, data
+from ep import datasets
+from ep.train import commandline as cli
 
 
 def main():
@@ -23,21 +24,21 @@ def main():
     if network.shapes[0] != (32, 32, 3):
         raise ep.EPError(f"{args.model} is for inputs of shape {network.shapes[0]}, not for 32x32 colour images")
     images, names = read(args)
-    x, s, probabilities = data.normalise(images), None, []
+    x, s, probabilities = datasets.normalise(images), None, []
     for _ in range(args.steps):  # the free phase, looked at after every step
         s = ep.relax(network, x, steps=1, start=s, schedule="checkerboard").states
         probabilities.append(network.cost.output(s[-1]))  # o = softmax(W s_L + b), (N, classes)
     for name, o in zip(names, probabilities[-1]):
         best = np.argsort(-o)[:3]
-        print(f"{name}: " + ", ".join(f"{data.CLASSES[k]} {o[k]:.0%}" for k in best))
+        print(f"{name}: " + ", ".join(f"{datasets.CLASSES[k]} {o[k]:.0%}" for k in best))
     plot(images, names, np.array(probabilities), args.out)
 
 
 def read(args):
     """(images (N, 32, 32, 3) uint8, names): the files, or test images with their true class."""
     if not args.files:
-        *_, images, labels = data.load("cifar10", args.data, download=False)[:4]
-        return images[:args.count], [f"a test image of class {data.CLASSES[k]}" for k in labels[:args.count]]
+        *_, images, labels = datasets.load("cifar10", args.data, download=False)[:4]
+        return images[:args.count], [f"a test image of class {datasets.CLASSES[k]}" for k in labels[:args.count]]
     from PIL import Image, ImageOps, UnidentifiedImageError  # comes with matplotlib
 
     try:
@@ -59,7 +60,7 @@ def plot(images, names, probabilities, path):
         axes[0, n].set_title(Path(name).name.replace("a test image of class ", "true: "), fontsize="medium")
         axes[0, n].axis("off")
         for k, colour in zip(np.argsort(-probabilities[-1, n])[:3], ("#0072B2", "#D55E00", "#009E73")):
-            axes[1, n].plot(steps, probabilities[:, n, k], color=colour, label=data.CLASSES[k])
+            axes[1, n].plot(steps, probabilities[:, n, k], color=colour, label=datasets.CLASSES[k])
         axes[1, n].set(ylim=(0, 1), xlabel="step of the free phase")
         axes[1, n].legend(fontsize="small", loc="upper left")
         axes[1, n].grid(alpha=0.3)

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import ep
-from ep import commandline as cli, data, fast
+from ep import datasets, fast
+from ep.train import commandline as cli
 
 SHIPPED = Path(__file__).parent / "models" / "cifar10.npz"
 
@@ -24,16 +25,16 @@ def add_options(add, images):
 
 def network_and_images(args):
     """(network in float64, x, labels, one line that says which network and which images)."""
-    dataset = data.load("auto", args.data, download=False)
+    dataset = datasets.load("auto", args.data, download=False)
     path = args.model or (SHIPPED if dataset.name == "cifar10" else None)  # embedded images mean nothing to the shipped one
     if path:
         network, name = ep.load(path), f"network {path.name}"
     else:
-        dataset = data.load("synthetic")  # what it learns in a minute
+        dataset = datasets.load("synthetic")  # what it learns in a minute
         network = train(dataset, args.train_images, args.epochs)
         name = f"small network trained on {args.train_images} images"
     network.set_parameters({key: w.astype("float64") for key, w in network.parameters().items()})
-    x, y = data.normalise(dataset.test_images[:args.images]).astype("float64"), dataset.test_labels[:args.images]
+    x, y = datasets.normalise(dataset.test_images[:args.images]).astype("float64"), dataset.test_labels[:args.images]
     images = "embedded synthetic images" if dataset.name == "synthetic" else dataset.source
     return network, x, y, f"{name}, {images}"
 
@@ -50,5 +51,5 @@ def train(dataset, images, epochs):
 
     for epoch in range(epochs):
         ep.train_epoch(network, dataset.train_images[:images], dataset.train_labels[:images], gradient, optimizer, batch_size=32,
-                       epoch=epoch, prepare=lambda batch, rng: data.normalise(batch))
+                       epoch=epoch, prepare=lambda batch, rng: datasets.normalise(batch))
     return network

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 import ep
-from ep import fast, parallel, runs, training
+from ep import fast
 from ep.nudging import NUDGINGS
+from ep.train import loop, parallel, runs
 
 STOP = dict(tolerance=3e-3, steps_free=40)  # chunks stop by themselves, at different steps
 CASES = {  # what differs from the defaults of `train`
@@ -60,8 +61,8 @@ def train(world, *, dtype="float64", batch_size=64, tolerance=0.0, steps_free=12
     def on_step(step, estimate):
         free = estimate.free
         log.append([estimate.loss, estimate.correct, free.steps, free.residual, free.converged, len(free.states[0]),
-                    *np.ravel(free.history), *training.stuck_shares(network, free.states),
-                    *training.gradient_norms(estimate.gradient).values()])
+                    *np.ravel(free.history), *loop.stuck_shares(network, free.states),
+                    *loop.gradient_norms(estimate.gradient).values()])
 
     with ep.worker_threads(threads) as map:
         for epoch in range(epochs):

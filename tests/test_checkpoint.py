@@ -7,8 +7,8 @@ import pytest
 
 from ep import SGD, EPError, mlp
 from ep.backend import array_module, to_host
-from ep.checkpoint import FORMAT, read_meta, restore, save_checkpoint
 from ep.npz import read_npz, write_npz
+from ep.train.checkpoint import FORMAT, read_meta, restore, save_checkpoint
 
 
 def trained(sizes=(4, 3, 2), seed=0, xp=np):

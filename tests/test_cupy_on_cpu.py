@@ -22,12 +22,13 @@ TRAIN = """
 import functools, sys, tempfile
 from cupy_on_cpu import executed
 import cupy, ep
-from ep import kernels
+from ep.fast import kernels
 from test_gpu import example
 sys.path.insert(0, "examples")
 import cifar10_sym_ep as job
 
-job.data.synthetic_images = functools.partial(job.data.synthetic_images, 16, 8)  # to save time
+from ep.datasets import cifar
+cifar.synthetic_images = functools.partial(cifar.synthetic_images, 16, 8)  # to save time
 job.runs.plot_curves = lambda *arguments: None
 job.CPU |= dict(channels=[2, 3], scale=[2.0], lr=[0.1])
 job.PRESETS["cpu", "synthetic"] |= dict(job.CPU, train_images=16, test_images=8, final_test_images=8, epochs=1, flip=True, pad=4)
@@ -139,7 +140,7 @@ def test_cupy_records_no_graph_with_cublas_in_it(xp, monkeypatch):
 @pytest.mark.parametrize("capability", ["80", "90"])
 def test_every_kernel_compiles_with_nvrtc(xp, capability):
     """Hand-written and generated ones of the main job and its variants, for A100 and H100."""
-    from ep.kernels import KERNELS
+    from ep.fast.kernels import KERNELS
     done = python("-c", TRAIN, CUPY_ON_CPU_NVRTC="1", FAKE_COMPUTE_CAPABILITY=capability)
     if "libnvrtc" in done.stderr and os.environ.get("REQUIRE_GPU") != "1":
         pytest.skip("NVRTC is not installed: pip install 'nvidia-cuda-nvrtc==13.*' 'nvidia-cuda-runtime==13.*'")

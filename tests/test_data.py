@@ -9,23 +9,23 @@ import urllib.error
 import numpy as np
 import pytest
 
-from ep import data
 from ep.backend import to_host
+from ep.datasets import cifar as datasets
+from ep.datasets.synthetic import CLASSES, synthetic_images
 from ep.errors import EPError
-from ep.synthetic import CLASSES, synthetic_images
 
 RECORDS = 3  # per file; the real ones have 10,000
-FILES = data.TRAIN_FILES + data.TEST_FILES
+FILES = datasets.TRAIN_FILES + datasets.TEST_FILES
 
 
 @pytest.fixture(autouse=True)
 def small_and_offline(monkeypatch, tmp_path):
     """Files of three records, a cache of its own, and nothing that could reach the network."""
-    monkeypatch.setattr(data, "RECORDS", RECORDS)
+    monkeypatch.setattr(datasets, "RECORDS", RECORDS)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("EP_DATA", raising=False)
     monkeypatch.delenv("EP_OFFLINE", raising=False)
-    monkeypatch.setattr(data.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(datasets.urllib.request, "urlopen", unreachable)
 
 
 def unreachable(url, timeout):
@@ -43,7 +43,7 @@ def contents(number):
 
 def write_cifar10(folder, source=None):
     """A made-up CIFAR-10 in folder/cifar-10-batches-bin; returns that folder."""
-    inside = folder / data.LAYOUT
+    inside = folder / datasets.LAYOUT
     inside.mkdir(parents=True)
     for number, file in enumerate(FILES):
         (inside / file).write_bytes(contents(number)[0])
@@ -65,7 +65,7 @@ def sentence(call, *arguments, **options):
 
 def test_layout_round_trip(tmp_path):
     """Records of label, red, green, blue plane become channels-last images, in the order of the files."""
-    dataset = data.cifar10(write_cifar10(tmp_path), download=False)
+    dataset = datasets.cifar10(write_cifar10(tmp_path), download=False)
     train, test = [contents(n) for n in range(5)], contents(5)
     np.testing.assert_array_equal(dataset.train_images, np.concatenate([images for _, images, _ in train]))
     np.testing.assert_array_equal(dataset.train_labels, np.concatenate([labels for _, _, labels in train]))
@@ -84,15 +84,15 @@ def test_where_it_is_looked_for(tmp_path, monkeypatch, where):
         monkeypatch.setenv("EP_DATA", str(inside.parent))
     elif argument:
         monkeypatch.setenv("EP_DATA", str(tmp_path / "elsewhere"))  # the argument goes first
-    assert data.cifar10(argument, download=False).folder == str(inside)
+    assert datasets.cifar10(argument, download=False).folder == str(inside)
 
 
 @pytest.mark.parametrize("text,source", [
-    ("CIFAR-10, JPEG copy\nmore\n", "CIFAR-10, JPEG copy"), (None, data.UNVERIFIED), ("\n", data.UNVERIFIED),
+    ("CIFAR-10, JPEG copy\nmore\n", "CIFAR-10, JPEG copy"), (None, datasets.UNVERIFIED), ("\n", datasets.UNVERIFIED),
     ("a\tb\x1b[31m\n", "ab[31m")])
 def test_provenance(tmp_path, text, source):
     """The first line of SOURCE.txt, without control characters; without it the origin is unverified."""
-    assert data.cifar10(write_cifar10(tmp_path, text)).source == source
+    assert datasets.cifar10(write_cifar10(tmp_path, text)).source == source
 
 
 @pytest.mark.parametrize("name", ["cifar10", "auto"])
@@ -101,7 +101,7 @@ def test_wrong_file_size(tmp_path, name, change, word):
     """Both sizes are named; "auto" does not replace damaged files either."""
     path = write_cifar10(tmp_path) / "data_batch_4.bin"
     path.write_bytes((path.read_bytes() + b"?")[: RECORDS * 3073 + change])
-    message = sentence(data.load, name, tmp_path)
+    message = sentence(datasets.load, name, tmp_path)
     assert f"data_batch_4.bin is {word}: {9219 + change:,} bytes, expected 9,219" in message
 
 
@@ -112,14 +112,14 @@ def test_label_above_nine(tmp_path, name):
     damaged[2 * 3073] = 10
     path.write_bytes(damaged)
     expected = "test_batch.bin is damaged: record 2 (counted from 0) has label 10, expected 0 to 9"
-    assert expected in sentence(data.load, name, tmp_path)
+    assert expected in sentence(datasets.load, name, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "auto"])
 def test_incomplete_folder(tmp_path, name):
     inside = write_cifar10(tmp_path)
     (inside / "data_batch_2.bin").unlink()
-    message = sentence(data.load, name, tmp_path)
+    message = sentence(datasets.load, name, tmp_path)
     assert message.startswith(f"incomplete CIFAR-10 in {inside}: data_batch_2.bin missing")
 
 
@@ -129,8 +129,8 @@ def test_file_that_cannot_be_read(tmp_path, monkeypatch):
     def refuse(path, dtype):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(data.np, "fromfile", refuse)
-    assert f"cannot read {inside / 'data_batch_1.bin'}" in sentence(data.cifar10, tmp_path)
+    monkeypatch.setattr(datasets.np, "fromfile", refuse)
+    assert f"cannot read {inside / 'data_batch_1.bin'}" in sentence(datasets.cifar10, tmp_path)
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
@@ -138,63 +138,63 @@ def test_file_that_cannot_be_read(tmp_path, monkeypatch):
 
 def test_absent_and_no_download(tmp_path):
     """The sentence says where it was looked for and what to do."""
-    message = sentence(data.cifar10, tmp_path, download=False)
+    message = sentence(datasets.cifar10, tmp_path, download=False)
     assert str(tmp_path) in message and "switched off" in message and "--data" in message and "EP_DATA" in message
 
 
 @pytest.mark.parametrize("value,offline", [("1", True), ("0", False), ("", False)])
 def test_offline_switch(tmp_path, monkeypatch, value, offline):
     monkeypatch.setenv("EP_OFFLINE", value)
-    message = sentence(data.cifar10, tmp_path)
+    message = sentence(datasets.cifar10, tmp_path)
     assert ("switched off" in message) is offline and ("no route to host" in message) is not offline
 
 
 def test_unreachable(tmp_path):
-    message = sentence(data.cifar10, tmp_path / "new")
-    assert f"the download of CIFAR-10 to {tmp_path / 'new'} from {data.URL} failed: no route to host" in message
+    message = sentence(datasets.cifar10, tmp_path / "new")
+    assert f"the download of CIFAR-10 to {tmp_path / 'new'} from {datasets.URL} failed: no route to host" in message
     assert not (tmp_path / "new").exists()
 
 
 def test_an_address_that_never_answers(tmp_path, monkeypatch):
     """Name resolution has no time-out of its own: the wait is bounded all the same."""
-    release = data.threading.Event()
-    monkeypatch.setattr(data, "TIMEOUT", 0.05)
-    monkeypatch.setattr(data.urllib.request, "urlopen", lambda url, timeout: release.wait(10))
-    assert "no answer within 0.05 s" in sentence(data.cifar10, tmp_path)
+    release = datasets.threading.Event()
+    monkeypatch.setattr(datasets, "TIMEOUT", 0.05)
+    monkeypatch.setattr(datasets.urllib.request, "urlopen", lambda url, timeout: release.wait(10))
+    assert "no answer within 0.05 s" in sentence(datasets.cifar10, tmp_path)
     release.set()
 
 
 def test_auto_takes_what_is_there(tmp_path):
-    assert data.load("auto", write_cifar10(tmp_path)).name == "cifar10"
+    assert datasets.load("auto", write_cifar10(tmp_path)).name == "cifar10"
 
 
 def test_auto_falls_back_loudly(tmp_path):
-    dataset = data.load("auto", tmp_path)
-    assert (dataset.name, dataset.source, dataset.folder, dataset.classes) == ("synthetic", data.EMBEDDED, None, CLASSES)
-    text = data.banner(dataset)
+    dataset = datasets.load("auto", tmp_path)
+    assert (dataset.name, dataset.source, dataset.folder, dataset.classes) == ("synthetic", datasets.EMBEDDED, None, CLASSES)
+    text = datasets.banner(dataset)
     assert "NOT CIFAR-10" in text and "no route to host" in text and str(tmp_path) in text and len(text.splitlines()) > 3
 
 
 def test_banner(tmp_path):
-    dataset = data.load("cifar10", write_cifar10(tmp_path, "somewhere\n"))
-    assert data.banner(dataset) == f"data: somewhere, 15 training and 3 test images, from {dataset.folder}"
-    assert "why" not in data.banner(data.load("synthetic"))
+    dataset = datasets.load("cifar10", write_cifar10(tmp_path, "somewhere\n"))
+    assert datasets.banner(dataset) == f"data: somewhere, 15 training and 3 test images, from {dataset.folder}"
+    assert "why" not in datasets.banner(datasets.load("synthetic"))
 
 
 def test_held_out_images_are_the_last_training_images():
     """They take the place of the test images, are gone from the training images, and the provenance says so."""
-    whole = data.load("synthetic")
-    dataset = data.hold_out(whole, 300)
+    whole = datasets.load("synthetic")
+    dataset = datasets.hold_out(whole, 300)
     assert np.array_equal(np.concatenate([dataset.train_images, dataset.test_images]), whole.train_images)
     assert np.array_equal(np.concatenate([dataset.train_labels, dataset.test_labels]), whole.train_labels)
     assert len(dataset.test_labels) == 300 and "300 images held out" in dataset.source
-    assert data.hold_out(whole, 0) is whole
+    assert datasets.hold_out(whole, 0) is whole
     with pytest.raises(EPError, match="training images"):
-        data.hold_out(whole, len(whole.train_labels))
+        datasets.hold_out(whole, len(whole.train_labels))
 
 
 def test_unknown_name():
-    assert sentence(data.load, "mnist") == "unknown data set 'mnist': expected auto, cifar10 or synthetic"
+    assert sentence(datasets.load, "mnist") == "unknown data set 'mnist': expected auto, cifar10 or synthetic"
 
 
 # --- downloading ------------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_unknown_name():
 def archive(members=None, kind=tarfile.REGTYPE):
     """The bytes of a .tar.gz of `members` {name: bytes} (default: a made-up CIFAR-10) as entries of type `kind`."""
     if members is None:
-        members = {f"{data.LAYOUT}/{file}": contents(number)[0] for number, file in enumerate(FILES)}
+        members = {f"{datasets.LAYOUT}/{file}": contents(number)[0] for number, file in enumerate(FILES)}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, content in members.items():
@@ -220,9 +220,9 @@ def serve(monkeypatch, content, md5=None, announced=True):
         headers = {"Content-Length": str(len(content))} if announced else {}
 
     asked = []
-    monkeypatch.setattr(data.urllib.request, "urlopen",
+    monkeypatch.setattr(datasets.urllib.request, "urlopen",
                         lambda url, timeout: asked.append((url, timeout)) or Response(content))
-    monkeypatch.setattr(data, "MD5", md5 or hashlib.md5(content).hexdigest())
+    monkeypatch.setattr(datasets, "MD5", md5 or hashlib.md5(content).hexdigest())
     return asked
 
 
@@ -230,30 +230,30 @@ def serve(monkeypatch, content, md5=None, announced=True):
 def test_download(tmp_path, monkeypatch, capsys, announced):
     """Announced, checked, unpacked, moved into place, its origin noted; the second time nothing is asked for."""
     asked = serve(monkeypatch, archive(), announced=announced)
-    dataset = data.load("auto", tmp_path / "new")
-    assert dataset.source == data.VERIFIED and dataset.folder == str(tmp_path / "new" / data.LAYOUT)
+    dataset = datasets.load("auto", tmp_path / "new")
+    assert dataset.source == datasets.VERIFIED and dataset.folder == str(tmp_path / "new" / datasets.LAYOUT)
     np.testing.assert_array_equal(dataset.test_images, contents(5)[1])
-    assert os.listdir(tmp_path / "new") == [data.LAYOUT]
+    assert os.listdir(tmp_path / "new") == [datasets.LAYOUT]
     assert sorted(os.listdir(dataset.folder)) == sorted([*FILES, "SOURCE.txt"])
     assert "about 162 MB" in capsys.readouterr().err
-    data.cifar10(tmp_path / "new")
+    datasets.cifar10(tmp_path / "new")
     assert asked == [("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 10.0)]
 
 
 def test_download_goes_to_the_cache(tmp_path, monkeypatch):
     serve(monkeypatch, archive())
-    assert data.load().folder == str(tmp_path / "cache" / "ep-convnets" / data.LAYOUT)
+    assert datasets.load().folder == str(tmp_path / "cache" / "ep-convnets" / datasets.LAYOUT)
 
 
 def test_download_fills_an_empty_folder(tmp_path, monkeypatch):
     serve(monkeypatch, archive())
-    (tmp_path / data.LAYOUT).mkdir()
-    assert data.cifar10(tmp_path).source == data.VERIFIED
+    (tmp_path / datasets.LAYOUT).mkdir()
+    assert datasets.cifar10(tmp_path).source == datasets.VERIFIED
 
 
 def test_wrong_md5_leaves_nothing(tmp_path, monkeypatch):
     serve(monkeypatch, archive(), md5="c32a1d4ab5d03f1284b67883e8d87530")
-    assert "expected c32a1d4ab5d03f1284b67883e8d87530" in sentence(data.cifar10, tmp_path)
+    assert "expected c32a1d4ab5d03f1284b67883e8d87530" in sentence(datasets.cifar10, tmp_path)
     assert os.listdir(tmp_path) == []
 
 
@@ -264,30 +264,30 @@ def test_connection_lost_halfway(tmp_path, monkeypatch):
         def read(self, size):
             raise TimeoutError("timed out")
 
-    monkeypatch.setattr(data.urllib.request, "urlopen", lambda url, timeout: Response())
-    assert "failed: timed out" in sentence(data.cifar10, tmp_path)
+    monkeypatch.setattr(datasets.urllib.request, "urlopen", lambda url, timeout: Response())
+    assert "failed: timed out" in sentence(datasets.cifar10, tmp_path)
     assert os.listdir(tmp_path) == []
 
 
 def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
     serve(monkeypatch, archive())
     (tmp_path / "file").write_text("")
-    assert "failed" in sentence(data.cifar10, tmp_path / "file" / "below")
+    assert "failed" in sentence(datasets.cifar10, tmp_path / "file" / "below")
 
 
 @pytest.mark.parametrize("content", [b"no archive at all", archive()[:-2000]])
 def test_archive_that_cannot_be_unpacked(tmp_path, monkeypatch, content):
     serve(monkeypatch, content)
-    assert "cannot be unpacked" in sentence(data.cifar10, tmp_path)
+    assert "cannot be unpacked" in sentence(datasets.cifar10, tmp_path)
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["../escaped.bin", "/tmp/ep-escaped.bin", f"{data.LAYOUT}/../../escaped.bin"])
+@pytest.mark.parametrize("name", ["../escaped.bin", "/tmp/ep-escaped.bin", f"{datasets.LAYOUT}/../../escaped.bin"])
 def test_path_traversal_is_refused(tmp_path, monkeypatch, name):
     """Names in the archive are never used as paths: what is not expected is not written, anywhere."""
-    good = {f"{data.LAYOUT}/{file}": contents(number)[0] for number, file in enumerate(FILES)}
+    good = {f"{datasets.LAYOUT}/{file}": contents(number)[0] for number, file in enumerate(FILES)}
     serve(monkeypatch, archive({name: b"bad", **good}))
-    folder = data.cifar10(tmp_path / "deep" / "er").folder
+    folder = datasets.cifar10(tmp_path / "deep" / "er").folder
     assert sorted(os.listdir(folder)) == sorted([*FILES, "SOURCE.txt"])
     assert not list(tmp_path.rglob("*escaped*")) and not os.path.exists("/tmp/ep-escaped.bin")
 
@@ -295,7 +295,7 @@ def test_path_traversal_is_refused(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
 def test_links_are_refused(tmp_path, monkeypatch, kind):
     serve(monkeypatch, archive(kind=kind))
-    assert "as ordinary files of the right size" in sentence(data.cifar10, tmp_path)
+    assert "as ordinary files of the right size" in sentence(datasets.cifar10, tmp_path)
     assert os.listdir(tmp_path) == []
 
 
@@ -309,7 +309,7 @@ def pictures(N=6, side=8):
 def test_normalise(xp):
     """(image/255 - mean)/(3 std), float32, where the images are."""
     images = pictures()
-    x = data.normalise(xp.asarray(images))
+    x = datasets.normalise(xp.asarray(images))
     assert x.dtype == xp.float32 and x.shape == images.shape and type(x) is type(xp.asarray(images))
     expected = (images / 255 - [0.4914, 0.4822, 0.4465]) / [3 * 0.2023, 3 * 0.1994, 3 * 0.2010]
     np.testing.assert_allclose(to_host(x), expected, rtol=0, atol=1e-6)
@@ -317,7 +317,7 @@ def test_normalise(xp):
 
 def test_augment_of_nothing_is_the_identity(xp):
     images = xp.asarray(pictures())
-    result = data.augment(images, np.random.default_rng(0), pad=0, flip=False)
+    result = datasets.augment(images, np.random.default_rng(0), pad=0, flip=False)
     np.testing.assert_array_equal(to_host(result), to_host(images))
 
 
@@ -325,7 +325,7 @@ def test_augment_of_nothing_is_the_identity(xp):
 def test_augmented_images_are_crops_of_the_padded_ones(xp, flip):
     """Every result is one of the crops of the edge-padded image (or its mirror image), and all offsets occur."""
     images, pad, seen = pictures(400), 2, set()
-    results = to_host(data.augment(xp.asarray(images), np.random.default_rng(1), pad=pad, flip=flip))
+    results = to_host(datasets.augment(xp.asarray(images), np.random.default_rng(1), pad=pad, flip=flip))
     assert results.dtype == np.uint8 and results.shape == images.shape
     for image, result in zip(images, results):
         padded = {f: np.pad(image[:, ::-1] if f else image, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
@@ -339,7 +339,7 @@ def test_augmented_images_are_crops_of_the_padded_ones(xp, flip):
 
 
 def test_augment_is_reproducible():
-    first, second = (data.augment(pictures(), np.random.default_rng(3)) for _ in range(2))
+    first, second = (datasets.augment(pictures(), np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 

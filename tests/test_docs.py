@@ -22,8 +22,8 @@ TEXT = {path: path.read_text(encoding="utf-8") for path in PAGES}
 BLOCK = re.compile(r"^```(python|bash)(?: (\w+))?\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.S | re.M)
 BLOCKS = {path: BLOCK.findall(text) for path, text in TEXT.items()}  # [(language, reason, code, output)]
 CODE = [pytest.param(path, *block, id=f"{path.name}-{k}") for path in PAGES for k, block in enumerate(BLOCKS[path], start=1)]
-SOURCES = {folder: {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / folder).glob("*.py")}
-           for folder in ("ep", "examples", "tests")}
+SOURCES = {folder: {str(path.relative_to(ROOT / folder).with_suffix("")): path.read_text(encoding="utf-8")
+                    for path in (ROOT / folder).rglob("*.py")} for folder in ("ep", "examples", "tests")}
 every_block = pytest.mark.parametrize("path,language,reason,code,output", CODE)
 every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 

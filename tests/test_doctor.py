@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ep import data, doctor, parallel
+from ep import doctor
 from ep.backend import device_module
+from ep.datasets import cifar as datasets
 from ep.errors import EPError
+from ep.train import parallel
 
 
 @pytest.fixture
@@ -169,17 +171,17 @@ def test_a_gpu_driver(monkeypatch, tmp_path):
 
 def test_data_that_is_there_but_not_whole(report, quick, tmp_path):
     """Five of the six files, then a sixth that is cut short, then all."""
-    folder = tmp_path / data.LAYOUT
+    folder = tmp_path / datasets.LAYOUT
     folder.mkdir()
-    record = bytes(data.RECORD_BYTES)
-    for file in data.TRAIN_FILES:
-        (folder / file).write_bytes(record * data.RECORDS)
+    record = bytes(datasets.RECORD_BYTES)
+    for file in datasets.TRAIN_FILES:
+        (folder / file).write_bytes(record * datasets.RECORDS)
     assert "test_batch.bin missing" in report("--data", tmp_path)[1]["CIFAR-10"][1]
     (folder / "test_batch.bin").write_bytes(record)
     assert "is truncated" in report("--data", tmp_path)[1]["CIFAR-10"][1]
-    (folder / "test_batch.bin").write_bytes(record * data.RECORDS)
+    (folder / "test_batch.bin").write_bytes(record * datasets.RECORDS)
     mark, sentence = report("--data", tmp_path)[1]["CIFAR-10"]
-    assert mark == "ok" and sentence == f"{data.UNVERIFIED}, complete, in {folder}"
+    assert mark == "ok" and sentence == f"{datasets.UNVERIFIED}, complete, in {folder}"
 
 
 def test_mpi_that_is_missing_or_breaks(report, monkeypatch):

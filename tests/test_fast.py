@@ -12,7 +12,7 @@ import pytest
 import ep
 from ep import dynamics, fast, ops
 from ep.errors import EPError
-from ep.winograd import TILES, Col2im, Im2col, Scratch, Winograd, multiplications, transform_kernel
+from ep.fast.winograd import TILES, Col2im, Im2col, Scratch, Winograd, multiplications, transform_kernel
 
 POOLS = {"max": ep.MAX_POOL, "average": ep.AVERAGE_POOL, "none": ep.NO_POOL}
 COSTS = {"cross-entropy": ep.SoftmaxCrossEntropy, "squared-error": ep.SquaredError}

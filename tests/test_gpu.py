@@ -12,8 +12,10 @@ from cupy_on_cpu import observe, running
 from helpers import normal, relative
 
 import ep
-from ep import data, kernels, runs, training
+from ep import datasets
 from ep.backend import to_host
+from ep.fast import kernels
+from ep.train import loop, runs
 
 pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True)]
 counted = pytest.mark.skipif(running() is None, reason="nothing counts here: run it on cupy_on_cpu")
@@ -34,7 +36,7 @@ def training_step(xp, network, steps_free=4, steps_nudged=2, **options):
                         nudging=ep.Nudging.symmetric(0.5), **options)
     ep.train_epoch(network, images, labels, lambda network, x, y, rng: ep.in_chunks(one_chunk, network, x, y, size=8),
                    ep.SGD(network, 0.1, weight_decay=1e-4), batch_size=8,
-                   prepare=lambda batch, rng: data.normalise(data.augment(batch, rng, pad=2)),
+                   prepare=lambda batch, rng: datasets.normalise(datasets.augment(batch, rng, pad=2)),
                    on_step=lambda step, estimate: kept.append(estimate.gradient))
     return kept[0]
 
@@ -100,7 +102,7 @@ def test_augmented_images_are_numpys_bit_for_bit(xp):
     """The numbers are drawn on the host; the images are looked up on the device."""
     images = np.random.default_rng(0).integers(0, 256, (6, 9, 7, 3), dtype=np.uint8)
     for pad, flip in ((0, True), (2, False), (4, True)):
-        expected, found = (data.augment(a, np.random.default_rng(1), pad, flip) for a in (images, xp.asarray(images)))
+        expected, found = (datasets.augment(a, np.random.default_rng(1), pad, flip) for a in (images, xp.asarray(images)))
         assert type(found) is type(xp.zeros(1)) and found.dtype == np.uint8 and (to_host(found) == expected).all()
 
 
@@ -123,6 +125,6 @@ def test_chunks_of_any_size_are_the_batch(xp):
     network = kernels.fused(ep.convnet([3, 4], (10, 10, 3), 3, paddings=[1, 1], scale=2.0, dtype="float64").to(xp))
     x, y = normal(xp, (7, 10, 10, 3), 0), np.arange(7) % 3
     one_chunk = partial(ep.eqprop_gradient, steps_free=8, steps_nudged=4, nudging=ep.Nudging.symmetric(0.5))
-    whole, parts = (training.in_chunks(one_chunk, network, x, y, size=size).gradient for size in (7, 3))
+    whole, parts = (loop.in_chunks(one_chunk, network, x, y, size=size).gradient for size in (7, 3))
     for name, g in whole.items():
         assert relative(parts[name], g) < 1e-10

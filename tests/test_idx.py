@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ep import data, idx
+from ep.datasets import cifar as datasets, idx
 from ep.errors import EPError
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -38,8 +38,8 @@ def test_what_was_written_is_read(folder):
     rng = np.random.default_rng(0)
     assert np.array_equal(dataset.train_images[..., 0], rng.integers(0, 256, (6, 28, 28)))
     assert dataset.train_images.shape == (6, 28, 28, 1) and dataset.test_images.dtype == np.uint8
-    assert list(dataset.test_labels) == [0, 1, 2] and dataset.name == "mnist" and "3 test images" in data.banner(dataset)
-    assert len(data.hold_out(dataset, 2).train_labels) == 4
+    assert list(dataset.test_labels) == [0, 1, 2] and dataset.name == "mnist" and "3 test images" in datasets.banner(dataset)
+    assert len(datasets.hold_out(dataset, 2).train_labels) == 4
 
 
 def rewrite(path, change):

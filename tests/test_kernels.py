@@ -13,9 +13,10 @@ import pytest
 from helpers import normal, relative
 
 import ep
-from ep import kernels, ops
+from ep import ops
 from ep.activations import ACTIVATIONS
 from ep.backend import to_host
+from ep.fast import kernels
 from ep.vectorfield import Asymmetric
 
 CONVOLUTIONS = [(8, 8, 3, 1, 1), (5, 7, 3, 1, 0), (6, 6, 2, 2, 1), (4, 4, 3, 1, 2)]  # H, W, k, stride, padding

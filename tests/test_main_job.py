@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 import ep
-from ep import data, runs
+from ep.datasets import cifar, synthetic
 from ep.npz import read_npz, write_npz
+from ep.train import runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
@@ -28,7 +29,7 @@ job = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(job)
 
 
-synthetic_images = functools.cache(data.synthetic_images)
+synthetic_images = functools.cache(synthetic.synthetic_images)
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def start(monkeypatch, capsys):
 
     To save time the embedded images are drawn once for all tests, and curves.png only where a test looks at it.
     """
-    monkeypatch.setattr(data, "synthetic_images", synthetic_images)
+    monkeypatch.setattr(cifar, "synthetic_images", synthetic_images)
     monkeypatch.setattr(runs, "plot_curves", lambda *arguments: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -100,7 +101,7 @@ def test_first_steps_on_a_gpu(start, tmp_path, xp):
     for device, folder in runs_.items():
         code, out, err = start(*options, "--device", device, "--out", folder)
         assert code == 0, err
-    assert "kernels of ep/kernels.py" in out
+    assert "kernels of ep/fast/kernels.py" in out
     config = json.loads((runs_["cuda"] / "config.json").read_text())
     assert (config["device"], config["chunk"], config["tf32"]) == ("cupy", 16, False)
     cpu, cuda = (read_npz(folder / "checkpoint.npz") for folder in runs_.values())

@@ -21,7 +21,8 @@ import test_rbp
 import test_synapse
 import test_vectorfield
 
-from ep import activations, bptt, cost, dynamics, eqprop, fast, network, ops, rbp, synapse, vectorfield, winograd
+from ep import activations, bptt, cost, dynamics, eqprop, network, ops, rbp, synapse, vectorfield
+from ep.fast import pooling, relaxation, winograd
 
 CE, SE = "cross-entropy", "squared-error"
 GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "average", "sigmoid", CE)
@@ -113,13 +114,13 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
     "products of two nudged states": (vectorfield.Anchored.hebbian, "hebbian(self.pre, post,", "hebbian(pre, post,",
                                       (ANCHORED, "conv-none"), EXACT),
     "nudged phases that ignore the anchor": (eqprop.eqprop_gradient, "anchored if transposed else network", "network", EXACT),
-    "fast: kernel not flipped": (fast._convolutions, "down.W[::-1, ::-1]", "down.W[:, :]", FAST),
-    "fast: W on the way down": (fast._convolutions, "down.W[::-1, ::-1]", "up.W[::-1, ::-1]", FAST_ASYMMETRIC),
-    "fast: a drive of old states": (fast._Chain.update, "self.fresh[n - 1] = False", "pass", FAST),
-    "fast: last of equals wins": (fast._MaxPool.pool, "np.greater(y_1, y_0", "np.greater_equal(y_1, y_0",
+    "fast: kernel not flipped": (relaxation._convolutions, "down.W[::-1, ::-1]", "down.W[:, :]", FAST),
+    "fast: W on the way down": (relaxation._convolutions, "down.W[::-1, ::-1]", "up.W[::-1, ::-1]", FAST_ASYMMETRIC),
+    "fast: a drive of old states": (relaxation._Chain.update, "self.fresh[n - 1] = False", "pass", FAST),
+    "fast: last of equals wins": (pooling.MaxPool.pool, "np.greater(y_1, y_0", "np.greater_equal(y_1, y_0",
                                   (test_fast.test_ties_first_wins,)),
-    "fast: bottom row to the top": (fast._MaxPool.unpool, "bottom = v * self.g", "bottom = v * ~self.g", FAST),
-    "fast: frozen switches that thaw": (fast._FastConv.drive_post, "at_switches if frozen", "pool if frozen", FAST),
+    "fast: bottom row to the top": (pooling.MaxPool.unpool, "bottom = v * self.g", "bottom = v * ~self.g", FAST),
+    "fast: frozen switches that thaw": (relaxation._FastConv.drive_post, "at_switches if frozen", "pool if frozen", FAST),
     "fast: tiles without overlap": (winograd.overlapping, "m * row", "a * row", (test_fast.test_convolution, 4, 8, 8, 1)),
     "Kolen-Pollack with the difference": (
         vectorfield.kolen_pollack, "+ g for name", "- g for name", (test_vectorfield.test_kolen_pollack_touches_only_pairs,),

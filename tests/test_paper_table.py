@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import ep
-from ep import data
+from ep import datasets
+from ep.datasets.synthetic import synthetic_images
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -91,7 +92,7 @@ def test_predict(run, monkeypatch, tmp_path):
     """An image file goes through the saved network and comes out as classes that agree with one long relaxation."""
     network = ep.convnet([4, 4, 4, 4], scale=3.0, seed=1)
     network.save(tmp_path / "network.npz")
-    image = data.synthetic_images()[0][0]
+    image = synthetic_images()[0][0]
     from matplotlib.image import imsave
     imsave(tmp_path / "image.png", image)
     monkeypatch.syspath_prepend(str(EXAMPLES))  # it shares a module with other examples
@@ -99,9 +100,9 @@ def test_predict(run, monkeypatch, tmp_path):
     options = ("--model", tmp_path / "network.npz", "--out", tmp_path / "predict.png", "--steps", 10)
     code, out, err = run(predict, tmp_path / "image.png", *options)
     assert code == 0, err
-    states = ep.relax(network, data.normalise(image[None]), steps=10, schedule="checkerboard").states
+    states = ep.relax(network, datasets.normalise(image[None]), steps=10, schedule="checkerboard").states
     k, o = int(network.predict(states)[0]), network.cost.output(states[-1]).max()
-    assert f"image.png: {data.CLASSES[k]} {o:.0%}" in out and (tmp_path / "predict.png").read_bytes().startswith(b"\x89PNG")
+    assert f"image.png: {datasets.CLASSES[k]} {o:.0%}" in out and (tmp_path / "predict.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = run(predict, tmp_path / "network.npz", *options)
     assert code == 2 and err.startswith("error: cannot read an image")
 
@@ -112,7 +113,7 @@ def test_the_shipped_network_fits_cifar10(run, monkeypatch, tmp_path):
     predict = example("predict")
     assert ep.load(predict.SHIPPED).shapes[0] == (32, 32, 3) and predict.SHIPPED.stat().st_size < 5e6
     from matplotlib.image import imsave
-    imsave(tmp_path / "image.png", data.synthetic_images()[0][0])
+    imsave(tmp_path / "image.png", synthetic_images()[0][0])
     code, out, err = run(predict, tmp_path / "image.png", "--out", tmp_path / "predict.png")
     assert code == 0 and out.startswith(str(tmp_path / "image.png")) and "%" in out, err
 

@@ -20,8 +20,8 @@ from cupy_on_cpu import running
 from parallel_ranks import CASES
 
 import ep
-from ep import parallel, runs
 from ep.npz import read_npz
+from ep.train import parallel, runs
 
 TESTS = Path(__file__).parent
 JOB = TESTS.parent / "examples" / "cifar10_sym_ep.py"
@@ -54,7 +54,8 @@ PRELUDE = f"""
 import functools, os, signal, sys
 sys.path.insert(0, {str(JOB.parent)!r})
 import cifar10_sym_ep as job
-job.data.synthetic_images = functools.partial(job.data.synthetic_images, 88, 40)  # to save time, as is the missing picture
+from ep.datasets import cifar
+cifar.synthetic_images = functools.partial(cifar.synthetic_images, 88, 40)  # to save time, as is the missing picture
 job.runs.plot_curves = lambda *arguments: open(arguments[-1], "w").close()
 rank = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", 0)))
 """
@@ -70,7 +71,7 @@ def job(R, *options, plant="", **environment):
 FLOAT64 = """
 job.fast.prepared = lambda network, **options: job.ep.relax
 job.ep.convnet = functools.partial(job.ep.convnet, dtype="float64")
-normalise, job.data.normalise = job.data.normalise, lambda images: normalise(images).astype("float64")
+normalise, job.datasets.normalise = job.datasets.normalise, lambda images: normalise(images).astype("float64")
 """
 AT_STEP = """
 plain, calls = job.runs.Run.on_step, []
@@ -194,7 +195,7 @@ def test_two_ranks_on_gpus(tmp_path, xp, aware):
                "--chunk 16 --epochs 1 --steps-free 8 --steps-nudged 6 --device cuda").split()
     for R in (1, 2):
         code, out, err = job(R, *options, "--out", tmp_path / f"{R}", plant=FLOAT64 + stand_in, EP_CUDA_AWARE_MPI=aware)
-        assert code == 0 and "kernels of ep/kernels.py" in out, (out, err)
+        assert code == 0 and "kernels of ep/fast/kernels.py" in out, (out, err)
     one, two = (read_npz(tmp_path / f"{R}" / "checkpoint.npz") for R in (1, 2))
     del one["meta"], two["meta"]
     assert_close(two, one, 1e-10)

@@ -11,8 +11,8 @@ from cupy_on_cpu import running
 from test_gpu import check_float32, check_waits, example
 
 import ep
-from ep import kernels
 from ep.backend import array_module, to_host
+from ep.fast import kernels
 
 pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True)]
 

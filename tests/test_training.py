@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import ep
-from ep import Nudging, training
+from ep import Nudging
 from ep.backend import to_host
+from ep.train import loop
 
 
 def small(dtype="float32", seed=1, xp=np):
@@ -54,7 +55,7 @@ def test_merge_weighs_images(xp):
     parts = [one_chunk(network, x[a:b], y[a:b]) for a, b in ((0, 30), (30, 40))]
     parts[0].free.steps, parts[1].free.steps = 4, 8
     parts[0].free.converged, parts[1].free.converged = True, False
-    merged = training.merge(parts, [30, 10])
+    merged = loop.merge(parts, [30, 10])
     assert merged.free.steps == 5.0 and merged.free.converged == 0.75
     assert merged.free.residual == max(part.free.residual for part in parts)
 
@@ -66,7 +67,7 @@ def test_merge_keeps_a_nan(xp):
     for bad in (0, 31):
         spoiled = x.copy()
         spoiled[bad] = np.nan
-        free = training.in_chunks(lambda *arguments: gradient(*arguments, None), network, spoiled, y).free
+        free = loop.in_chunks(lambda *arguments: gradient(*arguments, None), network, spoiled, y).free
         assert np.isnan(free.residual) and np.isnan(free.history[-1][1])
 
 
@@ -135,10 +136,10 @@ def test_not_finite_stops_before_the_update(xp):
 def test_check_finite_names_the_parameter(xp, bad):
     """The one number among many, and where."""
     gradient = {"1.W": xp.ones((3, 4)), "1.b": xp.ones(5), "2.W": xp.ones(2)}
-    training.check_finite(gradient, 0, 0)
+    loop.check_finite(gradient, 0, 0)
     gradient["1.b"][3] = bad
     with pytest.raises(ep.EPError, match="the gradient of 1.b is not finite at epoch 3, step 8"):
-        training.check_finite(gradient, 2, 7)
+        loop.check_finite(gradient, 2, 7)
 
 
 def test_evaluate_is_the_plain_average(xp):
@@ -169,6 +170,6 @@ def test_stuck_shares_and_gradient_norms(xp):
     """A unit is stuck if it is at the *same* bound in every image."""
     network = ep.mlp([2, 3, 2])
     states = [xp.asarray([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]]), xp.zeros((2, 4), dtype="float32")]
-    assert training.stuck_shares(network, states) == pytest.approx([2 / 3, 1.0])
-    norms = training.gradient_norms({"1.W": xp.asarray([3.0]), "1.b": xp.asarray([4.0]), "readout.W": xp.zeros(2)})
+    assert loop.stuck_shares(network, states) == pytest.approx([2 / 3, 1.0])
+    norms = loop.gradient_norms({"1.W": xp.asarray([3.0]), "1.b": xp.asarray([4.0]), "readout.W": xp.zeros(2)})
     assert norms == {"1": 5.0, "readout": 0.0}

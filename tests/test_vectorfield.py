@@ -40,7 +40,7 @@ from ep.backend import to_host
 from ep.errors import EPError
 from ep.network import convnet, load
 from ep.nudging import Nudging
-from ep.optim import SGD
+from ep.train.optimizers import SGD
 from ep.vectorfield import Asymmetric, alignment, asymmetric, kolen_pollack
 
 ANGLE = 90.0

@@ -15,7 +15,8 @@ import numpy as np
 
 import ep
 from cupy_on_cpu import device, executed
-from ep import data, kernels
+from ep import datasets
+from ep.fast import kernels
 
 cupy = executed.cupy
 
@@ -48,14 +49,14 @@ def problem(channels, batch, fused):
 
 def step_cost(network, images, labels, beta):
     """One step of a relaxation: the difference between relaxing for 3 and for 2 of them."""
-    x, y = data.normalise(images), network.targets(labels)
+    x, y = datasets.normalise(images), network.targets(labels)
     inputs = network.input_drives(x)
     relax = partial(ep.relax, network, x, y, beta, inputs=inputs)
     return cost(lambda: relax(steps=3)) - cost(lambda: relax(steps=2))
 
 
 def training_step(network, optimizer, images, labels, **options):
-    x = data.normalise(data.augment(images, np.random.default_rng(0)))
+    x = datasets.normalise(datasets.augment(images, np.random.default_rng(0)))
     estimate = ep.eqprop_gradient(network, x, labels, **{**PAPER, **options}, relax=partial(ep.relax, check_every=10))
     optimizer.step(estimate.gradient)
 

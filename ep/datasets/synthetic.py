@@ -10,7 +10,7 @@ size; the mask clip(1/2 - d, 0, 1), d in pixels, is its smooth picture.
 
 import numpy as np
 
-from .errors import EPError
+from ..errors import EPError
 
 TRAIN, TEST = 4000, 1000
 SIDE = 32

@@ -2,8 +2,8 @@
 
 import math
 
-from .backend import array_module, to_host
-from .errors import EPError
+from ..backend import array_module, to_host
+from ..errors import EPError
 
 
 class SGD:

@@ -10,7 +10,7 @@ Every rank (process) holds the same network, the same optimizer state and the sa
 A chunk is relaxed whole and stops by its own residual, so R changes the order of one sum and nothing else: parameters agree to
 rounding for any number of ranks. What the log needs (loss, residuals ...) is a small record, gathered in the same step.
 
-    with one process            `World()`: training.in_chunks, unchanged; nothing of MPI is imported
+    with one process            `World()`: loop.in_chunks, unchanged; nothing of MPI is imported
     under mpiexec -n R          `world()` returns the World of R ranks; `run(main)` ends all of them if one fails
 """
 
@@ -26,9 +26,9 @@ from functools import cached_property
 
 import numpy as np
 
-from . import commandline, training
-from .backend import DOCTOR, array_module, to_host
-from .errors import EPError
+from ..backend import DOCTOR, array_module, to_host
+from ..errors import EPError
+from . import commandline, loop
 
 LAUNCHERS = [  # (number of ranks, rank, rank on this machine) as launchers leave them in the environment
     ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),  # MPICH, Intel MPI, MVAPICH
@@ -86,23 +86,23 @@ class World:
 
     # --- one training step ------------------------------------------------------------------------------------------------
 
-    def in_chunks(self, gradient, network, x, y, map=map, size=training.CHUNK):
-        """`training.in_chunks` by all ranks: the same `Estimate` on each of them, but for rounding.
+    def in_chunks(self, gradient, network, x, y, map=map, size=loop.CHUNK):
+        """`loop.in_chunks` by all ranks: the same `Estimate` on each of them, but for rounding.
 
         Its free.states are the batch's mean states, once per image, for whoever looks for units that sit at a bound in every
         image: exact at the bound 0, and at others but for rounding (a float32 mean may be 1 where one image is a millionth
         below). It has no nudged phases.
         """
         if self.comm is None:
-            return training.in_chunks(gradient, network, x, y, map, size)
+            return loop.in_chunks(gradient, network, x, y, map, size)
         N, weights, shapes = len(y), network.parameters(), dict(enumerate(network.shapes[1:]))
-        mine = training.chunks(N, size)[self.rank::self.size]  # perhaps none
+        mine = loop.chunks(N, size)[self.rank::self.size]  # perhaps none
         parts = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), mine))
         flat, sums = zeros({name: w.shape for name, w in weights.items()} | shapes, like=next(iter(weights.values())))
         record = None
         if parts:
             sizes = [len(y[chunk]) for chunk in mine]
-            own = training.merge(parts, sizes)
+            own = loop.merge(parts, sizes)
             for name, g in own.gradient.items():
                 sums[name][...] = sum(sizes) * g  # n_r g_r
             for layer, s in enumerate(own.free.states):
@@ -110,7 +110,7 @@ class World:
             record = replace(own, gradient={}, free=replace(own.free, states=[])), sum(sizes)
         self.add_up(flat)
         flat /= N  # g = sum_r n_r g_r / N
-        whole = training.merge(*zip(*filter(None, self.exchange(record))))
+        whole = loop.merge(*zip(*filter(None, self.exchange(record))))
         whole.gradient = {name: sums[name] for name in weights}
         whole.free.states = [array_module(flat).broadcast_to(sums[layer], (N, *shape)) for layer, shape in shapes.items()]
         return whole

@@ -16,10 +16,10 @@ import copy
 import math
 from functools import cache, partial
 
-from . import ops
-from .backend import array_module
-from .synapse import Conv
-from .vectorfield import Asymmetric
+from .. import ops
+from ..backend import array_module
+from ..synapse import Conv
+from ..vectorfield import Asymmetric
 
 MEMORY = 1 << 28  # bytes
 

@@ -26,8 +26,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from .backend import array_module
-from .errors import EPError
+from ..backend import array_module
+from ..errors import EPError
 from .synthetic import CLASSES as SYNTHETIC_CLASSES, synthetic_images
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"

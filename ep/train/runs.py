@@ -17,13 +17,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import data
+from .. import datasets
+from ..errors import EPError
+from ..vectorfield import alignment
 from .checkpoint import read_meta, restore, save_checkpoint
 from .commandline import given, refuse_changes
-from .errors import EPError
+from .loop import gradient_norms, stuck_shares
 from .parallel import World
-from .training import gradient_norms, stuck_shares
-from .vectorfield import alignment
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
 EARLY = 20  # the step of the first epoch after which a run that cannot work is reported
@@ -249,8 +249,8 @@ def stored(args):
     """
     config = read_meta(Path(args.resume) / "checkpoint.npz")["config"]
     refuse_changes(config, given(args, config.keys() - {"device", "data"}))
-    dataset = data.load(config["dataset"], args.data or config["data"], not args.no_download)
-    dataset = data.hold_out(dataset, config.get("validation_images", 0))  # an older version had none
+    dataset = datasets.load(config["dataset"], args.data or config["data"], not args.no_download)
+    dataset = datasets.hold_out(dataset, config.get("validation_images", 0))  # an older version had none
     if identity(dataset)["checksum"] != config["checksum"]:
         raise EPError(f"these are not the images that {args.resume} was started with ({config['source']}): pass their folder "
                       "with --data")

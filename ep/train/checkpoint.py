@@ -3,16 +3,16 @@
     parameter/NAME, velocity/NAME   arrays
     meta                            JSON text: format, config, epoch, step, totals of the unfinished epoch, log so far
 
-A run has no generator state and no stored permutation: both are drawn anew from (seed, epoch, step), see training.py.
+A run has no generator state and no stored permutation: both are drawn anew from (seed, epoch, step), see loop.py.
 """
 
 import json
 
 import numpy as np
 
-from .backend import array_module, to_host
-from .errors import EPError
-from .npz import read_npz, write_npz
+from ..backend import array_module, to_host
+from ..errors import EPError
+from ..npz import read_npz, write_npz
 
 FORMAT = 1
 

@@ -5,8 +5,8 @@ import math
 import os
 import sys
 
-from .backend import GOOD, device_error
-from .errors import EPError
+from ..backend import GOOD, device_error
+from ..errors import EPError
 
 
 class Parser(argparse.ArgumentParser):

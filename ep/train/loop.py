@@ -14,9 +14,9 @@ from contextlib import contextmanager
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .backend import array_module, to_host
-from .dynamics import Estimate, Relaxation
-from .errors import EPError
+from ..backend import array_module, to_host
+from ..dynamics import Estimate, Relaxation
+from ..errors import EPError
 
 CHUNK = 16  # images that are relaxed together by one thread: their patches fit into a CPU's caches (a GPU wants whole batches)
 

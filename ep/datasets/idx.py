@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .data import Dataset
-from .errors import EPError
+from ..errors import EPError
+from .cifar import Dataset
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"
 FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")

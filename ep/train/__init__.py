@@ -1,0 +1,11 @@
+"""The first door for whoever runs things: optimizers, the loop, the run folder.
+
+    optimizers.py  how gradients change parameters
+    loop.py        an epoch, an evaluation, chunks and threads
+    experiment.py  from settings to network, gradient and optimizer
+    runs.py        the run folder: log, checkpoint, picture, result
+    checkpoint.py  what resuming needs, in one file
+    curves.py      the log as a picture
+    parallel.py    one training by many processes
+    commandline.py options, and errors in one sentence
+"""
