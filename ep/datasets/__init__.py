@@ -1,5 +1,8 @@
-"""The third door: images. CIFAR-10, IDX files and the embedded set; preparation and augmentation."""
+"""The third door: images. `load` opens every data set, official ones and one's own; preparation and augmentation."""
 
-from .cifar import CLASSES, Dataset, augment, banner, cifar10, hold_out, load, normalise
+from .augment import augment, normalise
+from .choose import NAMES, load
+from .cifar import CLASSES
+from .dataset import Dataset, banner, hold_out, measured
 
-__all__ = ["CLASSES", "Dataset", "augment", "banner", "cifar10", "hold_out", "load", "normalise"]
+__all__ = ["CLASSES", "Dataset", "NAMES", "augment", "banner", "hold_out", "load", "measured", "normalise"]
