@@ -28,6 +28,7 @@ from .nudging import Nudging
 from .train import commandline, parallel
 
 CUPY = "pip install 'cupy-cuda13x[ctk]'  # where nvidia-smi says CUDA 13; with CUDA 12: pip install 'cupy-cuda12x[ctk]'"
+DOWNLOAD = """python -c "from ep import datasets; datasets.load('cifar10')"  # downloads and checks it"""
 READS = {True: "which reads device memory", False: "which does not read, or does not say that it reads, device memory"}
 ASK_MPI = """from mpi4py import MPI; from ep import doctor; from ep.train import parallel
 print(*MPI.Get_library_version().strip(chr(0)).split(",")[0].split()[:3], doctor.READS[parallel.cuda_aware(MPI.COMM_WORLD)])"""
@@ -132,7 +133,7 @@ def checks(folder):
             ("GPU driver", driver, "sudo ubuntu-drivers install  # on Ubuntu; elsewhere as the system installs NVIDIA's driver"),
             ("CuPy", lambda: backend.imported_cupy().__version__, CUPY), ("CUDA libraries", toolkit, CUPY),
             ("GPU backend", partial(self_test, "cuda"), ""),
-            ("CIFAR-10", partial(cifar10, folder), 'python -c "from ep import datasets; datasets.load(\'cifar10\')"  # downloads and checks it'),
+            ("CIFAR-10", partial(cifar10, folder), DOWNLOAD),
             ("MPI", mpi, "pip install 'mpi4py>=4' mpich  # without mpich where the system has an MPI")]
 
 

@@ -37,14 +37,14 @@ BETA, BATCH = 0.5, 32
 def main():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     parser.add_argument("--network", choices=list(NETWORKS), default="mlp")
-    parser.add_argument("--data", metavar="DIR", help=f"holds the four IDX files (default: {idx.DEBIAN})")
+    parser.add_argument("--data", type=cli.path, metavar="DIR", help=f"holds the four IDX files (default: {idx.DEBIAN})")
     parser.add_argument("--images", type=cli.count, metavar="N", help="train on the first N images")
     parser.add_argument("--epochs", type=cli.count)
     parser.add_argument("--lr", type=cli.positive, help="learning rate")
     parser.add_argument("--validation-images", type=cli.count, default=0, metavar="N", help="hold out the last N training images "
                         "and evaluate on them, never on test images: to choose settings")
     parser.add_argument("--threads", type=cli.count, default=cli.cores())
-    parser.add_argument("--out", type=Path, default=Path("runs/fashion_mnist"), help="folder for log and figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/fashion_mnist"), help="folder for log and figure")
     args = parser.parse_args()
     dataset = datasets.hold_out(idx.load(args.data), args.validation_images)
     print(datasets.banner(dataset))
