@@ -71,8 +71,9 @@ def given(args, names):
 
 def refuse_changes(config, options):
     """Raise EPError, naming every field, if `options` would change a stored configuration."""
-    changed = [f"{name} ({config.get(name)} in the run, {value} asked for)" for name, value in options.items()
-               if value != config.get(name)]
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    changed = [f"{name} ({getattr(config, name, None)} in the run, {value} asked for)" for name, value in options.items()
+               if value != getattr(config, name, None)]
     if changed:
         raise EPError(f"a run is resumed with its own configuration, but these differ: {', '.join(changed)}; leave them out, "
                       "or start a new run")

@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import time
-import zlib
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,7 +22,8 @@ from ..vectorfield import alignment
 from .checkpoint import read_meta, restore, save_checkpoint
 from .commandline import given, refuse_changes
 from .curves import plot_curves
-from .loop import gradient_norms, stuck_shares
+from .experiment import Config, free_phase, identity
+from .loop import evaluate, gradient_norms, steps_per_epoch, stuck_shares, train_epoch
 from .parallel import World
 from .watch import quiet_failures
 
@@ -35,13 +35,11 @@ SETTLED = 1e-6  # the log says at which step of the free phase the residual pass
 class Run:
     """One training run: counts what happens, logs it, saves it, and stops cleanly on Ctrl-C and SIGTERM.
 
-    for epoch in range(run.epoch, epochs):
-        run.start_epoch(steps)
-        train_epoch(..., epoch=epoch, first_step=run.step, on_step=run.on_step)
-        run.end_epoch(test_accuracy, test_loss)
-    run.finish(...)
+    run = Run.started(folder, config, network, optimizer)
+    run.train(gradient, dataset, prepare)
+    run.finish()
 
-    Starts anew; raises EPError if the folder holds a run already or cannot be written. `resumed` continues one.
+    `started` starts anew; raises EPError if the folder holds a run already or cannot be written. `resumed` continues one.
     world: the `parallel.World` of the processes that train together; each has its `Run`, and that of rank 0 writes.
     """
 
@@ -63,7 +61,7 @@ class Run:
         """A new run in a new folder."""
         if world is None or world.rank == 0:
             claim(folder)
-            write_text(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
+            write_text(Path(folder) / "config.json", json.dumps(vars(config), indent=2) + "\n")
         return cls(folder, config, network, optimizer, world)
 
     @classmethod
@@ -78,21 +76,35 @@ class Run:
         world.check_same("epoch and step", (meta["epoch"], meta["step"]),  # and nobody saves before everyone has read
                          f"they have read different checkpoints; make sure that all machines see the same {path}")
         world.check_parameters(network)
-        return cls(folder, meta["config"], network, optimizer, world, meta)
+        return cls(folder, Config(**meta["config"]), network, optimizer, world, meta)
 
     def save(self):
         if self.world.rank == 0:
             save_checkpoint(self.folder / "checkpoint.npz", self.network, self.optimizer, dict(
-                config=self.config, epoch=self.epoch, step=self.step, totals=self.totals, log=self.log,
+                config=vars(self.config), epoch=self.epoch, step=self.step, totals=self.totals, log=self.log,
                 warned=sorted(self.warned), distances=self.distances))
         self.saved_at = time.monotonic()
 
-    # --- one epoch ----------------------------------------------------------------------------------------------------
+    # --- the epochs ---------------------------------------------------------------------------------------------------
+
+    def train(self, gradient, dataset, prepare, map=map):
+        """Every epoch that is left: train, evaluate, log, save. gradient, prepare: see loop.py. map: of `worker_threads`."""
+        config, network = self.config, self.network
+        for epoch in range(self.epoch, config.epochs):
+            self.start_epoch(steps_per_epoch(len(dataset.train_labels), config.batch_size))
+            train_epoch(network, dataset.train_images, dataset.train_labels, gradient, self.optimizer, epoch=epoch,
+                        batch_size=config.batch_size, seed=config.seed, prepare=prepare, first_step=self.step,
+                        on_step=self.on_step)
+            n = config.test_images if epoch + 1 < config.epochs else config.final_test_images
+            result = evaluate(network, dataset.test_images[:n], dataset.test_labels[:n], free_phase(config, network, map),
+                              prepare=prepare, map=self.world.map(map), chunk=config.chunk)
+            self.world.check_parameters(network)
+            self.end_epoch(*result, n)
 
     def start_epoch(self, steps):
         self.clock, self.steps = time.monotonic(), steps
         self.bar = tqdm(total=steps, initial=self.step, unit="step", dynamic_ncols=True, disable=self.world.rank > 0,
-                        desc=f"epoch {self.epoch + 1}/{self.config['epochs']}")
+                        desc=f"epoch {self.epoch + 1}/{self.config.epochs}")
 
     def on_step(self, step, estimate):
         """Count one training step; save if it is time to, or if a signal asks to stop."""
@@ -140,7 +152,7 @@ class Run:
         """Write network.npz and result.json: the outcome, the last line of the log, and what kind of run it was."""
         kept = ("dataset", "source", "preset", "connections", "feedback_update", "nudging", "algorithm", "cost", "seed", "device")
         last = self.log[-1]
-        result = dict({key: self.config.get(key) for key in kept}, epochs=self.epoch,
+        result = dict({key: getattr(self.config, key) for key in kept}, epochs=self.epoch,
                       train_accuracy=last["train_accuracy"], test_accuracy=last["test_accuracy"],
                       test_images=last["test_images"], seconds=sum(line["seconds"] for line in self.log), **outcome,
                       **{key: last[key] for key in last if key.startswith("angle_")})
@@ -159,9 +171,9 @@ class Run:
             return
         write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
         if self.log:
-            feedback = f", asymmetric, {self.config['feedback_update']}" if self.distances else ""
-            plot_curves(self.log, f"{self.config['source']}: {self.config['nudging']} {self.config['algorithm']}, "
-                                  f"{self.config['cost']}{feedback}", self.folder / "curves.png")
+            config, rule = self.config, f", asymmetric, {self.config.feedback_update}" if self.distances else ""
+            title = f"{config.source}: {config.nudging} {config.algorithm}, {config.cost}{rule}"
+            plot_curves(self.log, title, self.folder / "curves.png")
 
     def warn(self, mean):
         """Say once, for each kind of quiet failure, that it happens and where."""
@@ -216,38 +228,25 @@ def averages(totals):
 # --- configuration ----------------------------------------------------------------------------------------------------
 
 
-def identity(dataset):
-    """What a configuration keeps of its data set, so that resuming can find, and recognise, the same images."""
-    return dict(dataset=dataset.name, source=dataset.source, data=dataset.folder,
-                checksum=zlib.crc32(dataset.train_images) ^ zlib.crc32(dataset.train_labels))
-
-
-def check_sizes(config, dataset):
-    """Raise EPError if more images are asked for than there are."""
-    for key, labels in (("train_images", dataset.train_labels), ("test_images", dataset.test_labels)):
-        if config[key] > len(labels):
-            raise EPError(f"{key.replace('_', ' ')}: {config[key]} asked for, but {dataset.source} has {len(labels)}")
-
-
 def stored(args):
     """(configuration, data set) of the run in args.resume: the data set it was started with, never another one.
 
     Raises EPError if there is no run, if an option on the command line differs from its configuration, or if the images do.
     """
-    config = read_meta(Path(args.resume) / "checkpoint.npz")["config"]
-    refuse_changes(config, given(args, config.keys() - {"device", "data"}))
-    dataset = datasets.load(config["dataset"], args.data or config["data"], not args.no_download)
-    dataset = datasets.hold_out(dataset, config.get("validation_images", 0))  # an older version had none
-    if identity(dataset)["checksum"] != config["checksum"]:
-        raise EPError(f"these are not the images that {args.resume} was started with ({config['source']}): pass their folder "
+    config = Config(**read_meta(Path(args.resume) / "checkpoint.npz")["config"])
+    refuse_changes(config, given(args, vars(config).keys() - {"device", "data"}))
+    dataset = datasets.load(config.dataset, args.data or config.data, not args.no_download)
+    dataset = datasets.hold_out(dataset, config.validation_images)
+    if identity(dataset)["checksum"] != config.checksum:
+        raise EPError(f"these are not the images that {args.resume} was started with ({config.source}): pass their folder "
                       "with --data")
     return config, dataset
 
 
 def default_folder(config):
     """runs/DATE-TIME-DATASET-NUDGING: a new folder for every run."""
-    name = config["algorithm"] if config["algorithm"] == "bptt" else config["nudging"]
-    return Path("runs") / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{config['dataset']}-{name}"
+    name = config.algorithm if config.algorithm == "bptt" else config.nudging
+    return Path("runs") / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{config.dataset}-{name}"
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
