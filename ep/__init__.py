@@ -39,11 +39,12 @@ from . import fast
 from .activations import CLIP, HARD_SIGMOID, SIGMOID, TANH
 from .backend import array_module, device_module, to_host
 from .bptt import bptt_gradient, bptt_increments
+from .builders import CONNECTIONS, convnet, load, mlp
 from .cost import SoftmaxCrossEntropy, SquaredError
-from .dynamics import relax, residual
+from .dynamics import READABLE, Phase, Phases, Solver, deviate, relax, residual
 from .eqprop import eqprop_gradient, eqprop_increments
 from .errors import EPError
-from .network import CONNECTIONS, Network, convnet, load, mlp
+from .network import Network
 from .nudging import Nudging
 from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL
 from .rbp import rbp_gradient
@@ -56,8 +57,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AVERAGE_POOL", "Adam", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES", "HARD_SIGMOID",
-    "MAX_POOL", "NO_POOL", "Network", "Nudging", "SGD", "SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "TANH", "alignment",
-    "array_module", "asymmetric", "bptt_gradient", "bptt_increments", "convnet", "device_module", "eqprop_gradient",
-    "eqprop_increments", "evaluate", "fast", "in_chunks", "kolen_pollack", "load", "mlp", "rbp_gradient", "relax", "residual",
-    "to_host", "train_epoch", "worker_threads",
+    "MAX_POOL", "NO_POOL", "Network", "Nudging", "Phase", "Phases", "READABLE", "SGD", "SIGMOID", "SoftmaxCrossEntropy",
+    "Solver", "SquaredError", "TANH", "alignment", "array_module", "asymmetric", "bptt_gradient", "bptt_increments",
+    "convnet", "deviate", "device_module", "eqprop_gradient", "eqprop_increments", "evaluate", "fast", "in_chunks",
+    "kolen_pollack", "load", "mlp", "rbp_gradient", "relax", "residual", "to_host", "train_epoch", "worker_threads",
 ]

@@ -1,7 +1,10 @@
-"""Activation functions as triples (sigma, sigma', G) with G' = sigma^-1.
+"""Activation functions: sigma, its derivative, the G of the energy with G' = sigma^-1, and its difference.
 
 The dynamics s <- sigma(dPhi/ds) is stationary where dE/ds = G'(s) - dPhi/ds = 0, so G belongs to sigma: 1/2 ||s||^2 is
 right for clip(u, 0, 1) only, and for the paper's clip(u/2, 0, 1) it is s^2.
+
+`difference(u, d)` is sigma(u + d) - sigma(u), for d so small that subtracting two float32 numbers would leave nothing but
+rounding: an addition formula has d as a factor, and so no digits to lose.
 
 `bounds`: the values at which a unit is saturated. `holomorphic`: sigma is complex-differentiable, which complex nudging needs.
 """
@@ -18,6 +21,7 @@ class Activation(NamedTuple):
     sigma: Callable  # s = sigma(u)
     dsigma: Callable  # sigma'(u)
     G: Callable  # elementwise, G'(s) = sigma^-1(s)
+    difference: Callable  # (u, d) -> sigma(u + d) - sigma(u)
     bounds: tuple
     holomorphic: bool
 
@@ -45,6 +49,18 @@ def _sigmoid_slope(u):
     return 4.0 * s * (1.0 - s)
 
 
+def _clip_difference(v, e):
+    """clip(v + e, 0, 1) - clip(v, 0, 1). With c = clip(v, 0, 1), v + e = c + (e + (v - c)), and v - c is 0 inside the bounds."""
+    c = _clip01(v)
+    return array_module(v).clip(e + (v - c), -c, 1.0 - c)
+
+
+def _tanh_difference(v, e):
+    """tanh(v + e) - tanh(v) = tanh(e) (1 - tanh(v) tanh(v + e)), the addition formula of tanh."""
+    xp = array_module(v)
+    return xp.tanh(e) * (1.0 - xp.tanh(v) * xp.tanh(v + e))
+
+
 def _between(u, low, high):
     return ((u > low) & (u < high)).astype(u.dtype)
 
@@ -55,6 +71,7 @@ HARD_SIGMOID = Activation(
     sigma=lambda u: _clip01(0.5 * u),
     dsigma=lambda u: 0.5 * _between(u, 0.0, 2.0),
     G=lambda s: s * s,
+    difference=lambda u, d: _clip_difference(0.5 * u, 0.5 * d),
     bounds=(0.0, 1.0), holomorphic=False)
 
 # s = clip(u, 0, 1)          u = s                          G = s^2/2                the familiar 1/2 ||s||^2
@@ -63,6 +80,7 @@ CLIP = Activation(
     sigma=_clip01,
     dsigma=lambda u: _between(u, 0.0, 1.0),
     G=lambda s: 0.5 * s * s,
+    difference=_clip_difference,
     bounds=(0.0, 1.0), holomorphic=False)
 
 # s = 1/(1 + exp(2 - 4u))    u = (log s - log(1-s) + 2)/4   G = (s log s + (1-s) log(1-s) + 2 s)/4
@@ -71,6 +89,7 @@ SIGMOID = Activation(
     sigma=lambda u: _logistic(4.0 * u - 2.0),
     dsigma=_sigmoid_slope,
     G=lambda s: 0.25 * (_entropy_term(s) + _entropy_term(1.0 - s) + 2.0 * s),
+    difference=lambda u, d: 0.5 * _tanh_difference(2.0 * u - 1.0, 2.0 * d),  # s = (1 + tanh(2u - 1))/2
     bounds=(0.0, 1.0), holomorphic=True)
 
 # s = tanh(u)                u = atanh s                    G = s atanh s + log(1-s^2)/2 = ((1+s) log(1+s) + (1-s) log(1-s))/2
@@ -79,6 +98,7 @@ TANH = Activation(
     sigma=lambda u: array_module(u).tanh(u),
     dsigma=lambda u: 1.0 - array_module(u).tanh(u) ** 2,
     G=lambda s: 0.5 * (_entropy_term(1.0 + s) + _entropy_term(1.0 - s)),
+    difference=_tanh_difference,
     bounds=(-1.0, 1.0), holomorphic=True)
 
 ACTIVATIONS = {a.name: a for a in (HARD_SIGMOID, CLIP, SIGMOID, TANH)}

@@ -19,11 +19,11 @@ from threadpoolctl import threadpool_info
 
 from . import backend, fast
 from .bptt import bptt_gradient
+from .builders import convnet
 from .datasets import cifar as datasets
 from .eqprop import eqprop_gradient
 from .errors import EPError
 from .fast import kernels
-from .network import convnet
 from .nudging import Nudging
 from .train import commandline, parallel
 

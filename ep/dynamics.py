@@ -1,37 +1,132 @@
-"""The dynamics: equation (1), and the relaxation to its fixed point.
+"""The dynamics: how a network relaxes to its fixed point, free or nudged.
 
-    s_n <- sigma( dPhi/ds_n - beta dC/ds_n )          fixed point: s^beta, and s* = s^0            (1)
+    s_n <- sigma( u_n - [n = L] beta dC/ds_L )          fixed point: s^beta, and s* = s^0                    (1)
 
-One *step* updates every layer once. The schedule says in which groups: `synchronous` all layers from the old values,
-`checkerboard` the odd layers first, then the even ones from the new values (about twice as far per step). Both have the same
-fixed points and reach the same one where there is only one. Where there are several, synchronous steps may alternate between
-two states for ever: odd and even layers of two minima of E, in turn. A checkerboard step never raises E in a chain without
-max-pooling, and settles.
+u_n is the drive of layer n (network.py). One *step* updates every layer once, and a *schedule* says in which groups: a group
+is updated together, from the same old values, and the next group already sees the new ones.
+
+A nudged phase can be relaxed in two ways. `relax` computes the nudged states s^beta themselves, and what nudging did is then
+a difference of two states. That difference becomes small where the feedback is weak: layer n answers a nudge of size beta by
+about beta gamma^(L - n), and subtracting two float32 states leaves little more than rounding. `deviate` therefore relaxes the
+difference itself, equation (11), which loses no digits however small it is.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from .backend import array_module
 from .errors import EPError
 
-SCHEDULES = {  # number of layers L -> groups of layers that are updated together
-    "synchronous": lambda L: [range(1, L + 1)],
-    "checkerboard": lambda L: [range(1, L + 1, 2), range(2, L + 1, 2)],
-}
+LARGEST_WEIGHT = 1e12  # w_n in (11); beyond it sigma is a straight line for every change that it sees
+
+# --- what a phase is ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One relaxation: how many steps, in which order the layers are updated, and when it may stop earlier.
+
+    steps        at most so many, at least 1
+    schedule     a name in SCHEDULES
+    tolerance    end as soon as the residual is at most this; 0: never
+    check_every  compute the residual every so many steps, and at the last (it makes a GPU wait). Default: at every step if
+                 there is a tolerance, else only at the last
+    Raises EPError for numbers that make no sense, and for an unknown schedule.
+    """
+
+    steps: int
+    schedule: str = "synchronous"
+    tolerance: float = 0.0
+    check_every: int | None = None
+
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            raise EPError(f"unknown schedule '{self.schedule}': expected one of {', '.join(SCHEDULES)}")
+        if self.steps < 1 or (self.check_every is not None and self.check_every < 1) or not self.tolerance >= 0:
+            raise EPError("expected at least 1 step, a residual every 1 or more steps, and a tolerance of 0 or more: got "
+                          f"steps={self.steps}, check_every={self.check_every}, tolerance={self.tolerance}")
+
+    @classmethod
+    def of(cls, phase):
+        """`phase` itself, or a phase of so many steps."""
+        return phase if isinstance(phase, Phase) else cls(phase)
+
+    def checks(self, t):
+        """Is the residual computed at step t = 1, 2, ...?"""
+        every = self.check_every or (1 if self.tolerance > 0 else self.steps)
+        return t == self.steps or t % every == 0
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The free phase and the nudged phases of one gradient: T = free.steps, K = nudged.steps.
+
+    free, nudged  a `Phase` each, or a number of steps
+    deviations    True: the nudged phases relax the deviation from s*, by (11), at the switches of s*. False: they relax the
+                  nudged states, by (1), with the switches of those states, as the paper's code does
+    """
+
+    free: Phase
+    nudged: Phase
+    deviations: bool = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "free", Phase.of(self.free))
+        object.__setattr__(self, "nudged", Phase.of(self.nudged))
+
+
+# --- schedules: network -> [group of layers, ...] -------------------------------------------------------------------------
+
+
+def synchronous(network):
+    """All layers at once, from the old values."""
+    return [range(1, len(network.shapes))]
+
+
+def checkerboard(network):
+    """Layers that a synapse joins never move together: the wiring is a graph, and its layers are coloured.
+
+    In a chain these are the odd layers, then the even ones. Such a step never raises E (without max-pooling).
+    """
+    colour = {}
+    for n in _by_depth(network):
+        neighbours = {colour.get(i + j - n) for i, j in network.wiring if n in (i, j)}
+        colour[n] = next(c for c in range(len(network.shapes)) if c not in neighbours)
+    return [[n for n in colour if colour[n] == c] for c in range(max(colour.values()) + 1)]
+
+
+def up(network):
+    """One layer after the other, from the input to the last: a *sweep*. From zero, the first sweep is the feed-forward pass."""
+    return [[n for n in _by_depth(network) if network.depths[n] == depth] for depth in range(1, max(network.depths) + 1)]
+
+
+def down(network):
+    """A sweep from the last layer to the first: one of them carries a nudge all the way down."""
+    return up(network)[::-1]
+
+
+def _by_depth(network):
+    return sorted(range(1, len(network.shapes)), key=lambda n: network.depths[n])
+
+
+SCHEDULES = {schedule.__name__: schedule for schedule in (synchronous, checkerboard, up, down)}
+
+# --- relaxing ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Relaxation:
     """Where a relaxation ended.
 
-    states    [s_1 ... s_L]
+    states    [s_1 ... s_L]; of a nudged phase by `deviate`, the deviations [delta_1 ... delta_L]
     switches  of every synapse at these states (the frozen ones, if they were frozen)
     steps     how many were made
     residual  largest |s_new - s_old| over layers, units and images of the last step
     converged residual <= tolerance; a relaxation of a fixed number of steps has the tolerance 0
     history   [(step, residual)] of every step at which the residual was computed
+    u         [u_1 ... u_L], the arguments of sigma that gave these states: s_n = sigma(u_n)
     """
 
     states: list
@@ -40,6 +135,115 @@ class Relaxation:
     residual: float
     converged: bool
     history: list = field(default_factory=list)
+    u: list = field(default_factory=list)
+
+
+def relax(network, x, phase, y=None, beta=0.0, *, start=None, switches=None, inputs=None):
+    """Iterate (1) from `start` (default: all states zero) as `phase` says; returns a `Relaxation`.
+
+    x (N, *input shape). phase: a `Phase`, or a number of steps.
+    y (N,) labels or (N, classes) targets, needed if beta != 0. beta: nudging strength, real or complex.
+    switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live"). Those
+    of a synapse from the input never change, frozen or not.
+    inputs: network.input_drives(x), if they are known already: they are the same in every phase.
+    Raises EPError if y is missing, or for complex beta in a network that is not holomorphic.
+    """
+    phase, beta = Phase.of(phase), checked(network, x, y, beta)
+    y = None if y is None else network.targets(y, x.dtype)
+    states = list(network.init_state(x) if start is None else start)
+    if isinstance(beta, complex):
+        states = [s + 0j for s in states]
+    inputs, frozen = inputs or network.input_drives(x), switches is not None
+    switches = list(switches) if frozen else network.switches(inputs, states)
+    groups, u = SCHEDULES[phase.schedule](network), [None] * len(states)
+
+    def step():
+        for group in groups:
+            drives = network.drives_of(group, inputs, states, switches, frozen)
+            if beta != 0 and len(states) in group:
+                L = len(states)
+                drives[L] = drives[L] + beta * network.cost.force(states[-1], y)  # force = -dC/ds_L
+            for n in group:
+                u[n - 1], states[n - 1] = drives[n], network.activation.sigma(drives[n])  # s_n <- sigma(u_n)
+
+    result = iterate(step, states, phase)
+    result.switches, result.u = switches if frozen else network.switches(inputs, states), u
+    return result
+
+
+def deviate(network, y, beta, free, phase, transposed=True):
+    """The nudged phase at `beta` as deviations from `free`, the `Relaxation` of the free phase. Returns a `Relaxation`.
+
+    At the switches of s* the drives are linear in the states, with the Jacobian D. Subtracting (1) at s* = sigma(u*) from (1)
+    gives the dynamics of s - s*, and it is kept multiplied by the weight of its layer, delta_n = w_n (s_n - s_n*):
+
+        delta_n <- w_n [ sigma( u_n* + d_n / w_n ) - sigma( u_n* ) ]                                                  (11)
+        d       =  D^T delta - [n = L] beta dC/ds( s_L* + delta_L )
+
+    D^T stands here because w_i D_ij = w_j D_ji: multiplying by the weights transposes D. So this is the response of a
+    symmetric network, and of an asymmetric one it is the response through the transposed Jacobian, which gives the exact
+    gradient (vectorfield.py). transposed=False is the plain response of an asymmetric network, through D.
+    y: targets as `network.targets` returns them. The phase starts at delta = 0, and the residual is that of delta.
+    """
+    phase, u, L = Phase.of(phase), free.u, len(free.states)
+    weights = [min(w, LARGEST_WEIGHT) for w in network.weights]
+    delta = [0.0 * s if not isinstance(beta, complex) else 0j * s for s in free.states]
+    groups = SCHEDULES[phase.schedule](network)
+
+    def step():
+        for group in groups:
+            d = network.transposed_drives(delta, free.switches, group, transposed)
+            if L in group:
+                d[L] = d[L] + beta * network.cost.force(free.states[-1] + delta[-1], y)  # w_L = 1
+            for n in group:
+                w = weights[n - 1]
+                delta[n - 1] = w * network.activation.difference(u[n - 1], d[n] / w)
+
+    result = iterate(step, delta, phase)
+    result.switches = free.switches
+    return result
+
+
+def iterate(step, states, phase):
+    """Call step(), which replaces the arrays in the list `states`, as often as `phase` says."""
+    history = []
+    for t in range(1, phase.steps + 1):
+        old = list(states)
+        step()
+        if phase.checks(t):
+            history.append((t, residual(states, old)))
+            if history[-1][1] <= phase.tolerance and phase.tolerance > 0:
+                break
+    steps, last = history[-1]
+    return Relaxation(states, [], steps, last, last <= phase.tolerance, history)
+
+
+def response(network, y, free, nudging, phase, transposed=True):
+    """(mu, [`Relaxation` of each nudged phase]):  mu_n = - sum_k c_k delta_n^{beta_k}, the response of the layers to nudging.
+
+    For small beta this is - w_n ds_n/dbeta, and equal to the mu that backpropagation through time sends back. y: targets.
+    """
+    mu, phases = [0.0 * s for s in free.states], []
+    for beta, c in zip(nudging.points, nudging.weights):
+        if beta == 0:
+            continue  # nobody pushes: delta stays 0
+        nudged = deviate(network, y, beta, free, phase, transposed)
+        phases.append(nudged)
+        mu = [mu_n - c * delta_n for mu_n, delta_n in zip(mu, nudged.states)]
+    return [mu_n.real for mu_n in mu] if nudging.take_real else mu, phases
+
+
+class Solver(NamedTuple):
+    """The three functions that cost time; ep/fast has others with the same arguments and results."""
+
+    relax: callable = relax
+    response: callable = response
+    products: callable = lambda network, *arguments: network.parameter_adjoint(*arguments)
+
+
+READABLE = Solver()
+
+# --- what both kinds of gradient return --------------------------------------------------------------------------------
 
 
 @dataclass
@@ -58,50 +262,6 @@ class Estimate:
     nudged: list = field(default_factory=list)
 
 
-def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchronous", tolerance=0.0, check_every=None,
-          switches=None, inputs=None):
-    """Iterate (1) from `start` (default: all zero) for `steps` steps, or fewer if the residual falls to `tolerance`.
-
-    x (N, *input shape); y (N,) labels or (N, classes) targets, needed if beta != 0. beta: nudging strength, real or complex.
-    switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live"). Those
-    of a synapse from the input never change, frozen or not.
-    inputs: network.input_drives(x), if they are known already: they are the same in every phase.
-    check_every: compute the residual every so many steps, and at the last (it makes a GPU wait). Default: every step
-    if there is a tolerance, else only at the last.
-    Returns a `Relaxation`. Raises EPError if y is missing, or for complex beta in a network that is not holomorphic.
-    """
-    beta = checked(network, x, y, beta, steps, schedule, tolerance, check_every)
-    y = None if y is None else network.targets(y, x.dtype)
-    states = list(network.init_state(x) if start is None else start)
-    if isinstance(beta, complex):
-        states = [s + 0j for s in states]
-    groups, inputs, frozen = SCHEDULES[schedule](len(states)), inputs or network.input_drives(x), switches is not None
-    switches = list(switches) if frozen else network.switches(inputs, states)
-    check_every, history = check_every or (1 if tolerance > 0 else steps), []
-    for t in range(1, steps + 1):
-        old = list(states)
-        for group in groups:
-            step(network, group, inputs, states, switches, y, beta, frozen)  # replaces the arrays in `states`
-        if t == steps or t % check_every == 0:
-            history.append((t, residual(states, old)))
-            if history[-1][1] <= tolerance and tolerance > 0:
-                break
-    if not frozen:
-        switches = network.switches(inputs, states)
-    steps_made, last = history[-1]
-    return Relaxation(states, switches, steps_made, last, last <= tolerance, history)
-
-
-def step(network, group, inputs, states, switches, y, beta, frozen=False):
-    """Equation (1) for the layers in `group`, all from the same old values; changes the lists states and switches."""
-    u = network.drives_of(group, inputs, states, switches, frozen)
-    L = len(states)
-    if beta != 0 and L in u:
-        u[L] = u[L] + beta * network.cost.force(states[-1], y)  # force = -dC/ds_L
-    for n in group:
-        states[n - 1] = network.activation.sigma(u[n])
-
-
 def estimate(network, gradient, free, y, nudged=()):
     """The `Estimate` from gradients summed over the batch: divide by N, add what is known at s*."""
     s, N = free.states[-1], len(y)
@@ -118,17 +278,12 @@ def residual(states, old):
     return float(xp.stack([abs(s - o).max() for s, o in zip(states, old)]).max())
 
 
-def checked(network, x, y, beta, steps, schedule, tolerance, check_every):
-    """beta as a Python number; EPError for arguments that do not fit."""
+def checked(network, x, y, beta):
+    """beta as a Python number, so that float32 states stay float32; EPError for arguments that do not fit."""
     network.check_input(x)
-    if schedule not in SCHEDULES:
-        raise EPError(f"unknown schedule '{schedule}': expected one of {', '.join(SCHEDULES)}")
-    if steps < 1 or (check_every is not None and check_every < 1) or not tolerance >= 0:
-        raise EPError("expected at least 1 step, a residual every 1 or more steps, and a tolerance of 0 or more: got "
-                      f"steps={steps}, check_every={check_every}, tolerance={tolerance}")
     if beta != 0 and (y is None or len(y) != len(x)):
         raise EPError("nudging (beta != 0) needs the targets y, one per input")
     if np.iscomplexobj(beta) and not network.holomorphic:
         raise EPError("complex nudging needs a holomorphic network: use sigmoid or tanh and average (or no) pooling "
                       "instead of clipping and max-pooling")
-    return complex(beta) if np.iscomplexobj(beta) else float(beta)  # a Python number, so that float32 states stay float32
+    return complex(beta) if np.iscomplexobj(beta) else float(beta)

@@ -1,80 +1,132 @@
-"""Equilibrium propagation: the gradient of the loss from relaxing twice, free and nudged.
-
-"Twice" are the two kinds of phase. Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta.
+"""Equilibrium propagation: the gradient of the loss from two kinds of relaxation, free and nudged.
 
     L(theta)  = C(s*, y)                                                the loss: the cost at the free fixed point
     dL/dtheta = d/dbeta [ -dPhi/dtheta (s^beta) ]  at beta = 0           the theorem                           (3)
     g         = - sum_k c_k dPhi/dtheta (s^{beta_k})                     its estimate                          (4)
 
-and, step by step of the nudged phases (GDU: "gradient descending updates"),
+Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta.
 
-    g_t = - sum_k c_k [ dPhi/dtheta (s^{beta_k}_{t+1}) - dPhi/dtheta (s^{beta_k}_t) ],    sum_t g_t -> g       (5)
+dPhi/dtheta is a product of two states, and its change is, to first order, the change of one times the other. So (3) can also
+be written with mu_n = - w_n ds_n^beta/dbeta, what the layers answer when they are nudged:
 
-An asymmetric network has no Phi. Its `hebbian` then gives the derivatives of the drives at s* instead: see vectorfield.py.
+    dL/dtheta_k = hebbian(s_i*, mu_j) + (w_j/w_i) hebbian(mu_i, s_j*)    for the synapse k: i -> j             (12)
+
+and mu is estimated by the same points and weights, - sum_k c_k delta^{beta_k} (dynamics.py). This is the default. It needs two
+products a synapse whatever the nudging, and it is the gradient for asymmetric networks too, where (4) does not exist.
+
+Step by step of the nudged phases (GDU: "gradient descending updates") the sums over t of these go to the gradient:
+
+    g_t = - sum_k c_k [ dPhi/dtheta (s^{beta_k}_{t+1}) - dPhi/dtheta (s^{beta_k}_t) ]                                (5)
 """
 
-from .dynamics import estimate, relax as relax_plainly
+from .dynamics import READABLE, Phase, deviate, estimate, relax
+from .errors import EPError
 
 
-def eqprop_gradient(network, x, y, steps_free, steps_nudged, *, nudging, schedule="synchronous", tolerance=0.0,
-                    tolerance_nudged=0.0, freeze_switches=False, transposed=False, relax=relax_plainly):
-    """Estimate dL/dtheta (batch mean) by equation (4); returns an `Estimate`.
+def eqprop_gradient(network, x, y, phases, *, nudging, transposed=True, solver=READABLE):
+    """Estimate dL/dtheta (batch mean); returns an `Estimate`.
 
     x (N, *input shape); y (N,) labels or (N, classes) targets.
-    steps_free      T of the free phase, from zero: at most; fewer once its residual is below `tolerance`
-    steps_nudged    K of every nudged phase, from s* (s^beta is near it; and of several fixed points, (3) is about that one):
-                    exactly, unless its residual falls below `tolerance_nudged`. That must be far below the response of the
-                    first layer: the residual dips while the nudge is still on its way there
-    nudging         a `Nudging`: points beta_k and weights c_k. A phase at beta = 0 takes K steps like the others, unless the free
-                    phase has converged to `tolerance`: what is still moving at s_T then moves in all of them, and
-                    sum_k c_k = 0 cancels it. One that stopped at s_T would leave (s_{T+K} - s_T)/beta in the estimate
-    freeze_switches the nudged phases keep the max-pooling switches of s*
-    transposed      the nudged phases respond through the transposed Jacobian at s*, with its switches: asymmetric EP (8), the
-                    exact gradient of asymmetric networks. A symmetric one is its own transpose: only its switches freeze.
-    relax           the function to relax with
-    Raises EPError for inputs of a wrong shape, an unknown schedule, complex nudging of a network that is not holomorphic.
+    phases      a `Phases`: the free phase starts at zero, the nudged ones at s*. With phases.deviations by equation (12),
+                without by (4), the difference of nudged states
+    nudging     a `Nudging`: points beta_k and weights c_k
+    transposed  for asymmetric networks: True is the exact gradient (asymmetric EP), False is vector-field EP
+    solver      what to relax and multiply with: READABLE, or `ep.fast.prepared(network)`
+    Raises EPError for inputs of a wrong shape, complex nudging of a network that is not holomorphic, and for the exact
+    gradient of an asymmetric network from differences of states.
     """
+    check_nudging(network, nudging)
     y = network.targets(y, x.dtype)
     inputs = network.input_drives(x)
-    free = relax(network, x, steps=steps_free, schedule=schedule, tolerance=tolerance, inputs=inputs)
-    gradient = network.readout_gradient(free.states, y)  # the softmax readout's own weights, at s*
-    anchored, phases = network.anchored(x, free.states, free.switches), []
-    nudged, frozen = anchored if transposed else network, free.switches if freeze_switches or transposed else None
+    free = solver.relax(network, x, phases.free, inputs=inputs)
+    if phases.deviations:
+        mu, nudged = solver.response(network, y, free, nudging, phases.nudged, transposed)
+        gradient = solver.products(network, x, free.states, free.switches, mu)
+    else:
+        gradient, nudged = difference_of_states(network, x, y, phases, nudging, transposed, solver, free, inputs)
+    gradient |= network.readout_gradient(free.states, y)  # the softmax readout's own weights, at s*
+    return estimate(network, gradient, free, y, nudged)
+
+
+def difference_of_states(network, x, y, phases, nudging, transposed, solver, free, inputs):
+    """(gradient summed over the batch, [`Relaxation` of each nudged phase]) by equation (4), as the paper's code has it.
+
+    A phase at beta = 0 relaxes on for K steps like the others, unless the free phase has converged: what is still moving at
+    s* then moves in all of them, and sum_k c_k = 0 cancels it. One that stopped at s* would leave that drift, divided by
+    beta, in the estimate.
+    """
+    check_energy(network, transposed)
+    gradient, mu, nudged = {}, [0.0 * s for s in free.states], []
     for beta, c in zip(nudging.points, nudging.weights):
         if beta == 0 and free.converged:
-            phase = free  # s^0 = s*, if it has settled: else it moves on like the others
+            phase = free
         else:
-            phase = relax(nudged, x, y, beta, steps=steps_nudged, start=free.states, schedule=schedule,
-                          tolerance=tolerance_nudged, inputs=inputs, switches=frozen)
-        phases.append(phase)
-        dPhi = anchored.hebbian(x, phase.states, phase.switches)
-        for name in dPhi:
-            gradient[name] = gradient.get(name, 0.0) - c * dPhi[name]  # g = - sum_k c_k dPhi/dtheta (s^{beta_k})
+            phase = solver.relax(network, x, phases.nudged, y, beta, start=free.states, inputs=inputs)
+        nudged.append(phase)
+        if network.has_phi:
+            dPhi = network.hebbian(x, phase.states, phase.switches)
+            gradient = {name: gradient.get(name, 0.0) - c * dPhi[name] for name in dPhi}  # - sum_k c_k dPhi/dtheta
+        else:
+            mu = [mu_n - c * w_n * s_n for mu_n, w_n, s_n in zip(mu, network.weights, phase.states)]
+    if not network.has_phi:
+        gradient = network.parameter_adjoint(x, free.states, free.switches, mu)
     if nudging.take_real:
         gradient = {name: g.real for name, g in gradient.items()}
-    return estimate(network, gradient, free, y, phases)
+    return gradient, nudged
 
 
-def eqprop_increments(network, x, y, states, steps, *, nudging, freeze_switches=False, transposed=False):
+def eqprop_increments(network, x, y, states, steps, *, nudging, deviations=True, transposed=True):
     """The increments (5) of `steps` synchronous nudged steps from the free fixed point `states`.
 
-    Returns a list over t = 0 ... steps-1 of (g_t, ds_t): g_t a dictionary like a gradient (batch mean; without the
-    readout's weights, which are no part of the theorem), ds_t = [sum_k c_k (s_{t+1} - s_t) for every layer] (per example).
+    Returns a list over t = 0 ... steps-1 of (g_t, mu_t): g_t a dictionary like a gradient (batch mean; without the
+    readout's weights, which are no part of the theorem), and mu_t the same increment of - sum_k c_k w_n s_n, a list over
+    layers (per example). Bptt's increments are equal to both, entry by entry (GDU).
     """
+    check_nudging(network, nudging)
     y = network.targets(y, x.dtype)
-    free_switches = network.switches(network.input_drives(x), states)
-    anchored, frozen = network.anchored(x, states, free_switches), free_switches if freeze_switches or transposed else None
-    nudged = anchored if transposed else network
+    free = relax(network, x, 1, start=states)  # for u* and the switches: at a fixed point one more step changes nothing
+    if not deviations:
+        return _increments_of_states(network, x, y, states, free.switches, steps, nudging, transposed)
+    mu = [[0.0 * s for s in states]]
+    for t in range(1, steps + 1):  # t steps from the beginning: slow and simple
+        total = mu[0]
+        for beta, c in zip(nudging.points, nudging.weights):
+            delta = deviate(network, y, beta, free, Phase(t), transposed).states
+            total = [m - c * d for m, d in zip(total, delta)]
+        mu.append([m.real for m in total] if nudging.take_real else total)
+    changes = [[new - old for new, old in zip(after, before)] for before, after in zip(mu, mu[1:])]
+    products = [network.parameter_adjoint(x, free.states, free.switches, change) for change in changes]
+    return [({name: g / len(x) for name, g in product.items()}, change) for product, change in zip(products, changes)]
+
+
+def _increments_of_states(network, x, y, states, switches, steps, nudging, transposed):
+    check_energy(network, transposed)
     total = [({}, [0.0] * len(states)) for _ in range(steps)]
     for beta, c in zip(nudging.points, nudging.weights):
-        s, dPhi = states, anchored.hebbian(x, states, free_switches)
-        for g, ds in total:
-            relaxed = relax_plainly(nudged, x, y, beta, steps=1, start=s, switches=frozen)
-            dPhi_new = anchored.hebbian(x, relaxed.states, relaxed.switches)
+        s, dPhi = states, network.hebbian(x, states, switches)
+        for g, mu in total:
+            relaxed = relax(network, x, 1, y, beta, start=s)
+            dPhi_new = network.hebbian(x, relaxed.states, relaxed.switches)
             for name in dPhi:
                 g[name] = g.get(name, 0.0) - c * (dPhi_new[name] - dPhi[name]) / len(x)
-            ds[:] = [d + c * (new - old) for d, new, old in zip(ds, relaxed.states, s)]
+            mu[:] = [m - c * w * (new - old) for m, w, new, old in zip(mu, network.weights, relaxed.states, s)]
             s, dPhi = relaxed.states, dPhi_new
     if nudging.take_real:
-        total = [({name: a.real for name, a in g.items()}, [d.real for d in ds]) for g, ds in total]
+        total = [({name: a.real for name, a in g.items()}, [m.real for m in mu]) for g, mu in total]
     return total
+
+
+def check_nudging(network, nudging):
+    if nudging.is_complex and not network.holomorphic:
+        raise EPError("complex nudging needs a holomorphic network: use sigmoid or tanh and average (or no) pooling "
+                      "instead of clipping and max-pooling")
+
+
+def check_energy(network, transposed):
+    """Differences of states need finite weights, and an asymmetric network's respond through D and never through D^T."""
+    if network.feedback == 0:
+        raise EPError("without feedback (gamma = 0) nudged states do not differ from free ones below the last layer: use "
+                      "deviations, or a gain above 0")
+    if transposed and not network.has_phi:
+        raise EPError("the exact gradient of an asymmetric network needs deviations: the nudged states of its own dynamics "
+                      "respond through D, not through its transpose; use deviations, or transposed=False")

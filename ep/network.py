@@ -1,24 +1,34 @@
 """A network: synapses between layers, an activation, a cost. It knows Phi and its derivatives, but not how to relax.
 
-    Phi(x, s) = sum_k Phi_k(s_i, s_j)        synapse k joins layer i to layer j; layer 0 is the input x     (per example)
-    E(x, s)   = sum_n G(s_n) - Phi(x, s)     the energy whose stationary points are the fixed points         (2)
+Synapse k joins layer i to layer j, its Phi_k is a number per example (synapse.py), and layer 0 is the input x. Layer n has a
+weight w_n, which says how much its part of the energy counts:
 
-With asymmetric synapses (vectorfield.py) there is neither, and "dPhi/ds" below reads "the drives".
+    Phi(x, s) = sum_k w_j Phi_k(s_i, s_j)          k: i -> j
+    E(x, s)   = sum_n w_n G(s_n) - Phi(x, s)       the energy whose stationary points are the fixed points          (2)
+    w_n       = gamma^(depth_n - depth_L)          the last layer has the weight 1                                  (10)
+
+gamma is the *feedback gain*. With gamma = 1, the paper's network, all weights are 1. With gamma < 1 the lower layers weigh
+more. Setting dE/ds_n = 0 and dividing by w_n shows what this does: a drive that comes down from layer j to layer i is
+multiplied by w_j/w_i, which is gamma for the layer above and gamma^2 for a skip over two layers.
+
+    u_n = sum_{k: i -> n} drive_post_k(s_i)  +  sum_{k: n -> j} (w_j/w_n) drive_pre_k(s_j)
+
+So "dPhi/ds" of the paper reads "dPhi/ds_n, divided by w_n" here, and both are called the drives u. At gamma = 0 nothing comes
+down: this is the feed-forward network, the limit of weak feedback. It has drives, but no Phi and no E.
+
+With asymmetric synapses (vectorfield.py) there is no Phi and no E either, and the drives are all there is.
 """
 
-import copy
 import json
+import math
 
 import numpy as np
 
 from . import ops
-from .activations import ACTIVATIONS, HARD_SIGMOID, TANH
+from .activations import TANH
 from .backend import array_module, to_host
-from .cost import COSTS, SoftmaxCrossEntropy, SquaredError
 from .errors import EPError
-from .npz import read_npz, write_npz
-from .synapse import Conv, Dense
-from .vectorfield import asymmetric
+from .npz import write_npz
 
 
 class Network:
@@ -28,16 +38,23 @@ class Network:
     activation: sigma of every layer, an `Activation`
     cost:       acts on the last layer, a `SquaredError` or `SoftmaxCrossEntropy`
     wiring:     wiring[k] = (i, j), the layers that synapse k joins; default the chain 0-1-2-...-L
-    recipe:     what `load` needs to build the same network again; the builders below fill it in
+    recipe:     what `load` needs to build the same network again; the builders (builders.py) fill it in
+    feedback:   the feedback gain gamma, 0 or more; 1 is the paper's network. It may be changed later.
+
+    depths      depths[n]: synapses on the longest path from the input to layer n; depths[0] = 0
+    about       None, or a JSON-able dictionary that `save` and `load` carry along (for instance the names of the classes)
 
     Parameters and gradients are flat dictionaries {"1.W": array, "1.b": ..., "readout.W": ...}: the synapse's number
     (or "readout" for the cost's own), a dot, and the name in the synapse.
+    Raises EPError for synapses that do not fit together, a wiring with a circle, and a feedback gain below 0.
     """
 
-    def __init__(self, synapses, activation, cost, wiring=None, recipe=None):
+    def __init__(self, synapses, activation, cost, wiring=None, recipe=None, feedback=1.0):
         self.synapses, self.activation, self.cost, self.recipe = list(synapses), activation, cost, recipe
         self.wiring = wiring or [(n, n + 1) for n in range(len(self.synapses))]
         self.shapes = self._layer_shapes()
+        self.depths = self._layer_depths()
+        self.feedback, self.about = feedback, None
         self.holomorphic = activation.holomorphic and all(synapse.holomorphic for synapse in self.synapses)
         if activation is TANH and any(getattr(s, "pool", None) is ops.MAX_POOL for s in self.synapses):
             raise EPError("max-pooling needs states >= 0, and tanh has negative ones: use another activation, or average "
@@ -54,22 +71,74 @@ class Network:
             raise EPError(f"layers must be numbered 0 (the input), 1, 2, ... without a gap: the wiring has {sorted(shapes)}")
         return [shapes[n] for n in range(len(shapes))]
 
+    def _layer_depths(self):
+        """[longest path from the input to layer n]; raises EPError if the wiring runs in a circle."""
+        depths = [0] * len(self.shapes)
+        for _ in self.shapes:  # after n passes, every path of n synapses has been followed
+            before = list(depths)
+            for i, j in self.wiring:
+                depths[j] = max(depths[j], depths[i] + 1)
+            if depths == before:
+                return depths
+        raise EPError(f"the wiring {self.wiring} runs in a circle: a synapse (i, j) must lead away from the input")
+
+    @property
+    def has_phi(self):
+        """Whether the drives are the derivatives of a Phi: not with asymmetric synapses."""
+        return all(getattr(synapse, "has_phi", True) for synapse in self.synapses)
+
+    # --- the feedback gain, equation (10) -----------------------------------------------------------------------------
+
+    @property
+    def feedback(self):
+        return self._feedback
+
+    @feedback.setter
+    def feedback(self, gamma):
+        if not (isinstance(gamma, (int, float)) and 0 <= gamma < math.inf):
+            raise EPError(f"the feedback gain is a number of 0 or more, and 1 is the paper's network: got {gamma}")
+        self._feedback = float(gamma)
+
+    @property
+    def weights(self):
+        """[w_1 ... w_L]. At gamma = 0 those below the last layer are infinite."""
+        return [self._power(depth - self.depths[-1]) for depth in self.depths[1:]]
+
+    @property
+    def gains(self):
+        """[w_j/w_i for every synapse i -> j]: the factor on what it sends down. Nothing is sent down to the input."""
+        return [self._power(self.depths[j] - self.depths[i]) for i, j in self.wiring]
+
+    def _power(self, n):
+        """gamma^n as a Python number, so that float32 arrays stay float32."""
+        try:
+            return self.feedback**n
+        except (ZeroDivisionError, OverflowError):
+            return math.inf
+
     # --- the scalar functions, per example ----------------------------------------------------------------------------
 
     def phi(self, x, states):
-        """Phi(x, s) per example, (N,)."""
-        layers = [x, *states]
-        return sum(synapse.phi(layers[i], layers[j]) for synapse, (i, j) in zip(self.synapses, self.wiring))
+        """Phi(x, s) per example, (N,). Raises EPError at gamma = 0, and with asymmetric synapses."""
+        self._check_energy()
+        layers, w = [x, *states], [None, *self.weights]
+        return sum(w[j] * synapse.phi(layers[i], layers[j]) for synapse, (i, j) in zip(self.synapses, self.wiring))
 
     def energy(self, x, states):
-        """E(x, s) = sum_n G(s_n) - Phi(x, s) per example, (N,)."""
+        """E(x, s) = sum_n w_n G(s_n) - Phi(x, s) per example, (N,). Raises what `phi` raises."""
+        self._check_energy()
         G = self.activation.G
-        return sum(G(s).reshape(len(s), -1).sum(1) for s in states) - self.phi(x, states)
+        return sum(w_n * G(s).reshape(len(s), -1).sum(1) for w_n, s in zip(self.weights, states)) - self.phi(x, states)
+
+    def _check_energy(self):
+        if self.feedback == 0:
+            raise EPError("a network without feedback (gamma = 0) has no Phi and no energy: nothing comes down in it, so its "
+                          "drives are the derivatives of no scalar; use a small gain instead")
 
     # --- their derivatives --------------------------------------------------------------------------------------------
 
     def drives(self, x, states):
-        """(u, switches): u[n-1] = dPhi/ds_n for every layer, and the switches of every synapse at these states."""
+        """(u, switches): u[n-1], the drive of layer n, for every layer, and the switches of every synapse at these states."""
         inputs, switches = self.input_drives(x), [None] * len(self.synapses)
         everywhere = range(1, len(self.shapes))
         u = self.drives_of(everywhere, inputs, states, switches)
@@ -80,9 +149,9 @@ class Network:
         return {k: self.synapses[k].drive_post(x) for k, (i, _) in enumerate(self.wiring) if i == 0}
 
     def drives_of(self, group, inputs, states, switches, frozen=False):
-        """{n: dPhi/ds_n} for the layers n in `group`; refreshes the switches of the synapses into them, unless frozen.
+        """{n: u_n} for the layers n in `group`; refreshes the switches of the synapses into them, unless frozen.
 
-            u_n = sum_{k: i -> n} drive_post_k(s_i)  +  sum_{k: n -> j} drive_pre_k(s_j)
+            u_n = sum_{k: i -> n} drive_post_k(s_i)  +  sum_{k: n -> j} (w_j/w_n) drive_pre_k(s_j)
         """
         layers, u = [None, *states], {}
         for k, (i, j) in enumerate(self.wiring):
@@ -90,9 +159,9 @@ class Network:
                 keep = switches[k] if frozen else None
                 up, switches[k] = inputs[k] if i == 0 else self.synapses[k].drive_post(layers[i], keep)
                 u[j] = u[j] + up if j in u else up
-        for k, (i, j) in enumerate(self.wiring):
+        for k, ((i, j), gain) in enumerate(zip(self.wiring, self.gains)):
             if i in group:
-                down = self.synapses[k].drive_pre(layers[j], switches[k])
+                down = gain * self.synapses[k].drive_pre(layers[j], switches[k])
                 u[i] = u[i] + down if i in u else down
         return u
 
@@ -102,17 +171,54 @@ class Network:
         return [(inputs[k] if i == 0 else self.synapses[k].drive_post(layers[i]))[1] for k, (i, _) in enumerate(self.wiring)]
 
     def hebbian(self, x, states, switches):
-        """dPhi/dtheta summed over the batch, a flat dictionary."""
-        layers = [x, *states]
-        return {f"{k + 1}.{name}": g for k, (i, j) in enumerate(self.wiring)
-                for name, g in self.synapses[k].hebbian(layers[i], layers[j], switches[k]).items()}
+        """dPhi/dtheta summed over the batch, a flat dictionary: w_j hebbian_k(s_i, s_j) for every synapse k: i -> j."""
+        layers, w, products = [x, *states], [None, *self.weights], {}
+        for k, (i, j) in enumerate(self.wiring):
+            for name, g in self.synapses[k].hebbian(layers[i], layers[j], switches[k]).items():
+                products[f"{k + 1}.{name}"] = w[j] * g
+        return products
 
-    def anchored(self, x, states, switches):
-        """This network, its synapses told the free state s* that nudged phases start from (only asymmetric ones listen)."""
-        layers, network = [x, *states], copy.copy(self)
-        network.synapses = [synapse.anchored(layers[i], layers[j], sw)
-                            for synapse, (i, j), sw in zip(self.synapses, self.wiring, switches)]
-        return network
+    # --- the Jacobian D of the drives, transposed: what BPTT, RBP and the response to nudging have in common ----------
+
+    def transposed_drives(self, mu, switches, group=None, transposed=True):
+        """{n: (D^T mu)_n} for the layers n in `group` (default: all), at given switches, without x and without biases.
+
+            (D^T mu)_n = sum_{k: n -> j} drive_post_adjoint_k(mu_j)  +  sum_{k: i -> n} (w_n/w_i) drive_pre_adjoint_k(mu_i)
+
+        drive_post carried s_n up to layer j, so its adjoint carries mu_j down to layer n; and the other way round. With
+        symmetric synapses these are again drives, the way down without a factor and the way up with the gain.
+        transposed=False: the plain drives take the places of the adjoints. It changes asymmetric networks only.
+        """
+        group = range(1, len(self.shapes)) if group is None else group
+        layers, result = [None, *mu], {n: 0.0 * mu[n - 1] for n in group}
+        for synapse, (i, j), gain, sw in zip(self.synapses, self.wiring, self.gains, switches):
+            if i == 0:
+                continue  # x does not move, and nothing flows back into it
+            down, up = ((synapse.drive_post_adjoint, synapse.drive_pre_adjoint) if transposed
+                        else (synapse.drive_pre, synapse.linear_post))
+            if i in group:
+                result[i] = result[i] + down(layers[j], sw)
+            if j in group:
+                result[j] = result[j] + gain * up(layers[i], sw)
+        return result
+
+    def parameter_adjoint(self, x, states, switches, mu):
+        """dL/dtheta summed over the batch, if a change of u_n changes the loss by <mu_n, change>.
+
+            u_j contains drive_post_k(s_i) and u_i contains (w_j/w_i) drive_pre_k(s_j), so synapse k: i -> j gets
+
+            dW_k = hebbian(s_i, mu_j) + (w_j/w_i) hebbian(mu_i, s_j),     db_k = sum mu_j                          (12)
+
+        In an asymmetric network the first product is dW and the second is dB.
+        """
+        s, mu, gradient = [x, *states], [None, *mu], {}
+        for k, (synapse, (i, j), gain) in enumerate(zip(self.synapses, self.wiring, self.gains)):
+            g = synapse.hebbian(s[i], mu[j], switches[k])
+            if i > 0:  # mu_0 = 0: x does not move
+                for name, dW in synapse.linear_hebbian(mu[i], s[j], switches[k]).items():
+                    g[name] = g[name] + gain * dW if name in g else gain * dW
+            gradient.update({f"{k + 1}.{name}": value for name, value in g.items()})
+        return gradient
 
     def readout_gradient(self, states, y):
         """dC/dtheta of the cost's own parameters, summed over the batch, a flat dictionary (empty for squared error)."""
@@ -180,118 +286,11 @@ class Network:
         return self
 
     def save(self, path):
-        """Write recipe and parameters to one .npz file, without pickle. Read it back with `load`."""
+        """Write recipe and parameters to one .npz file, without pickle. Read it back with `builders.load`."""
         if self.recipe is None:
             raise EPError("only networks made by mlp() or convnet() can be saved whole: save network.parameters() instead")
         arrays = {key: to_host(w) for key, w in self.parameters().items()}
-        write_npz(path, {**arrays, "recipe": np.array(json.dumps(self.recipe))})
-
-
-def load(path):
-    """The network that `Network.save` wrote. Raises EPError for a missing, damaged or foreign file."""
-    arrays = read_npz(path)
-    try:
-        return from_recipe(json.loads(str(arrays.pop("recipe"))), arrays)
-    except (KeyError, ValueError, TypeError):
-        raise EPError(f"{path} is not a network that was written by Network.save, or by another version of it") from None
-
-
-def from_recipe(recipe, parameters=None):
-    """Build a network from its recipe, a JSON-able dictionary; `parameters` replace the initial ones."""
-    arguments = dict(recipe)
-    connect = CONNECTIONS[arguments.pop("connections", "symmetric")]
-    build = {"mlp": mlp, "convnet": convnet}[arguments.pop("builder")]
-    for argument, table in (("activation", ACTIVATIONS), ("cost", COSTS), ("pool", ops.POOLINGS)):
-        if argument in arguments:
-            arguments[argument] = table[arguments[argument]]
-    network = connect(build(**arguments))
-    if parameters is not None:
-        network.set_parameters(parameters)
-    return network
-
-
-# --- builders ---------------------------------------------------------------------------------------------------------
-
-CONNECTIONS = {"symmetric": lambda network, **options: network, "asymmetric": asymmetric}
-
-
-def mlp(sizes, activation=HARD_SIGMOID, cost=SoftmaxCrossEntropy, scale=1.0, seed=0, dtype="float32"):
-    """Fully connected network. sizes = [inputs, hidden, ..., classes]; see `convnet` for the other arguments.
-
-    With SquaredError the last size is the last layer of the system, with SoftmaxCrossEntropy the readout outside it.
-    """
-    if len(sizes) < 2 + (cost is SoftmaxCrossEntropy) or min(sizes) < 1:
-        raise EPError("an MLP needs inputs, at least one hidden layer for cross-entropy, and classes: got sizes "
-                      f"{list(sizes)}")
-    draw = _Draw(seed, _scales(scale, len(sizes) - 1, cost), dtype)
-    *units, classes = sizes
-    synapses = [_dense(draw, (pre,), post) for pre, post in zip(units, units[1:])]
-    cost_instance = _close(draw, synapses, (units[-1],), classes, cost)
-    recipe = dict(builder="mlp", sizes=[int(n) for n in sizes], activation=activation.name, cost=cost.name, dtype=str(dtype))
-    return Network(synapses, activation, cost_instance, recipe=recipe)
-
-
-def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, kernel=3, paddings=None,
-            pool=ops.MAX_POOL, activation=HARD_SIGMOID, cost=SoftmaxCrossEntropy, scale=1.0, seed=0, dtype="float32"):
-    """Convolutions of stride 1, each followed by pooling, then the classes. `convnet()` is the paper's network.
-
-    channels: output channels of each convolution. paddings: one per convolution; default 1, and 0 for the last.
-    cost:     SoftmaxCrossEntropy (readout outside the system) or SquaredError (one more dense layer inside it).
-    scale:    factor on the paper's initial weights U(-1/sqrt(fan_in), 1/sqrt(fan_in)), not on biases: one number, which
-              leaves the readout outside the system as it is, or one per layer, the last for the classes.
-    seed:     of the initial parameters, drawn on the host. dtype: "float32" or "float64".
-    Raises EPError if the layers shrink the image below 1x1.
-    """
-    paddings = [1] * (len(channels) - 1) + [0] if paddings is None else list(paddings)
-    if not channels or min(channels) < 1 or len(paddings) != len(channels):
-        raise EPError(f"expected a positive number of channels and one padding per layer: got channels {list(channels)}, "
-                      f"paddings {paddings}")
-    draw, synapses, shape = _Draw(seed, _scales(scale, len(channels) + 1, cost), dtype), [], tuple(input_shape)
-    for C, padding in zip(channels, paddings):
-        W, b = draw((kernel, kernel, shape[2], C), kernel * kernel * shape[2])
-        synapses.append(Conv(W, b, shape, padding=padding, pool=pool))
-        shape = synapses[-1].post_shape
-    cost_instance = _close(draw, synapses, shape, classes, cost)
-    recipe = dict(builder="convnet", channels=[int(C) for C in channels], input_shape=list(input_shape), classes=classes,
-                  kernel=kernel, paddings=paddings, pool=pool.name, activation=activation.name, cost=cost.name, dtype=str(dtype))
-    return Network(synapses, activation, cost_instance, recipe=recipe)
-
-
-def _scales(scale, layers, cost):
-    """[factor on the initial weights of each layer]: the last is a readout's unless the cost is inside the system."""
-    scales = [float(factor) for factor in np.atleast_1d(scale)]
-    if len(scales) == 1:
-        scales = scales * (layers - 1) + [1.0 if cost is SoftmaxCrossEntropy else scales[0]]
-    if len(scales) != layers or not min(scales) > 0:
-        raise EPError(f"expected one positive scale, or one for each of the {layers} layers: got {scale}")
-    return scales
-
-
-class _Draw:
-    """draw(shape, fan_in) -> W, b of the next layer, from one seeded host generator:
-
-    W from U(-scale/sqrt(fan_in), scale/sqrt(fan_in)), b, one number per output channel, from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
-    """
-
-    def __init__(self, seed, scales, dtype):
-        self.rng, self.scales, self.dtype = np.random.default_rng(seed), iter(scales), dtype
-        if str(dtype) not in ("float32", "float64"):
-            raise EPError(f"expected dtype float32 or float64: got {dtype}")
-
-    def __call__(self, shape, fan_in):
-        return [self.rng.uniform(-factor / fan_in**0.5, factor / fan_in**0.5, size).astype(self.dtype)
-                for size, factor in ((shape, next(self.scales)), (shape[-1:], 1.0))]
-
-
-def _dense(draw, pre_shape, units):
-    fan_in = int(np.prod(pre_shape))
-    return Dense(*draw((fan_in, units), fan_in), pre_shape)
-
-
-def _close(draw, synapses, shape, classes, cost):
-    """The last step to the classes: a readout outside the system, or one more dense synapse inside it."""
-    if cost is SoftmaxCrossEntropy:
-        fan_in = int(np.prod(shape))
-        return SoftmaxCrossEntropy(*draw((fan_in, classes), fan_in))
-    synapses.append(_dense(draw, shape, classes))
-    return SquaredError()
+        arrays["recipe"] = np.array(json.dumps({**self.recipe, "feedback": self.feedback}))
+        if self.about is not None:
+            arrays["about"] = np.array(json.dumps(self.about))
+        write_npz(path, arrays)

@@ -61,9 +61,6 @@ class Dense:
     def winners(self, pre):
         return None
 
-    def anchored(self, pre, post, switches):
-        return self
-
 
 class Conv:
     """Convolution, then pooling. W (k, k, C_pre, C_post), b (C_post,), pre_shape (H, W, C_pre).
@@ -118,10 +115,6 @@ class Conv:
     def winners(self, pre):
         """The switches alone. Holomorphic pooling chooses no corner, so it has none."""
         return None if self.pool.holomorphic else self.pool.pool(self._conv(pre))[1]
-
-    def anchored(self, pre, post, switches):
-        """This synapse in the nudged phases of a free state with these pre and post: itself, for it has a Phi."""
-        return self
 
     def _conv(self, pre):
         return ops.conv(pre, self.W, self.stride, self.padding)

@@ -20,7 +20,6 @@ That is the gradient of the loss if mu is what BPTT sends back, through D^T. Thr
 
 import copy
 import math
-from functools import cached_property
 
 import numpy as np
 
@@ -34,6 +33,8 @@ class Asymmetric:
     Bottom-up it is `forward`; top-down it is a second synapse like it, with B for W. Parameters W, b, B.
     Raises EPError if the shapes of W and B differ.
     """
+
+    has_phi = False
 
     def __init__(self, forward, B):
         if B.shape != forward.W.shape:
@@ -77,38 +78,6 @@ class Asymmetric:
     def linear_hebbian(self, pre, post, switches):
         """d < pre, drive_pre(post) > / dB."""
         return {"B": self.feedback.linear_hebbian(pre, post, switches[1])["W"]}
-
-    def anchored(self, pre, post, switches):
-        return Anchored(self, pre, post, switches)
-
-
-class Anchored:
-    """An asymmetric synapse in the nudged phases: it knows s* of its two layers (pre, post), and the switches there.
-
-    Its drives are those of (8); its hebbian gives the products of (7).
-    """
-
-    def __init__(self, synapse, pre, post, switches):
-        self.synapse, self.pre, self.post, self.switches = synapse, pre, post, switches
-        self.parameters = synapse.parameters
-
-    @cached_property
-    def up(self):
-        return self.synapse.drive_post(self.pre, self.switches)[0]  # drive_post(s*)
-
-    @cached_property
-    def down(self):
-        return self.synapse.drive_pre(self.post, self.switches)  # drive_pre(s*)
-
-    def drive_post(self, pre, switches=None):
-        return self.up + self.synapse.drive_pre_adjoint(pre - self.pre, self.switches), self.switches
-
-    def drive_pre(self, post, switches=None):
-        return self.down + self.synapse.drive_post_adjoint(post - self.post, self.switches)
-
-    def hebbian(self, pre, post, switches=None):
-        return {**self.synapse.hebbian(self.pre, post, self.switches),  # dW = hebbian(s*_pre, s_post)
-                **self.synapse.linear_hebbian(pre, self.post, self.switches)}  # dB = hebbian(s_pre, s*_post)
 
 
 def asymmetric(network, angle=90.0, seed=0):

@@ -11,6 +11,7 @@ try:
     import ep
     from ep import backend, datasets, fast
     from ep.cost import COSTS
+    from ep.dynamics import SCHEDULES
     from ep.nudging import NUDGINGS
     from ep.train import commandline as cli, experiment, loop, optimizers, parallel, runs
 except ImportError as error:
@@ -45,7 +46,7 @@ def main(description=__doc__, **chosen):
         run = runs.Run.resumed(args.resume, network, optimizer, world) if args.resume else runs.Run.started(
             args.out or runs.default_folder(config), config, network, optimizer, world)
         path = "relaxing by ep.relax with the kernels of ep/fast/kernels.py" if gpu else fast.path(network)
-        print(path + (", but the nudged phases by the readable path" if config.feedback_update == "exact" and not gpu else ""))
+        print(path)
         few = prepare(dataset.train_images[:config.chunk], None)
         print(experiment.expected_time(config, network, few, threads, number_of_threads, world.size), flush=True)
         run.train(gradient, dataset, prepare, threads)
@@ -63,23 +64,28 @@ def configured(args, xp, ranks):
 def options(description, chosen):
     parser = cli.Parser(description=description, formatter_class=cli.Formatter)
     add = parser.add_argument
-    add("--preset", choices=["cpu", "paper"], help="settings to start from: cpu is small and fast, paper is what the "
-        "paper did (default: paper with CUDA and CIFAR-10, else cpu)")
+    add("--preset", choices=experiment.NAMES, help="settings to start from: cpu is small, fast, and settles, for its feedback "
+        "is weak; paper is what the paper did; small is that at a CPU's scale (default: paper with CUDA and CIFAR-10, else cpu)")
     add("--nudging", choices=list(NUDGINGS), help="which nudged phases estimate the gradient (default: symmetric)")
     add("--algorithm", choices=["eqprop", "bptt"], help="bptt: backpropagation through the last K steps (default: eqprop)")
     add("--cost", choices=list(COSTS), help="default: cross-entropy")
+    add("--feedback", type=cli.not_negative, metavar="GAIN", help="the feedback gain gamma: 1 is the paper's network, and below "
+        "it what comes down from a layer counts less than what goes up")
     add("--connections", choices=list(ep.CONNECTIONS), help="asymmetric: feedback weights of their own (default: symmetric)")
     add("--feedback-update", choices=list(ep.FEEDBACK_UPDATES), help="how they and the forward weights learn: each "
         "from its own update, both from the sum, or each from the exact gradient (default: kolen-pollack)")
     add("--beta", type=cli.number, help="nudging strength, the largest |beta| of the points")
     add("--steps-free", type=cli.count, metavar="T", help="steps of the free phase, at most")
     add("--steps-nudged", type=cli.count, metavar="K", help="steps of each nudged phase")
-    add("--schedule", choices=list(ep.dynamics.SCHEDULES), help="which layers are updated together")
+    add("--schedule", choices=list(SCHEDULES), help="which layers are updated together, and in which order")
+    add("--schedule-nudged", choices=list(SCHEDULES), help="the same of the nudged phases")
+    add("--nudged-phases", choices=["deviations", "states"], help="what nudged phases relax: the deviations from the free state, "
+        "which lose no digits, or the states, as in the paper's code")
     add("--tolerance", type=cli.not_negative, help="end the free phase once the residual is below this; 0: never")
     add("--channels", type=cli.count, nargs="+", metavar="C", help="channels of each convolution")
     add("--scale", type=cli.positive, nargs="+", help="factor on the paper's initial weights: one, or one per layer "
         "with the last for the classes")
-    add("--optimizer", choices=list(optimizers.OPTIMIZERS))
+    add("--optimizer", choices=list(optimizers.OPTIMIZERS), help="with learning rates and weight decay of its own")
     add("--lr", type=cli.positive, nargs="+", help="learning rate: one, or one per layer with the last for the classes")
     add("--weight-decay", type=cli.not_negative)
     add("--batch-size", type=cli.count)

@@ -7,9 +7,9 @@ import numpy as np
 from ep import bptt
 from ep.activations import ACTIVATIONS
 from ep.backend import array_module, to_host
+from ep.builders import convnet, mlp
 from ep.cost import COSTS
 from ep.dynamics import relax
-from ep.network import convnet, mlp
 from ep.ops import POOLINGS
 
 COST_NAMES = ("cross-entropy", "squared-error")

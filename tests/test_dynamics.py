@@ -6,10 +6,10 @@ from helpers import NETWORKS, T, data, flat, network, normal, random_states, rel
 
 from ep.activations import ACTIVATIONS, CLIP
 from ep.backend import to_host
+from ep.builders import mlp
 from ep.cost import SquaredError
 from ep.dynamics import relax, residual
 from ep.errors import EPError
-from ep.network import mlp
 
 every_network = pytest.mark.parametrize("kind,activation", NETWORKS)
 bipartite = pytest.mark.parametrize("kind,activation", [(k, a) for k, a in NETWORKS if k != "max"])

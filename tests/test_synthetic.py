@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from ep.builders import convnet
 from ep.datasets.cifar import normalise
 from ep.datasets.synthetic import CLASSES, synthetic_images
 from ep.dynamics import relax
-from ep.network import convnet
 
 pytestmark = pytest.mark.slow
 

@@ -37,8 +37,8 @@ from test_synapse import SYNAPSES
 
 from ep import bptt, dynamics, eqprop
 from ep.backend import to_host
+from ep.builders import convnet, load
 from ep.errors import EPError
-from ep.network import convnet, load
 from ep.nudging import Nudging
 from ep.train.optimizers import SGD
 from ep.vectorfield import Asymmetric, alignment, asymmetric, kolen_pollack

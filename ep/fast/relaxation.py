@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import dynamics, ops
-from ..dynamics import Relaxation
+from ..dynamics import Phase, Relaxation
 from ..errors import EPError
 from ..network import Network
 from ..synapse import Conv, Dense
@@ -30,42 +30,40 @@ from .pooling import POOLS, inside, outside
 from .winograd import TILES, Col2im, Im2col, Scratch, Winograd, multiplications, transform_kernel
 
 
-def relax(network, x, y=None, beta=0.0, *, steps, start=None, schedule="synchronous", tolerance=0.0, check_every=None,
-          switches=None, inputs=None, kernels=None):
+def relax(network, x, phase, y=None, beta=0.0, *, start=None, switches=None, inputs=None, kernels=None):
     """`dynamics.relax`, faster. kernels: what `transformed(network)` returned for the present weights (default: made here)."""
-    arguments = dict(steps=steps, start=start, schedule=schedule, tolerance=tolerance, check_every=check_every,
-                     switches=switches, inputs=inputs)
-    beta = dynamics.checked(network, x, y, beta, steps, schedule, tolerance, check_every)
+    phase, beta = Phase.of(phase), dynamics.checked(network, x, y, beta)
     dtypes = {a.dtype for a in [x, network.synapses[0].b, *(start or [])]}
     if isinstance(beta, complex) or len(dtypes) > 1 or unsuitable(network):
-        return dynamics.relax(network, x, y, beta, **arguments)
+        return dynamics.relax(network, x, phase, y, beta, start=start, switches=switches, inputs=inputs)
     kernels = kernels or transformed(network)
     if kernels.network is not network:
         raise EPError("these kernels were made from another network: call fast.prepared(network) for this one")
     y = None if y is None else network.targets(y, x.dtype)
     inputs = inputs or network.input_drives(x)
     chain = _Chain(network, kernels.convolutions, inputs[0], start, switches)
-    check_every, history = check_every or (1 if tolerance > 0 else steps), []
-    for t in range(1, steps + 1):
-        check, changes = t == steps or t % check_every == 0, []
-        for group in dynamics.SCHEDULES[schedule](len(chain.states)):
+    groups, history = dynamics.SCHEDULES[phase.schedule](network), []
+    for t in range(1, phase.steps + 1):
+        check, changes = phase.checks(t), []
+        for group in groups:
             changes += chain.step(group, y, beta, check)
         if check:
             history.append((t, float(np.max(changes))))  # not Python's max, which may lose a NaN
-            if history[-1][1] <= tolerance and tolerance > 0:
+            if history[-1][1] <= phase.tolerance and phase.tolerance > 0:
                 break
-    steps_made, last = history[-1]
-    return Relaxation([outside(s).copy() for s in chain.states], chain.switches(), steps_made, last, last <= tolerance, history)
+    steps, last = history[-1]
+    return Relaxation([outside(s).copy() for s in chain.states], chain.switches(), steps, last, last <= phase.tolerance, history,
+                      [outside(u).copy() for u in chain.u])
 
 
 def prepared(network, largest_tile=4, map=map):
-    """The `relax` for this network while its weights stay as they are: kernels transformed once, or the readable one.
+    """The `Solver` for this network while its weights stay as they are: kernels transformed once, or the readable one.
 
     Make it anew after every update: with stale kernels it mixes old weights and new ones.
     """
     if unsuitable(network):
-        return dynamics.relax
-    return partial(relax, kernels=transformed(network, largest_tile, map))
+        return dynamics.READABLE
+    return dynamics.READABLE._replace(relax=partial(relax, kernels=transformed(network, largest_tile, map)))
 
 
 class Kernels(NamedTuple):
@@ -79,7 +77,8 @@ def transformed(network, largest_tile=4, map=map):
     largest_tile: 4 or 2 for Winograd's F(4x4, 3x3) or F(2x2, 3x3), 1 for im2col.
     map: of `worker_threads`, to share the work.
     """
-    return Kernels(network, list(map(lambda synapse: _convolutions(*ways(synapse), largest_tile), network.synapses[1:])))
+    pairs = zip(network.synapses[1:], network.gains[1:])
+    return Kernels(network, list(map(lambda pair: _convolutions(*ways(pair[0]), largest_tile, pair[1]), pairs)))
 
 
 def ways(synapse):
@@ -113,16 +112,19 @@ def path(network):
     return f"relaxing by ep.dynamics.relax, the readable path: {why}" if why else "relaxing by ep.fast.relax (Winograd)"
 
 
-def _convolutions(up, down, largest_tile):
-    """[up, down, and up for the switches of the way down if it has its own]: functions (N, scratch) -> convolution."""
+def _convolutions(up, down, largest_tile, gain=1.0):
+    """[up, down, and up for the switches of the way down if it has its own]: functions (N, scratch) -> convolution.
+
+    The feedback gain is multiplied into the kernel of the way down.
+    """
     if type(up) is Dense:
         return []
     pre_size, post_size, p, k = up.pre_shape[:2], up.conv_shape, up.padding, up.W.shape[0]
     found = [_cheapest(up.W, pre_size, post_size, p, largest_tile)]
     if math.prod(post_size) < math.prod(pre_size) and k * k * math.prod(post_size) <= multiplications(4, pre_size):
-        found.append(partial(Col2im, down.W, post_size, pre_size, p))  # few pixels: the flipped convolution multiplies zeros
+        found.append(partial(Col2im, gain * down.W, post_size, pre_size, p))  # few pixels: the flipped convolution multiplies zeros
     else:
-        flipped = np.ascontiguousarray(down.W[::-1, ::-1].transpose(0, 1, 3, 2))  # W^T * is a convolution with this
+        flipped = np.ascontiguousarray(gain * down.W[::-1, ::-1].transpose(0, 1, 3, 2))  # W^T * is a convolution with this
         found.append(_cheapest(flipped, post_size, pre_size, k - 1 - p, largest_tile))
     if down is not up and down.pool is ops.MAX_POOL:
         found.append(_cheapest(down.W, pre_size, post_size, p, largest_tile))
@@ -145,8 +147,9 @@ class _Chain:
         self.network, self.frozen, scratch = network, switches is not None, Scratch(input_drive[0].dtype)
         drive, self.input_switches = input_drive
         self.input_drive = np.ascontiguousarray(inside(drive))
-        self.synapses = [(_FastConv if convolutions else _FastDense)(synapse, convolutions, len(drive), scratch)
-                         for synapse, convolutions in zip(network.synapses[1:], kernels)]
+        self.synapses = [_FastConv(synapse, convolutions, len(drive), scratch) if convolutions else
+                         _FastDense(synapse, gain, len(drive), scratch)
+                         for synapse, convolutions, gain in zip(network.synapses[1:], kernels, network.gains[1:])]
         self.u = [np.zeros_like(self.input_drive), *(np.zeros_like(synapse.drive) for synapse in self.synapses)]
         self.states = [*(synapse.pre for synapse in self.synapses), np.zeros_like(self.u[-1])]
         if start is not None:
@@ -174,8 +177,8 @@ class _Chain:
         s, u, change = self.states[n - 1], self.u[n - 1], None
         s_new = self.network.activation.sigma(u)
         if check:
-            np.subtract(s_new, s, out=u)
-            change = max(float(u.max()), -float(u.min()))
+            moved = s_new - s
+            change = max(float(moved.max()), -float(moved.min()))
         s[...] = s_new
         if n < len(self.states):
             self.fresh[n - 1] = False
@@ -204,8 +207,8 @@ class _Chain:
 class _FastDense:
     """`Dense`; a pre layer that is an image lies in (H, W, N, C) and is flattened as (H, W, C)."""
 
-    def __init__(self, synapse, convolutions, N, scratch):
-        self.up, self.down = ways(synapse)
+    def __init__(self, synapse, gain, N, scratch):
+        (self.up, self.down), self.gain = ways(synapse), gain
         *size, channels = synapse.pre_shape
         self.pre = np.zeros((*size, N, channels), synapse.b.dtype)
         self.drive = np.broadcast_to(synapse.b, (N, len(synapse.b))).copy()
@@ -214,7 +217,7 @@ class _FastDense:
         self.drive[...] = self.up.drive_post(outside(self.pre))[0]
 
     def drive_pre(self, post):
-        return inside(self.down.drive_pre(post))
+        return self.gain * inside(self.down.drive_pre(post))
 
     def switches(self):
         return None if self.up is self.down else (None, None)

@@ -15,11 +15,12 @@ import numpy as np
 
 from .. import backend, fast
 from ..bptt import bptt_gradient
+from ..builders import CONNECTIONS, convnet
 from ..cost import COSTS
+from ..dynamics import Phase, Phases
 from ..eqprop import eqprop_gradient
 from ..errors import EPError
 from ..fast import kernels
-from ..network import CONNECTIONS, convnet
 from ..nudging import NUDGINGS
 from ..vectorfield import FEEDBACK_UPDATES
 from . import loop
@@ -44,6 +45,7 @@ class Config:
     # the network
     channels: tuple = (32, 64, 128, 128)
     scale: tuple = (1.0,)  # factors on the paper's initial weights
+    feedback: float = 1.0  # the gain gamma
     cost: str = "cross-entropy"
     connections: str = "symmetric"
     seed: int = 0  # of initial weights, order, augmentation and signs
@@ -51,11 +53,13 @@ class Config:
     algorithm: str = "eqprop"
     nudging: str = "symmetric"
     beta: float = 1.0
+    nudged_phases: str = "deviations"  # or "states": their difference, as in the paper's code
     feedback_update: str = "own"
     steps_free: int = 8  # T
-    steps_nudged: int = 3  # K
     schedule: str = "synchronous"
-    tolerance: float = 0.0
+    tolerance: float = 0.0  # of the free phase; nudged phases take their K steps
+    steps_nudged: int = 3  # K
+    schedule_nudged: str | None = None  # default: that of the free phase
     check_every: int | None = None
     chunk: int = loop.CHUNK
     # the optimizer
@@ -74,30 +78,47 @@ class Config:
         for field, value in vars(self).items():
             if isinstance(value, list):  # as they come from JSON and from the command line
                 object.__setattr__(self, field, tuple(value))
-        if self.anneal_epochs is None:
-            object.__setattr__(self, "anneal_epochs", self.epochs)
+        for field, default in (("anneal_epochs", self.epochs), ("schedule_nudged", self.schedule)):
+            if getattr(self, field) is None:
+                object.__setattr__(self, field, default)
 
 
 # --- which value a setting has ----------------------------------------------------------------------------------------
 
 
-CPU = dict(channels=(32, 64, 128, 128), scale=(6.0, 2.0, 2.0, 2.0, 2.0), schedule="checkerboard", tolerance=1e-3, beta=1.0,
-           steps_free=8, steps_nudged=3, optimizer="sgd", lr=(0.2, 0.03, 0.02, 0.015, 0.01), weight_decay=3e-4,
-           batch_size=32)  # what learned most per second on held-out images: docs/results.md
-PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), schedule="synchronous", tolerance=0.0, beta=1.0, steps_free=250,
-             steps_nudged=25, optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4, batch_size=128,
+CPU = dict(channels=(32, 64, 128, 128), scale=(4.0, 4.0, 4.0, 3.0, 1.0), feedback=0.02, nudged_phases="deviations", beta=0.2,
+           steps_free=2, schedule="up", steps_nudged=1, schedule_nudged="down", optimizer="adam", lr=(3e-3,),
+           weight_decay=0.02, batch_size=32)  # weak feedback: the phases end near their fixed points
+SMALL = dict(channels=(32, 64, 128, 128), scale=(6.0, 2.0, 2.0, 2.0, 2.0), nudged_phases="states", beta=1.0, steps_free=8,
+             schedule="checkerboard", tolerance=1e-3, steps_nudged=3, optimizer="sgd", lr=(0.2, 0.03, 0.02, 0.015, 0.01),
+             weight_decay=3e-4, batch_size=32)  # the paper's energy and rule, too large a step for them: docs/paper_table
+PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states", beta=1.0, steps_free=250, steps_nudged=25,
+             schedule="synchronous", optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4, batch_size=128,
              check_every=10)  # the log says at which step the residual passed 1e-6
+SYNTHETIC = dict(epochs=3, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0)
+CIFAR10 = dict(epochs=5, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0)
 PRESETS = {  # (preset, data set) -> its settings
-    ("cpu", "synthetic"): dict(CPU, epochs=3, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0),
-    ("cpu", "cifar10"): dict(CPU, epochs=5, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0),
-    ("paper", "cifar10"): dict(PAPER, epochs=120, anneal_epochs=100, train_images=50000, test_images=10000,
-                               final_test_images=10000, flip=True, pad=4),
+    ("cpu", "synthetic"): CPU | SYNTHETIC,
+    ("cpu", "cifar10"): CPU | CIFAR10,
+    ("small", "synthetic"): SMALL | SYNTHETIC,
+    ("small", "cifar10"): SMALL | CIFAR10,
+    ("paper", "cifar10"): PAPER | dict(epochs=120, anneal_epochs=100, train_images=50000, test_images=10000,
+                                       final_test_images=10000, flip=True, pad=4),
 }
-CHOICES = [  # (preset or "any", setting, its value, what this choice brings with it)
-    ("paper", "cost", "squared-error", dict(beta=0.5, steps_nudged=30)),  # the paper's other two numbers
-    ("paper", "connections", "asymmetric", dict(feedback_update="kolen-pollack", steps_nudged=30)),
-    ("cpu", "connections", "asymmetric", dict(feedback_update="kolen-pollack", weight_decay=3e-3)),  # docs/results.md says why
-    ("any", "algorithm", "bptt", dict(schedule="synchronous", tolerance=0.0)),  # it unrolls a fixed number of steps
+NAMES = tuple(dict.fromkeys(preset for preset, _ in PRESETS))
+CHOICES = [  # (presets, choice, what it brings with it)
+    (("paper",), dict(cost="squared-error"), dict(beta=0.5, steps_nudged=30)),  # the paper's other two numbers
+    (("paper",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
+    (("small",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
+    (("cpu",), dict(optimizer="sgd"), dict(lr=(0.03,), weight_decay=3e-4)),
+    (NAMES, dict(connections="asymmetric"), dict(feedback_update="kolen-pollack")),
+    (("paper",), dict(connections="asymmetric"), dict(steps_nudged=30)),
+    (("small",), dict(connections="asymmetric"), dict(weight_decay=3e-3)),  # by it W and B align: docs/results.md
+    (("cpu",), dict(connections="asymmetric", optimizer="adam"), dict(weight_decay=0.2)),
+    (("cpu",), dict(connections="asymmetric", optimizer="sgd"), dict(weight_decay=3e-3)),
+    (NAMES, dict(feedback_update="exact"), dict(nudged_phases="deviations")),  # the difference of two states cannot give it
+    (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0)),
+    (("cpu",), dict(algorithm="bptt"), dict(steps_free=16, steps_nudged=8)),  # of which a sweep is worth several
 ]
 
 
@@ -109,7 +130,7 @@ def layers(preset, dataset, device, ranks, given):
     return [
         defaults,
         row,
-        *(change for name, setting, value, change in CHOICES if name in (preset, "any") and chosen[setting] == value),
+        *(brings for presets, choice, brings in CHOICES if preset in presets and choice.items() <= chosen.items()),
         dict(test_images=held_out, final_test_images=held_out) if held_out else {},
         dict(chunk=-(-batch // ranks), tf32=backend.tf32()) if device == "cupy" else {},  # a GPU's share of a batch: one chunk
         given,
@@ -160,8 +181,15 @@ def build(config, xp=np, in_chunks=loop.in_chunks, map=map):
 
 
 def build_network(config):
-    network = convnet(config.channels, cost=COSTS[config.cost], scale=config.scale, seed=config.seed)
+    network = convnet(config.channels, cost=COSTS[config.cost], scale=config.scale, feedback=config.feedback, seed=config.seed)
     return CONNECTIONS[config.connections](network, seed=config.seed)
+
+
+def phases(config):
+    """The `Phases` of a training step."""
+    return Phases(Phase(config.steps_free, config.schedule, config.tolerance, config.check_every),
+                  Phase(config.steps_nudged, config.schedule_nudged, check_every=config.check_every),
+                  deviations=config.nudged_phases == "deviations")
 
 
 def gradient_function(config, in_chunks=loop.in_chunks, map=map):
@@ -169,28 +197,17 @@ def gradient_function(config, in_chunks=loop.in_chunks, map=map):
     transposed, combined = FEEDBACK_UPDATES[config.feedback_update]
 
     def gradient(network, x, y, rng):
-        relax = partial(fast.prepared(network, map=map), check_every=config.check_every)
+        solver = fast.prepared(network, map=map)
         if config.algorithm == "bptt":
-            one_chunk = partial(bptt_gradient, relax=relax, **phases(config))
+            one_chunk = partial(bptt_gradient, phases=phases(config), solver=solver)
         else:  # the nudging is drawn once for the batch: its sign may be random
-            one_chunk = partial(eqprop_gradient, nudging=nudging(config, rng), transposed=transposed, relax=relax,
-                                **phases(config))
+            one_chunk = partial(eqprop_gradient, phases=phases(config), nudging=nudging(config, rng), transposed=transposed,
+                                solver=solver)
         estimate = in_chunks(one_chunk, network, x, y, map, config.chunk)
         estimate.gradient = combined(estimate.gradient)
         return estimate
 
     return gradient
-
-
-def phases(config):
-    return dict(steps_free=config.steps_free, steps_nudged=config.steps_nudged, schedule=config.schedule,
-                tolerance=config.tolerance)
-
-
-def free_phase(config, network, map=map):
-    """relax(network, x) -> Relaxation, for `evaluate`: the free phase that training has."""
-    return partial(fast.prepared(network, map=map), steps=config.steps_free, schedule=config.schedule,
-                   tolerance=config.tolerance)
 
 
 def nudging(config, rng=None):
@@ -202,23 +219,29 @@ def nudging(config, rng=None):
 
 
 def second_phases(config, converged=0.0):
-    """How many phases of K steps follow the free one, on average; a phase at beta = 0 that has settled is the free one itself.
+    """How many phases of K steps follow the free one, on average.
 
-    converged: the share of images whose free phase reached its tolerance.
+    A phase at beta = 0 costs nothing as a deviation, which stays 0, and where the free phase has converged, for it is that
+    one. converged: the share of images for which it has. BPTT goes back through time once.
     """
     if config.algorithm == "bptt":
         return 1
-    return sum(1 if beta else 1 - converged for beta in nudging(config).points)
+    free = 1.0 if config.nudged_phases == "deviations" else converged
+    return sum(1 if beta else 1 - free for beta in nudging(config).points)
+
+
+def steps_per_image(config, converged=0.0):
+    """(T of the free phase, K of all second phases together): what a training step costs. A sweep costs what a step costs."""
+    return config.steps_free, config.steps_nudged * second_phases(config, converged)
 
 
 def expected_time(config, network, x, map, threads, ranks=1):
     """A sentence about the minutes that training will take, by timing a few relaxation steps of the images x."""
-    T, K = config.steps_free, config.steps_nudged
-    per_epoch = config.train_images * (T + K * second_phases(config)) + config.test_images * T
-    steps = config.epochs * per_epoch + config.final_test_images * T
-    relax = partial(fast.prepared(network), schedule=config.schedule)
+    T, second = steps_per_image(config)
+    steps = config.epochs * (config.train_images * (T + second) + config.test_images * T) + config.final_test_images * T
     cut = len(loop.chunks(config.batch_size, config.chunk))  # what ranks can share out
-    seconds = steps * loop.seconds_per_step(network, x, relax, map, threads) * -(-cut // ranks) / cut
+    one_step = loop.seconds_per_step(network, x, phases(config).free, fast.prepared(network).relax, map, threads)
+    seconds = steps * one_step * -(-cut // ranks) / cut
     each = f" on each of {ranks} ranks" if ranks > 1 else ""
     idle = f"; {ranks - cut} of them idle, since a batch has {cut} chunk(s) of {config.chunk} images" if ranks > cut else ""
     return f"expected time: about {seconds / 60:.1f} minutes for {config.epochs} epochs with {threads} thread(s){each}{idle}"

@@ -12,17 +12,18 @@ import json
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from .. import datasets
+from .. import datasets, fast
 from ..errors import EPError
 from ..vectorfield import alignment
 from .checkpoint import read_meta, restore, save_checkpoint
 from .commandline import given, refuse_changes
 from .curves import plot_curves
-from .experiment import Config, free_phase, identity
+from .experiment import Config, identity, phases
 from .loop import evaluate, gradient_norms, steps_per_epoch, stuck_shares, train_epoch
 from .parallel import World
 from .watch import quiet_failures
@@ -96,8 +97,9 @@ class Run:
                         batch_size=config.batch_size, seed=config.seed, prepare=prepare, first_step=self.step,
                         on_step=self.on_step)
             n = config.test_images if epoch + 1 < config.epochs else config.final_test_images
-            result = evaluate(network, dataset.test_images[:n], dataset.test_labels[:n], free_phase(config, network, map),
-                              prepare=prepare, map=self.world.map(map), chunk=config.chunk)
+            free_phase = partial(fast.prepared(network, map=map).relax, phase=phases(config).free)
+            result = evaluate(network, dataset.test_images[:n], dataset.test_labels[:n], free_phase, prepare=prepare,
+                              map=self.world.map(map), chunk=config.chunk)
             self.world.check_parameters(network)
             self.end_epoch(*result, n)
 

@@ -1,0 +1,135 @@
+"""Networks to start from, and their files: `mlp`, `convnet`, and `load` for what `Network.save` wrote."""
+
+import json
+
+import numpy as np
+
+from . import ops
+from .activations import ACTIVATIONS, HARD_SIGMOID
+from .cost import COSTS, SoftmaxCrossEntropy, SquaredError
+from .errors import EPError
+from .network import Network
+from .npz import read_npz
+from .synapse import Conv, Dense
+from .vectorfield import asymmetric
+
+CONNECTIONS = {"symmetric": lambda network, **options: network, "asymmetric": asymmetric}
+
+
+def mlp(sizes, activation=HARD_SIGMOID, cost=SoftmaxCrossEntropy, scale=1.0, feedback=1.0, seed=0, dtype="float32"):
+    """Fully connected network. sizes = [inputs, hidden, ..., classes]; see `convnet` for the other arguments.
+
+    With SquaredError the last size is the last layer of the system, with SoftmaxCrossEntropy the readout outside it.
+    """
+    if len(sizes) < 2 + (cost is SoftmaxCrossEntropy) or min(sizes) < 1:
+        raise EPError("an MLP needs inputs, at least one hidden layer for cross-entropy, and classes: got sizes "
+                      f"{list(sizes)}")
+    draw = _Draw(seed, _scales(scale, len(sizes) - 1, cost), dtype)
+    *units, classes = sizes
+    synapses = [_dense(draw, (pre,), post) for pre, post in zip(units, units[1:])]
+    cost_instance = _close(draw, synapses, (units[-1],), classes, cost)
+    recipe = dict(builder="mlp", sizes=[int(n) for n in sizes], activation=activation.name, cost=cost.name, dtype=str(dtype))
+    return Network(synapses, activation, cost_instance, recipe=recipe, feedback=feedback)
+
+
+def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, kernel=3, paddings=None,
+            pool=ops.MAX_POOL, activation=HARD_SIGMOID, cost=SoftmaxCrossEntropy, scale=1.0, feedback=1.0, seed=0,
+            dtype="float32"):
+    """Convolutions of stride 1, each followed by pooling, then the classes. `convnet()` is the paper's network.
+
+    channels: output channels of each convolution. paddings: one per convolution; default 1, and 0 for the last.
+    cost:     SoftmaxCrossEntropy (readout outside the system) or SquaredError (one more dense layer inside it).
+    scale:    factor on the paper's initial weights U(-1/sqrt(fan_in), 1/sqrt(fan_in)), not on biases: one number, which
+              leaves the readout outside the system as it is, or one per layer, the last for the classes.
+    feedback: the feedback gain gamma of equation (10). 1 is the paper's network.
+    seed:     of the initial parameters, drawn on the host. dtype: "float32" or "float64".
+    Raises EPError if the layers shrink the image below 1x1.
+    """
+    paddings = [1] * (len(channels) - 1) + [0] if paddings is None else list(paddings)
+    if not channels or min(channels) < 1 or len(paddings) != len(channels):
+        raise EPError(f"expected a positive number of channels and one padding per layer: got channels {list(channels)}, "
+                      f"paddings {paddings}")
+    draw, synapses, shape = _Draw(seed, _scales(scale, len(channels) + 1, cost), dtype), [], tuple(input_shape)
+    for C, padding in zip(channels, paddings):
+        W, b = draw((kernel, kernel, shape[2], C), kernel * kernel * shape[2])
+        synapses.append(Conv(W, b, shape, padding=padding, pool=pool))
+        shape = synapses[-1].post_shape
+    cost_instance = _close(draw, synapses, shape, classes, cost)
+    recipe = dict(builder="convnet", channels=[int(C) for C in channels], input_shape=list(input_shape), classes=classes,
+                  kernel=kernel, paddings=paddings, pool=pool.name, activation=activation.name, cost=cost.name, dtype=str(dtype))
+    return Network(synapses, activation, cost_instance, recipe=recipe, feedback=feedback)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def load(path):
+    """The network that `Network.save` wrote. Raises EPError for a missing, damaged or foreign file."""
+    arrays = read_npz(path)
+    try:
+        about = json.loads(str(arrays.pop("about", "null")))
+        network = from_recipe(json.loads(str(arrays.pop("recipe"))), arrays)
+    except (KeyError, ValueError, TypeError):
+        raise EPError(f"{path} is not a network that was written by Network.save, or by another version of it") from None
+    network.about = about
+    return network
+
+
+def from_recipe(recipe, parameters=None):
+    """Build a network from its recipe, a JSON-able dictionary; `parameters` replace the initial ones.
+
+    A recipe without a feedback gain was written before there was one: it gets 1.
+    """
+    arguments = dict(recipe)
+    connect = CONNECTIONS[arguments.pop("connections", "symmetric")]
+    build = {"mlp": mlp, "convnet": convnet}[arguments.pop("builder")]
+    for argument, table in (("activation", ACTIVATIONS), ("cost", COSTS), ("pool", ops.POOLINGS)):
+        if argument in arguments:
+            arguments[argument] = table[arguments[argument]]
+    network = connect(build(**arguments))
+    if parameters is not None:
+        network.set_parameters(parameters)
+    return network
+
+
+# --- initial parameters -----------------------------------------------------------------------------------------------
+
+
+def _scales(scale, layers, cost):
+    """[factor on the initial weights of each layer]: the last is a readout's unless the cost is inside the system."""
+    scales = [float(factor) for factor in np.atleast_1d(scale)]
+    if len(scales) == 1:
+        scales = scales * (layers - 1) + [1.0 if cost is SoftmaxCrossEntropy else scales[0]]
+    if len(scales) != layers or not min(scales) > 0:
+        raise EPError(f"expected one positive scale, or one for each of the {layers} layers: got {scale}")
+    return scales
+
+
+class _Draw:
+    """draw(shape, fan_in) -> W, b of the next layer, from one seeded host generator:
+
+    W from U(-scale/sqrt(fan_in), scale/sqrt(fan_in)), b, one number per output channel, from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+    """
+
+    def __init__(self, seed, scales, dtype):
+        self.rng, self.scales, self.dtype = np.random.default_rng(seed), iter(scales), dtype
+        if str(dtype) not in ("float32", "float64"):
+            raise EPError(f"expected dtype float32 or float64: got {dtype}")
+
+    def __call__(self, shape, fan_in):
+        return [self.rng.uniform(-factor / fan_in**0.5, factor / fan_in**0.5, size).astype(self.dtype)
+                for size, factor in ((shape, next(self.scales)), (shape[-1:], 1.0))]
+
+
+def _dense(draw, pre_shape, units):
+    fan_in = int(np.prod(pre_shape))
+    return Dense(*draw((fan_in, units), fan_in), pre_shape)
+
+
+def _close(draw, synapses, shape, classes, cost):
+    """The last step to the classes: a readout outside the system, or one more dense synapse inside it."""
+    if cost is SoftmaxCrossEntropy:
+        fan_in = int(np.prod(shape))
+        return SoftmaxCrossEntropy(*draw((fan_in, classes), fan_in))
+    synapses.append(_dense(draw, shape, classes))
+    return SquaredError()
