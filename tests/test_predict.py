@@ -61,7 +61,8 @@ def test_any_number_of_classes_and_any_shape(predict, picture, tmp_path, classes
     """Names, mean, std, steps and schedule are those in the file; the answer is that of one relaxation."""
     network = ep.convnet([4, 4], shape, classes, scale=3.0, seed=1)
     about = dict(classes=[f"kind {k}" for k in range(classes)], mean=[0.3] * shape[2], std=[0.5] * shape[2],
-                 image_shape=list(shape), steps_free=9, schedule="synchronous", dataset="folder", source="pictures in the folder pets")
+                 image_shape=list(shape), steps_free=9, schedule="synchronous", dataset="folder",
+                 source="pictures in the folder pets")
     path = saved(tmp_path / "network.npz", network, **about)
     code, out, err = predict(picture, "--model", path)
     x = ((pictures.read(picture, shape) / 255 - 0.3) / 0.5).astype(np.float32)[None]

@@ -6,6 +6,8 @@
     runs.py        the run folder: log, checkpoint, picture, result
     checkpoint.py  what resuming needs, in one file
     curves.py      the log as a picture
+    watch.py       what looks like a run but learns nothing
     parallel.py    one training by many processes
-    commandline.py options, and errors in one sentence
+    machine.py     cores, and errors in one sentence
+    commandline.py options
 """
