@@ -3,7 +3,7 @@
     python examples/07_fashion_mnist.py                      # MLP 784-256-10: about 1 minute of one core
     python examples/07_fashion_mnist.py --network convnet    # 16 and 32 channels: 4 to 5 minutes with two cores
 
-Symmetric EP on Fashion-MNIST (downloaded; or Debian's package dataset-fashion-mnist; or --data DIR with the IDX files, of MNIST too).
+Symmetric EP on Fashion-MNIST (downloaded; or Debian's package dataset-fashion-mnist; or --data DIR, IDX files of MNIST too).
 Rates and the MLP's steps were chosen on 5,000 images held out of the training images. Printed at the end of either, all
 10,000 test images, seed 0 (docs/logs; their seconds are those of a machine with something else to do):
 

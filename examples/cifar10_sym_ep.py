@@ -103,8 +103,8 @@ def options(description, chosen):
     add("--pad", type=cli.whole, metavar="P", help="crop training images at random after padding them by P pixels")
     add("--seed", type=cli.whole, help="of initial weights, order, augmentation and signs (default: 0)")
     add("--flip", action=BooleanOptionalAction, help="mirror half of the training images")
-    add("--dataset", type=cli.dataset, metavar="NAME", help=f"{', '.join(datasets.NAMES)}, a folder with one sub-folder of pictures "
-        "per class, or an .npz file (default: auto, CIFAR-10 if possible, else synthetic)")
+    add("--dataset", type=cli.dataset, metavar="NAME", help=f"{', '.join(datasets.NAMES)}, a folder with one sub-folder of "
+        "pictures per class, or an .npz file (default: auto, CIFAR-10 if possible, else synthetic)")
     cli.add_surroundings(add)
     parser.set_defaults(**chosen)
     return parser.parse_args()

@@ -135,7 +135,8 @@ def row(preset, dataset):
     if (preset, dataset.name) in PRESETS:
         return PRESETS[preset, dataset.name]
     if preset == "paper":
-        raise EPError(f"--preset paper is for CIFAR-10 and CIFAR-100, and refuses {dataset.source}: pass --data, or use --preset cpu")
+        raise EPError(f"--preset paper is for CIFAR-10 and CIFAR-100, and refuses {dataset.source}: pass --data, or use "
+                      "--preset cpu")
     train, test = len(dataset.train_labels), len(dataset.test_labels)
     return dict(dict(cpu=CPU, small=SMALL)[preset], train_images=train, test_images=min(test, 2000), final_test_images=test,
                 epochs=min(50, max(5, VISITS // train)), flip=dataset.flip, pad=dataset.pad)
@@ -205,7 +206,7 @@ def build_network(config):
 
 
 def paddings(config):
-    """1 for each convolution, but 0 for the last, as in the paper, if what poolings leave of the image is large enough for that."""
+    """1 for each convolution, but 0 for the last, as in the paper, if poolings leave enough of the image for that."""
     side = min(config.image_shape[:2]) >> (len(config.channels) - 1)  # in front of the last convolution
     return [1] * (len(config.channels) - 1) + [0 if side >= 4 else 1]
 
