@@ -22,7 +22,8 @@ import test_synapse
 import test_vectorfield
 
 from ep import activations, bptt, cost, dynamics, eqprop, network, ops, rbp, synapse, vectorfield
-from ep.fast import pooling, relaxation, winograd
+from ep.fast import chain, pooling, synapses, winograd
+from ep.fast.response import Deviations
 
 CE, SE = "cross-entropy", "squared-error"
 GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "average", "sigmoid", CE)
@@ -38,6 +39,10 @@ RBP = (test_rbp.test_rbp_is_the_gradient_of_the_loss, "max", "sigmoid", SE)
 STATIONARY = test_dynamics.test_the_free_fixed_point_is_stationary_for_the_energy
 FAST = (test_fast.test_every_phase, 4, "symmetric", "checkerboard", CE, "max")
 FAST_ASYMMETRIC = (test_fast.test_every_phase, 1, "asymmetric", "synchronous", SE, "max")
+FAST_GAIN = (test_fast.test_feedback, 0.3, "symmetric", "up")
+FAST_TIES = (test_fast.test_max_pooling_from_zero, 4, "symmetric", "synchronous", (4, 4, 4, 4), 40)
+FAST_RESPONSE = (test_fast.test_response_and_products, "max", activations.HARD_SIGMOID, CE, "symmetric", True)
+FAST_TRANSPOSED = (test_fast.test_response_and_products, "max", activations.HARD_SIGMOID, CE, "asymmetric", True)
 LATER = ("for (states, u, _), switches in zip(reversed(trajectory), [network.drives(x, s)[1] for s in "
          "[final_states, *[t[0] for t in reversed(trajectory)]]]):")
 
@@ -114,14 +119,36 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
     "products of two nudged states": (vectorfield.Anchored.hebbian, "hebbian(self.pre, post,", "hebbian(pre, post,",
                                       (ANCHORED, "conv-none"), EXACT),
     "nudged phases that ignore the anchor": (eqprop.eqprop_gradient, "anchored if transposed else network", "network", EXACT),
-    "fast: kernel not flipped": (relaxation._convolutions, "down.W[::-1, ::-1]", "down.W[:, :]", FAST),
-    "fast: W on the way down": (relaxation._convolutions, "down.W[::-1, ::-1]", "up.W[::-1, ::-1]", FAST_ASYMMETRIC),
-    "fast: a drive of old states": (relaxation._Chain.update, "self.fresh[n - 1] = False", "pass", FAST),
+    "fast: kernel not flipped": (winograd.transform_flipped, "[:, ::-1]", "[:, :]", FAST, FAST_RESPONSE),
+    "fast: W on the way down": (synapses.FastConv.start, "self.of_B.down, gain", "self.of_W.down, gain", FAST_ASYMMETRIC),
+    "fast: no gain on the way down": (synapses.FastConv.start, "self.of_B.down, gain", "self.of_B.down", FAST_GAIN),
+    "fast: a drive of old states": (chain.Chain.update, "self.fresh[n - 1] = False", "pass", FAST),
+    "fast: zero for ever": (chain.Chain.step, "self.zero[n], self.reached[n] = False,",
+                            "self.zero[n], self.reached[n] = self.zero[n],", FAST_GAIN),
+    "fast: ties left to rounding": (chain.Chain.drive_post, "not self.reached[k + 1]", "False", FAST_TIES),
+    "fast: an image that arrives at once": (chain.Chain.clear, "[True] + [False] * L", "[True] + [True] * L", FAST_TIES),
     "fast: last of equals wins": (pooling.MaxPool.pool, "np.greater(y_1, y_0", "np.greater_equal(y_1, y_0",
                                   (test_fast.test_ties_first_wins,)),
-    "fast: bottom row to the top": (pooling.MaxPool.unpool, "bottom = v * self.g", "bottom = v * ~self.g", FAST),
-    "fast: frozen switches that thaw": (relaxation._FastConv.drive_post, "at_switches if frozen", "pool if frozen", FAST),
-    "fast: tiles without overlap": (winograd.overlapping, "m * row", "a * row", (test_fast.test_convolution, 4, 8, 8, 1)),
+    "fast: bottom row to the top": (pooling.MaxPool.unpool, "bottom = v * self.g", "bottom = v * ~self.g", FAST, FAST_RESPONSE),
+    "fast: frozen switches that thaw": (synapses.FastConv.drive_post, "at_switches if frozen", "pool if frozen", FAST),
+    "fast: tiles without overlap": (winograd.overlapping, "m * row", "length * row", (test_fast.test_convolution, 4, 8, 8, 1)),
+    "fast: kernel's gradient not transformed back": (winograd.transform_gradient, "_GG(m, dU.dtype).T",
+                                                     "_GG(m, dU.dtype)[::-1].T", FAST_RESPONSE),
+    "fast: one product for two": (synapses.FastConv.products, "product.result()", "product.result(0, 0)", FAST_RESPONSE),
+    "fast: product without the gain": (synapses.FastConv.products, "np.multiply(mu_pre, self.gain", "np.multiply(mu_pre, 1",
+                                       FAST_RESPONSE),
+    "fast: response through D": (synapses.ConvResponse.start, "(f.of_W, f.of_B) if transposed", "(f.of_B, f.of_W) if transposed",
+                                 FAST_TRANSPOSED),
+    "fast: response at the other switches": (synapses.ConvResponse.start, "(f.pool_up, f.pool_down) if transposed",
+                                             "(f.pool_down, f.pool_up) if transposed", FAST_TRANSPOSED),
+    "fast: nudges of one sign": (Deviations.drive, "beta * inside", "self.betas[0] * inside", FAST_RESPONSE),
+    "fast: deviations that do not return": (Deviations.step, "self.moved[n] = True", "pass", FAST_RESPONSE),
+    "fast: weights forgotten": (Deviations.difference, "w * (slope * u - c), -w * c, w * (1.0 - c)",
+                                "slope * u - c, -c, 1.0 - c", FAST_RESPONSE),
+    "fast: buffers of other images": (chain.Chain.holds, "all(a is b for a, b in zip(wanted, self.held))", "True",
+                                      (test_fast.test_results_are_not_overwritten,)),
+    "fast: patches of other images": (synapses.FirstConv.product, "self.x is not x", "self.x is None",
+                                      (test_fast.test_products_of_any_states,)),
     "Kolen-Pollack with the difference": (
         vectorfield.kolen_pollack, "+ g for name", "- g for name", (test_vectorfield.test_kolen_pollack_touches_only_pairs,),
         (test_vectorfield.test_equal_weights_gradient_by_gradient, "average", "sigmoid", CE)),

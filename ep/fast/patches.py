@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Im2col:
-    """gain times the convolution with W (k, k, C_in, C_out): k columns side by side, then k products with shifted views of them."""
+    """gain times the convolution with W (k, k, C_in, C_out): k columns side by side, k products with shifted views."""
 
     def __init__(self, k, size_in, size_out, padding, N, channels, scratch):
         (self.C_in, self.C_out), (H, width) = channels, size_out

@@ -57,7 +57,7 @@ class FirstConv:
         self.blocks = [(slice(first, min(first + per_block, h)), slice(rows * first, rows * min(first + per_block, h)))
                        for first in range(0, h, per_block)]
         self.pools = [self.pool.part(part) for part, _ in self.blocks]
-        self.y = np.zeros((per_block * rows, width, N, C_out), dtype)
+        self.y, self.covered = np.zeros((per_block * rows, width, N, C_out), dtype), rows * w  # columns that windows cover
 
     def start(self, synapse, x, given):
         """Fill `.drive`. given: (drive, switches) if they are known already."""
@@ -108,6 +108,7 @@ class FirstConv:
         dW, (k, _, C_in, C_out) = 0.0, synapse.W.shape
         for (part, rows), pool in zip(self.blocks, self.pools):
             y = self.y[:rows.stop - rows.start]
+            y[:, self.covered:] = 0
             pool.unpool(mu[part], y)
             dW = dW + self.block(rows) @ y.reshape(-1, C_out)
         return {"W": dW.reshape(C_in, k, k, C_out).transpose(1, 2, 0, 3)}
