@@ -66,9 +66,9 @@ def test_every_increment_is_bptts(xp, kind, activation, cost, deviations):
     assert all(falls_as(2, pair, betas) for pair in zip(*errors))
 
 
-def falls_as(order, errors, betas):
+def falls_as(order, errors, betas, round_off=1e-10):
     """Whether the errors fall as beta^order, or are at round-off (1e-16 / beta) already."""
-    return np.max(errors) < 1e-10 or abs(fitted_slope(errors, betas) - order) < 0.1
+    return np.max(errors) < round_off or abs(fitted_slope(errors, betas) - order) < 0.1
 
 
 @both_forms

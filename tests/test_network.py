@@ -44,7 +44,7 @@ def skip_network(xp):
 
 
 def check_derivatives(xp, net):
-    """drives = dPhi/ds and hebbian = dPhi/dtheta along random directions, and E = sum G - Phi, at a random state."""
+    """w_n u_n = dPhi/ds_n, hebbian = dPhi/dtheta along random directions, and E = sum w_n G - Phi, at a random state."""
     x, _ = data(xp, net)
     states = random_states(xp, net)
     d = [normal(xp, s.shape, [9, k]) for k, s in enumerate(states)]
@@ -53,9 +53,9 @@ def check_derivatives(xp, net):
     by_state = slope(lambda t: to_host(net.phi(x, moved(states, d, t))).sum())
     everywhere = {k: direction.get(k, 0.0) for k in net.parameters()}
     by_theta = slope(along(net, everywhere, lambda: to_host(net.phi(x, states)).sum()))
-    assert by_state == pytest.approx(dot(u, d), rel=1e-9)
+    assert by_state == pytest.approx(dot([w * u_n for w, u_n in zip(net.weights, u)], d), rel=1e-9)
     assert by_theta == pytest.approx(dot(direction, net.hebbian(x, states, switches)), rel=1e-9)
-    G = sum(to_host(net.activation.G(s)).reshape(len(x), -1).sum(1) for s in states)
+    G = sum(w * to_host(net.activation.G(s)).reshape(len(x), -1).sum(1) for w, s in zip(net.weights, states))
     assert np.allclose(to_host(net.energy(x, states)), G - to_host(net.phi(x, states)), rtol=1e-12, atol=0)
 
 

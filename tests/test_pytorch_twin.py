@@ -19,7 +19,7 @@ def close(found, expected, bound):
     return abs(found - expected).max() <= bound * max(abs(expected).max(), 1e-300)
 
 
-@pytest.mark.parametrize("schedule", ep.dynamics.SCHEDULES)
+@pytest.mark.parametrize("schedule", ["synchronous", "checkerboard", "down"])
 @pytest.mark.parametrize("cost", [ep.SoftmaxCrossEntropy, ep.SquaredError])
 def test_a_small_network_step_by_step_in_float64(schedule, cost):
     """States after every phase and every gradient agree to rounding, with a last layer larger than 1x1, at two gains."""
