@@ -41,9 +41,10 @@ def as_vector(gradient):
     return np.concatenate([g.ravel() for g in gradient.values()]).astype("float64")
 
 
-def errors(network, x, y, nudging, betas, truth, steps=K):
-    """Relative error of the gradient at every beta."""
-    found = [as_vector(ep.eqprop_gradient(network, x, y, T, steps, nudging=nudging(beta)).gradient) for beta in betas]
+def errors(network, x, y, nudging, betas, truth, steps=K, deviations=False):
+    """Relative error of the gradient at every beta: by equation (4), or by (12) from deviations."""
+    phases = ep.Phases(T, steps, deviations)
+    found = [as_vector(ep.eqprop_gradient(network, x, y, phases, nudging=nudging(beta)).gradient) for beta in betas]
     return np.array([np.linalg.norm(g - truth) for g in found]) / np.linalg.norm(truth)
 
 
@@ -62,7 +63,7 @@ def plot(betas, bias, limits, path):
         left.loglog(betas, error, marker=marker, color=colour, markersize=5)
         left.annotate(f"{name}: slope {slope(betas, error):.2f}", (betas[-1], error[-1]), (8, 0), textcoords="offset points",
                       va="center", color=colour, annotation_clip=False)
-    for (name, error), colour, marker in zip(limits.items(), ("#0072B2", "#000000", "#E69F00"), "so^"):
+    for (name, error), colour, marker in zip(limits.items(), ("#0072B2", "#000000", "#E69F00", "#009E73"), "so^D"):
         right.loglog(betas, error, marker=marker, color=colour, markersize=5)
         right.annotate(name, (betas[-1], error[-1]), (8, LIFT.get(name, 0)), textcoords="offset points", color=colour,
                        va="center", annotation_clip=False)
@@ -86,11 +87,13 @@ def main():
     options = dict(scale=2.0, paddings=[1, 1], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID)
     network, single = (ep.convnet([6, 8], (16, 16, 3), **options, dtype=dtype) for dtype in ("float64", "float32"))
     single.set_parameters({name: w.astype("float32") for name, w in network.parameters().items()})
-    truth = as_vector(ep.bptt_gradient(network, x, y, T, T).gradient)
+    truth = as_vector(ep.bptt_gradient(network, x, y, ep.Phases(T, T)).gradient)
     betas = np.geomspace(0.003, 0.5, args.betas)
     bias = {name: errors(network, x, y, make, betas, truth) for name, (make, _, _) in ESTIMATORS.items()}
-    limits = {"float64": bias["symmetric"], "float32": errors(single, x.astype("float32"), y, Nudging.symmetric, betas, truth)}
-    limits["K = 6 steps"] = errors(network, x, y, Nudging.symmetric, betas, truth, steps=6)
+    x32 = x.astype("float32")
+    limits = {"float64": bias["symmetric"], "float32": errors(single, x32, y, Nudging.symmetric, betas, truth),
+              "K = 6 steps": errors(network, x, y, Nudging.symmetric, betas, truth, steps=6),
+              "float32, deviations": errors(single, x32, y, Nudging.symmetric, betas, truth, deviations=True)}
     print(f"slope of the error, from {FIT[0]} to {FIT[1]} (where above 1e-12)")
     for name, error in bias.items():
         print(f"{name:20} {slope(betas, error):.2f} (theory: {ESTIMATORS[name][0](1.0).order})")

@@ -65,15 +65,15 @@ def compared(found, truth):
     return np.array(result).T
 
 
-def resting(relax):
-    """The same `relax`, but a phase at beta = 0 rests where the free phase stopped."""
-    free = []
+def resting(solver):
+    """The same solver, but a phase at beta = 0 rests where the free phase stopped."""
+    free, relax = [], solver.relax
 
-    def relax_or_rest(network, x, y=None, beta=0.0, *, start=None, **options):
+    def relax_or_rest(network, x, phase, y=None, beta=0.0, *, start=None, **options):
         if start is None:
-            free[:] = [relax(network, x, y, beta, **options)]
-        return free[0] if beta == 0 else relax(network, x, y, beta, start=start, **options)
-    return relax_or_rest
+            free[:] = [relax(network, x, phase, y, beta, **options)]
+        return free[0] if beta == 0 else relax(network, x, phase, y, beta, start=start, **options)
+    return solver._replace(relax=relax_or_rest)
 
 
 def plot(found, settings, residuals, beta, name, path):
@@ -114,15 +114,16 @@ def main():
     args = parser.parse_args()
     network, x, y, name = network_and_images(args)
     settings = list(zip(args.steps_free, args.steps_nudged))
-    relax, options = ep.fast.prepared(network), dict(schedule="checkerboard")
-    truth = ep.rbp_gradient(network, x, y, max(args.steps_free), 150, **options)
+    solver, longest = ep.fast.prepared(network), max(args.steps_free)
+    truth = ep.rbp_gradient(network, x, y, ep.Phases(ep.Phase(longest, "checkerboard"), ep.Phase(150, "checkerboard")))
     print(f"{name}: {truth.correct} of {len(y)} right, the reference's residual {truth.free.residual:.0e}")
     found, residuals = {estimator: [] for estimator in NUDGINGS}, []
     print("  T  K  residual  nudging      angles, layers 1, 2, ...      wrong signs, %")
     for T, K in settings:
+        phases = ep.Phases(ep.Phase(T, "checkerboard"), ep.Phase(K, "checkerboard"), deviations=False)
         for estimator, (make, _, _) in NUDGINGS.items():
-            g = ep.eqprop_gradient(network, x, y, T, K, nudging=make(args.beta), **options,
-                                   relax=resting(relax) if estimator == "minus s_T" else relax)
+            g = ep.eqprop_gradient(network, x, y, phases, nudging=make(args.beta),
+                                   solver=resting(solver) if estimator == "minus s_T" else solver)
             found[estimator].append(compared(g.gradient, truth.gradient))
             angles, signs = ("".join(f"{value:7.1f}" for value in values) for values in found[estimator][-1])
             print(f"{T:3} {K:2}  {g.free.residual:8.0e}  {estimator:9}{angles}  {signs}")

@@ -29,7 +29,7 @@ from ep.datasets.synthetic import synthetic_images
 from ep.train import commandline as cli
 
 BETAS = {0.5: ("#0072B2", "o"), 1.0: ("#D55E00", "s"), 2.0: ("#009E73", "^")}  # colour, marker
-T, K = 200, 200
+PHASES = ep.Phases(free=200, nudged=200)
 
 
 def as_vector(gradient):
@@ -62,10 +62,10 @@ def main():
     x = datasets.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)
     network = ep.convnet([6, 8], (16, 16, 3), scale=2.0, paddings=[1, 1], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID,
                          dtype="float64")
-    truth = as_vector(ep.bptt_gradient(network, x, y, T, T).gradient)
+    truth = as_vector(ep.bptt_gradient(network, x, y, PHASES).gradient)
 
     def error(nudging):
-        found = ep.eqprop_gradient(network, x, y, T, K, nudging=nudging)
+        found = ep.eqprop_gradient(network, x, y, PHASES, nudging=nudging)
         return np.linalg.norm(as_vector(found.gradient) - truth) / np.linalg.norm(truth)
 
     symmetric = {beta: error(Nudging.symmetric(beta)) for beta in BETAS}
