@@ -11,11 +11,11 @@ symmetric estimate (N = 2) is wrong in the third. Only N/2 + 1 phases are run: t
     symmetric                 1e-03        4e-03        2e-02
     holomorphic N =  2        1e-03        4e-03        2e-02
     holomorphic N =  4        7e-06        1e-04        2e-03
-    holomorphic N =  6        5e-08        3e-06        2e-04
+    holomorphic N =  6        4e-08        3e-06        2e-04
     holomorphic N =  8        2e-09        4e-07        1e-04
     holomorphic N = 12        5e-13        2e-09        8e-06
-    holomorphic N = 16        2e-14        1e-11        6e-07
-    holomorphic N = 20        1e-14        8e-14        9e-08
+    holomorphic N = 16        4e-16        9e-12        6e-07
+    holomorphic N = 20        4e-16        8e-14        8e-08
 """
 
 from pathlib import Path
