@@ -6,8 +6,8 @@ Cosine of each layer's update with the true gradient (BPTT), feedback from rando
 5 seeds, an untrained max-pooling ConvNet on 16 embedded images. Forward weights of layer 2:
 
     angle between W and B         90    67.5      45    22.5       0
-    own (vector-field EP)       0.08    0.08    0.35    0.80    1.00
-    Kolen-Pollack               0.07    0.07    0.34    0.80    1.00
+    own (vector-field EP)       0.08    0.07    0.44    0.80    1.00
+    Kolen-Pollack               0.07    0.06    0.44    0.80    1.00
     exact (asymmetric EP)       1.00    1.00    1.00    1.00    1.00
 
 Kolen-Pollack moves W and B by the same dW + dB, so it is compared with the derivative of the loss along such moves, the true
