@@ -17,7 +17,7 @@ DOORS = [  # everything else, behind three doors
     {"fast.winograd", "fast.pooling", "fast.kernels", "datasets.synthetic", "train.optimizers", "train.checkpoint",
      "train.machine", "train.curves", "train.watch"},
     {"fast.relaxation", "datasets.cifar", "train.commandline"}, {"fast", "datasets.idx"}, {"datasets", "train.loop"},
-    {"train.parallel", "train.experiment"}, {"train.runs"}, {"train", "doctor"}]
+    {"train.parallel", "train.experiment", "train.equilibrium"}, {"train.runs"}, {"train", "doctor"}]
 LEVEL = {module: level for level, modules in enumerate([*CORE, *DOORS]) for module in modules}
 FORBIDDEN_IN_THE_CORE = {"threading", "concurrent", "multiprocessing", "mpi4py", "argparse", "threadpoolctl", "queue"}
 
