@@ -55,13 +55,13 @@ from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL
 from .rbp import rbp_gradient
 from .synapse import Conv, Dense
 from .train.loop import evaluate, in_chunks, train_epoch, worker_threads
-from .train.optimizers import SGD
+from .train.optimizers import SGD, Adam
 from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, kolen_pollack
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "AVERAGE_POOL", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES", "HARD_SIGMOID",
+    "AVERAGE_POOL", "Adam", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES", "HARD_SIGMOID",
     "MAX_POOL", "NO_POOL", "Network", "Nudging", "Phase", "Phases", "READABLE", "SGD", "SIGMOID", "SoftmaxCrossEntropy",
     "Solver", "SquaredError", "TANH", "alignment", "array_module", "asymmetric", "bptt_gradient", "bptt_increments",
     "convnet", "deviate", "device_module", "eqprop_gradient", "eqprop_increments", "evaluate", "fast", "in_chunks",

@@ -351,7 +351,7 @@ def test_the_ranks_that_differ_from_most_are_named(values, wrong):
 def test_cores_are_divided_among_the_ranks_that_share_them(monkeypatch):
     """Bound ranks keep their own cores, ranks of other machines do not count, and nobody gets none."""
     monkeypatch.setattr(parallel.socket, "gethostname", lambda: "here")
-    monkeypatch.setattr(parallel.commandline, "core_numbers", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(parallel.machine, "core_numbers", lambda: {0, 1, 2, 3})
     own, bound, elsewhere = ("here", {0, 1, 2, 3}), ("here", {4, 5}), ("there", {0, 1, 2, 3})
     assert parallel.World().cores() == 4
     for ranks, cores in [([own], 4), ([own, own], 2), ([own, bound], 4), ([own, elsewhere], 4), ([own] * 6, 1)]:
