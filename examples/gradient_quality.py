@@ -35,7 +35,7 @@ def main():
     dataset = datasets.load("auto", args.data, download=False)
     print(datasets.banner(dataset))
     network = trained(args.run) if args.run else ep.convnet(seed=args.seed)
-    x, y = datasets.normalise(dataset.train_images[-args.images:]), dataset.train_labels[-args.images:]
+    x, y = dataset.normalise(dataset.train_images[-args.images:]), dataset.train_labels[-args.images:]
     with ep.worker_threads(args.threads) as threads:
         print(f"{args.images} images, schedule {args.schedule}, {args.nudging} nudging, beta {args.beta}; {fast.path(network)}")
         network, wide = cast(network, "float64"), x.astype("float64")
@@ -138,8 +138,8 @@ def write(folder, table, settings):
 def options():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add = parser.add_argument
-    add("--run", metavar="PATH", help="take the trained network of this run folder, or of this file of Network.save "
-        "(default: the paper's, as initialised)")
+    add("--run", type=cli.path, metavar="PATH", help="take the trained network of this run folder, or of this file of "
+        "Network.save (default: the paper's, as initialised)")
     add("--against", choices=("converged", "bptt"), default="converged", help="bptt: the gradient of the loss right after these "
         "T steps, settled or not; needs --schedule synchronous and no tolerance")
     add("--steps-free", type=cli.count, nargs="+", metavar="T", default=[15, 25, 40, 80])
@@ -151,10 +151,10 @@ def options():
         help="of the estimate; the converged reference has it too")
     add("--beta", type=cli.positive, default=0.5)
     add("--images", type=cli.count, default=128, help="the last so many training images")
-    add("--data", metavar="DIR", help="where cifar-10-batches-bin is (default: as in the main job)")
+    add("--data", type=cli.path, metavar="DIR", help="where the images are (default: as in the main job)")
     add("--seed", type=cli.whole, default=0, help="of the initial network")
     add("--threads", type=cli.count, default=cli.cores())
-    add("--out", metavar="DIR", default="runs/gradient_quality")
+    add("--out", type=cli.path, metavar="DIR", default="runs/gradient_quality")
     return parser.parse_args()
 
 

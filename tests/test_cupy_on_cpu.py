@@ -27,8 +27,8 @@ from test_gpu import example
 sys.path.insert(0, "examples")
 import cifar10_sym_ep as job
 
-from ep.datasets import cifar
-cifar.synthetic_images = functools.partial(cifar.synthetic_images, 16, 8)  # to save time
+from ep.datasets import synthetic
+synthetic.synthetic_images = functools.partial(synthetic.synthetic_images, 16, 8)  # to save time
 job.runs.plot_curves = lambda *arguments: None
 job.CPU |= dict(channels=[2, 3], scale=[2.0], lr=[0.1])
 job.PRESETS["cpu", "synthetic"] |= dict(job.CPU, train_images=16, test_images=8, final_test_images=8, epochs=1, flip=True, pad=4)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import ep
-from ep.datasets import cifar, synthetic
+from ep.datasets import synthetic
 from ep.npz import read_npz, write_npz
 from ep.train import runs
 
@@ -38,7 +38,7 @@ def start(monkeypatch, capsys):
 
     To save time the embedded images are drawn once for all tests, and curves.png only where a test looks at it.
     """
-    monkeypatch.setattr(cifar, "synthetic_images", synthetic_images)
+    monkeypatch.setattr(synthetic, "synthetic_images", synthetic_images)
     monkeypatch.setattr(runs, "plot_curves", lambda *arguments: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -247,13 +247,16 @@ BAD = {
     "--channels 4 4": "give --scale and --lr too",
     "--train-images 5000": "train images: 5000 asked for, but embedded synthetic images (not CIFAR-10) has 4000",
     "--lr 0.1 0.1": "one for each of the 5 layers",
-    "--preset paper": "refuses the embedded images",
+    "--preset paper": "refuses embedded synthetic images",
     "--feedback-update own": "add --connections asymmetric",
     "--algorithm bptt --steps-nudged 5": "BPTT goes back through 1 to T = 4 steps",
     "--algorithm bptt --schedule checkerboard": "BPTT unrolls a fixed number of synchronous steps",
     "--out /dev/null/run": "cannot write to the output folder",
     "--resume no-such-run": "no such file",
-    "--dataset cifar10 --data no-such-folder --no-download": "no CIFAR-10 in no-such-folder",
+    "--dataset cifar10 --data no-such-folder --no-download": "no-such-folder (expected cifar-10-batches-bin",
+    "--dataset auto --data no-such-folder": "no-such-folder: there is no such folder or file",
+    "--dataset imagenet": "unknown data set 'imagenet'",
+    "--data=": "expected a path",
 }
 
 
