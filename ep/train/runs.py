@@ -15,18 +15,20 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from .. import datasets, fast
 from ..errors import EPError
-from ..vectorfield import alignment
+from ..vectorfield import FEEDBACK_UPDATES, alignment
+from . import equilibrium
 from .checkpoint import read_meta, restore, save_checkpoint
 from .commandline import given, refuse_changes
 from .curves import plot_curves
 from .experiment import Config, identity, phases
 from .loop import evaluate, gradient_norms, steps_per_epoch, stuck_shares, train_epoch
 from .parallel import World
-from .watch import quiet_failures
+from .watch import in_words, quiet_failures
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
 EARLY = 20  # the step of the first epoch after which a run that cannot work is reported
@@ -97,11 +99,15 @@ class Run:
                         batch_size=config.batch_size, seed=config.seed, prepare=prepare, first_step=self.step,
                         on_step=self.on_step)
             n = config.test_images if epoch + 1 < config.epochs else config.final_test_images
-            free_phase = partial(fast.prepared(network, map=map).relax, phase=phases(config).free)
-            result = evaluate(network, dataset.test_images[:n], dataset.test_labels[:n], free_phase, prepare=prepare,
-                              map=self.world.map(map), chunk=config.chunk)
+            test_images, test_labels = dataset.test_images[:n], dataset.test_labels[:n]
+            relax, shared = fast.prepared(network, map=map).relax, dict(
+                prepare=prepare, map=self.world.map(map), chunk=config.chunk)
+            result = evaluate(network, test_images, test_labels, partial(relax, phase=phases(config).free), **shared)
+            estimate = partial(gradient, rng=np.random.default_rng([config.seed, epoch]))
+            distance = equilibrium.distance(network, test_images, test_labels, estimate, phases(config), relax,
+                                            combined=FEEDBACK_UPDATES[config.feedback_update][1], **shared)
             self.world.check_parameters(network)
-            self.end_epoch(*result, n)
+            self.end_epoch(*result, n, distance)
 
     def start_epoch(self, steps):
         self.clock, self.steps = time.monotonic(), steps
@@ -122,11 +128,11 @@ class Run:
         if time.monotonic() - self.saved_at > SAVE_EVERY:
             self.save()
 
-    def end_epoch(self, test_accuracy, test_loss, test_images):
-        """Write the epoch's line to the log, the picture and a checkpoint."""
+    def end_epoch(self, test_accuracy, test_loss, test_images, distance):
+        """Write the epoch's line to the log, the picture and a checkpoint. distance: see `equilibrium.distance`."""
         self.totals["seconds"] += self.lap()
         record = dict(epoch=self.epoch + 1, **averages(self.totals), test_accuracy=test_accuracy, test_loss=test_loss,
-                      test_images=test_images, **self.alignment())
+                      test_images=test_images, **distance, **self.alignment())
         self.bar.close()
         self.warn(record)
         self.log.append(record)
@@ -134,7 +140,8 @@ class Run:
         self.save()  # first: a log line without its checkpoint would be taken back by resuming, not repeated
         self.write_log()
         print(f"epoch {self.epoch}: train loss {record['train_loss']:.3f}, train accuracy {record['train_accuracy']:.1%}, "
-              f"test accuracy {test_accuracy:.1%} ({test_images} images), {record['seconds']:.0f} s", flush=True)
+              f"test accuracy {test_accuracy:.1%} ({test_images} images), {in_words(record)}, {record['seconds']:.0f} s",
+              flush=True)
         for layer in self.distances:
             print(f"  layer {layer}: angle between W and B {record[f'angle_{layer}']:.1f} degrees, |W - B| at "
                   f"{record[f'distance_{layer}']:.3f} of its start (by weight decay alone {record[f'decay_{layer}']:.3f})")
@@ -152,11 +159,13 @@ class Run:
 
     def finish(self, **outcome):
         """Write network.npz and result.json: the outcome, the last line of the log, and what kind of run it was."""
-        kept = ("dataset", "source", "preset", "connections", "feedback_update", "nudging", "algorithm", "cost", "seed", "device")
+        kept = ("dataset", "source", "preset", "feedback", "connections", "feedback_update", "nudging", "nudged_phases",
+                "algorithm", "cost", "seed", "device")
         last = self.log[-1]
         result = dict({key: getattr(self.config, key) for key in kept}, epochs=self.epoch,
-                      train_accuracy=last["train_accuracy"], test_accuracy=last["test_accuracy"],
-                      test_images=last["test_images"], seconds=sum(line["seconds"] for line in self.log), **outcome,
+                      **{key: last[key] for key in ("train_accuracy", "test_accuracy", "test_images", "accuracy_at_T",
+                                                    "fixed_point_accuracy", "fixed_point_images", "smallest_cosine")},
+                      seconds=sum(line["seconds"] for line in self.log), **outcome,
                       **{key: last[key] for key in last if key.startswith("angle_")})
         if self.world.rank == 0:
             self.network.save(self.folder / "network.npz")
