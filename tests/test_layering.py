@@ -14,8 +14,8 @@ CORE = [  # the files that people read, lowest first
     {"errors"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
     {"network"}, {"dynamics", "builders"}, {"eqprop", "bptt"}, {"rbp"}]
 DOORS = [  # everything else, behind three doors
-    {"fast.winograd", "fast.patches", "fast.pooling", "fast.kernels", "datasets.augment", "datasets.download", "datasets.pictures",
-     "train.optimizers", "train.checkpoint", "train.machine", "train.curves", "train.watch"},
+    {"fast.winograd", "fast.patches", "fast.pooling", "fast.kernels", "datasets.augment", "datasets.download",
+     "datasets.pictures", "train.optimizers", "train.checkpoint", "train.machine", "train.curves", "train.watch"},
     {"fast.plan", "datasets.dataset", "train.commandline"},
     {"fast.synapses", "datasets.synthetic", "datasets.cifar", "datasets.folder", "datasets.arrays"},
     {"fast.chain", "datasets.idx"}, {"fast.relaxation", "datasets.choose"}, {"fast.response", "datasets"}, {"fast.products"},

@@ -93,6 +93,28 @@ def test_resuming_finds_the_images_again(start, tmp_path, monkeypatch):
     assert code == 2 and "these are not the images" in err
 
 
+def test_home_is_expanded_in_every_path_option(start, tmp_path, monkeypatch):
+    """~ in --data, --dataset, --out, --resume, --model and for pictures, quoted, so that no shell has done it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_folder(tmp_path / "shapes", 2)
+    for option in ("--data", "--dataset"):
+        code, _, err = start("cifar10_sym_ep", *FEW, option, "~/shapes", f"--out=~/run{option}")
+        assert code == 0 and (tmp_path / f"run{option}" / "network.npz").exists(), err
+    assert start("cifar10_sym_ep", "--resume", "~/run--data")[0] == 0
+    picture = next((tmp_path / "shapes" / "disc").iterdir())
+    options = ("--model", "~/run--data/network.npz", "--out", "~/predict.png")
+    code, out, err = start("predict", f"~/shapes/disc/{picture.name}", *options)
+    assert code == 0 and str(picture) in out and (tmp_path / "predict.png").exists(), err
+
+
+def test_every_path_option_of_the_examples_has_the_type_that_expands():
+    """No option of a path is a bare string or a bare Path."""
+    for path in EXAMPLES.glob("*.py"):
+        for line in path.read_text().splitlines():
+            if any(f'("{name}"' in line for name in ("--data", "--out", "--run", "--runs", "--model", "--resume")):
+                assert "type=cli.path" in line or "Row(" in line, f"{path.name}: {line}"
+
+
 @pytest.mark.parametrize("shape,floats", [((28, 28, 1), False), ((16, 20, 3), True), ((12, 12, 2), True)])
 def test_arrays(start, tmp_path, shape, floats):
     """Other shapes and channels, bytes and floats, and two channels, which no picture has: the paddings follow."""
