@@ -17,7 +17,7 @@ import pytest
 import ep
 from ep.datasets import cifar, synthetic
 from ep.npz import read_npz, write_npz
-from ep.train import runs
+from ep.train import experiment, runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
@@ -169,8 +169,7 @@ def test_asymmetric_recipe(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (config["connections"], config["feedback_update"], config["weight_decay"]) == (
-        "asymmetric", "kolen-pollack", job.ASYMMETRIC["cpu"]["weight_decay"])
+    assert (config["connections"], config["feedback_update"], config["weight_decay"]) == ("asymmetric", "kolen-pollack", 0.2)
 
 
 @pytest.mark.parametrize("stop_after, number", [(1, signal.SIGINT), (3, signal.SIGTERM), (5, signal.SIGINT)])
@@ -226,7 +225,7 @@ def test_resuming_names_what_differs(start, tmp_path):
     assert start(*TINY, "--out", tmp_path / "run")[0] == 0
     before = (tmp_path / "run" / "log.jsonl").read_text()
     code, _, err = start("--resume", tmp_path / "run", "--beta", 0.3, "--seed", 4, "--epochs", 2)
-    assert code == 2 and "beta (1.0 in the run, 0.3 asked for)" in err and "seed (0 in the run, 4 asked for)" in err
+    assert code == 2 and "beta (0.2 in the run, 0.3 asked for)" in err and "seed (0 in the run, 4 asked for)" in err
     assert "epochs" not in err and (tmp_path / "run" / "log.jsonl").read_text() == before
 
 
@@ -283,17 +282,17 @@ def test_damaged_or_foreign_checkpoints(start, tmp_path):
 
 def test_nan_stops_the_run_and_keeps_the_checkpoint(start, tmp_path, monkeypatch):
     """A gradient that is not finite ends the run with exit code 1, names the layer, and the last good checkpoint stays."""
-    plain = job.ep.eqprop_gradient
+    plain = experiment.eqprop_gradient
 
     def poisoned(network, x, y, *arguments, **options):
         estimate = plain(network, x, y, *arguments, **options)
-        if len(calls := poisoned.calls) == 4:  # the rehearsal, then the third step
+        if len(calls := poisoned.calls) == 5:  # the rehearsal, three steps, the cosines of the first epoch, then
             estimate.gradient["2.W"] = estimate.gradient["2.W"] * np.float32(np.nan)
         calls.append(1)
         return estimate
 
     poisoned.calls = []
-    monkeypatch.setattr(job.ep, "eqprop_gradient", poisoned)
+    monkeypatch.setattr(experiment, "eqprop_gradient", poisoned)
     code, _, err = start(*TINY, "--epochs", 3, "--out", tmp_path / "run")
     assert code == 1 and re.search(r"error: the gradient of 2\.W is not finite at epoch 2, step 1", err), err
     assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] == 1
@@ -351,10 +350,12 @@ def test_gradient_quality_against_bptt(tmp_path):
     spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
     network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID, scale=2.0, dtype="float64")
     x, y = np.random.default_rng(0).random((20, 32, 32, 3)), np.arange(20) % 10
-    args = SimpleNamespace(nudging="symmetric", beta=1e-3, schedule="synchronous", tolerance=0)
+    args = SimpleNamespace(nudging="symmetric", beta=1e-3, schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0,
+                           tolerance_nudged=0.0, nudged_phases="states")
     for T, agrees in (3, False), (200, True):
-        found = module.gradients(network, x, y, args, map, steps_free=T, steps_nudged=60)
-        assert (module.compared(found, module.unrolled(network, x, y, T, args, map))["batch"] > 0.999) == agrees
+        found, exact = (module.by_chunk(one, network, x, y, map) for one in (
+            module.estimate(network, args, T, 60), module.unrolled(args, T)))
+        assert (module.compared(found, exact)["batch"] > 0.999) == agrees
     network.save(tmp_path / "network.npz")
     command = [sys.executable, EXAMPLES / "gradient_quality.py", "--run", tmp_path / "network.npz", "--out", tmp_path,
                *"--against bptt --schedule checkerboard --images 2 --threads 1".split()]

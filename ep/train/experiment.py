@@ -132,7 +132,7 @@ def layers(preset, dataset, device, ranks, given):
         row,
         *(brings for presets, choice, brings in CHOICES if preset in presets and choice.items() <= chosen.items()),
         dict(test_images=held_out, final_test_images=held_out) if held_out else {},
-        dict(chunk=-(-batch // ranks), tf32=backend.tf32()) if device == "cupy" else {},  # a GPU's share of a batch: one chunk
+        dict(chunk=-(-batch // ranks), tf32=backend.tf32()) if device != "numpy" else {},  # a GPU's share: one chunk
         given,
         dict(final_test_images=given["test_images"]) if "test_images" in given else {},
         dict(identity(dataset), preset=preset, device=device),
@@ -144,7 +144,7 @@ def resolve(dataset, preset=None, device="numpy", ranks=1, **given):
 
     preset: default "paper" with CUDA and CIFAR-10, else "cpu". Raises EPError for settings that do not fit together.
     """
-    preset = preset or ("paper" if device == "cupy" and dataset.name == "cifar10" else "cpu")
+    preset = preset or ("paper" if device != "numpy" and dataset.name == "cifar10" else "cpu")
     if (preset, dataset.name) not in PRESETS:
         raise EPError(f"--preset {preset} is for CIFAR-10 and refuses the embedded images: pass --data, or use --preset cpu")
     merged = {}
@@ -175,14 +175,17 @@ def identity(dataset):
 def build(config, xp=np, in_chunks=loop.in_chunks, map=map):
     """(network, optimizer, gradient) of a configuration, on the device of the module xp; see `gradient_function`."""
     network = kernels.fused(build_network(config).to(xp))
-    steps = loop.steps_per_epoch(config.train_images, config.batch_size)
-    optimizer = OPTIMIZERS[config.optimizer](network, config.lr, config.weight_decay, config.anneal_epochs, steps)
-    return network, optimizer, gradient_function(config, in_chunks, map)
+    return network, build_optimizer(config, network), gradient_function(config, in_chunks, map)
 
 
 def build_network(config):
     network = convnet(config.channels, cost=COSTS[config.cost], scale=config.scale, feedback=config.feedback, seed=config.seed)
     return CONNECTIONS[config.connections](network, seed=config.seed)
+
+
+def build_optimizer(config, network):
+    steps = loop.steps_per_epoch(config.train_images, config.batch_size)
+    return OPTIMIZERS[config.optimizer](network, config.lr, config.weight_decay, config.anneal_epochs, steps)
 
 
 def phases(config):
