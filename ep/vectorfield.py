@@ -62,6 +62,9 @@ class Asymmetric:
         up, of_W = self.forward.drive_post(pre)
         return up, (of_W, self.feedback.winners(pre))
 
+    def linear_post(self, pre, switches):
+        return self.forward.linear_post(pre, switches[0])  # the way up without the bias
+
     def drive_pre(self, post, switches):
         return self.feedback.drive_pre(post, switches[1])
 
