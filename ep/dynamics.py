@@ -186,7 +186,7 @@ def deviate(network, y, beta, free, phase, transposed=True):
     y: targets as `network.targets` returns them. The phase starts at delta = 0, and the residual is that of delta.
     """
     phase, u, L = Phase.of(phase), free.u, len(free.states)
-    weights = [min(w, LARGEST_WEIGHT) for w in network.weights]
+    weights = [min(max(w, 1 / LARGEST_WEIGHT), LARGEST_WEIGHT) for w in network.weights]  # at gamma = 0 there are inf and 0
     delta = [0.0 * s if not isinstance(beta, complex) else 0j * s for s in free.states]
     groups = SCHEDULES[phase.schedule](network)
 

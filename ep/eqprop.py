@@ -37,7 +37,7 @@ def eqprop_gradient(network, x, y, phases, *, nudging, transposed=True, solver=R
     """
     check_nudging(network, nudging)
     y = network.targets(y, x.dtype)
-    inputs = network.input_drives(x)
+    inputs = None if phases.deviations else network.input_drives(x)  # for several phases on x
     free = solver.relax(network, x, phases.free, inputs=inputs)
     if phases.deviations:
         mu, nudged = solver.response(network, y, free, nudging, phases.nudged, transposed)

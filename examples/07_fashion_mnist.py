@@ -43,7 +43,7 @@ def main():
     parser.add_argument("--validation-images", type=cli.count, default=0, metavar="N", help="hold out the last N training "
                         "images and evaluate on them, never on test images: to choose settings")
     parser.add_argument("--threads", type=cli.count, default=cli.cores())
-    parser.add_argument("--out", type=Path, default=Path("runs/fashion_mnist"), help="for a run folder of each network, and the figure")
+    parser.add_argument("--out", type=Path, default=Path("runs/fashion_mnist"), help="folder for a run of each, and the figure")
     args = parser.parse_args()
     dataset = datasets.hold_out(idx.load(args.data), args.validation_images)
     print(datasets.banner(dataset))

@@ -31,7 +31,7 @@ from ep.train import commandline as cli
 
 NUDGINGS = {"one-sided": (Nudging.one_sided, "#D55E00", "o"), "symmetric": (Nudging.symmetric, "#0072B2", "s"),
             "4-point": (Nudging.four_point, "#009E73", "^")}
-SWITCHES = {"live": False, "frozen": True}  # freeze_switches of eqprop_gradient
+SWITCHES = {"live": False, "frozen": True}  # frozen: deviations from s*, at the switches of s*
 
 
 def as_vector(gradient):
@@ -61,16 +61,17 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("runs/bias_when_trained"), help="folder for the figure")
     args = parser.parse_args()
     network, x, y, name = network_and_images(args)
-    relax, options = ep.fast.prepared(network), dict(schedule="checkerboard", tolerance=1e-13)
-    truth = ep.rbp_gradient(network, x, y, args.steps_free, 2 * args.steps_nudged, **options)
+    solver, free = ep.fast.prepared(network), ep.Phase(args.steps_free, "checkerboard", tolerance=1e-13)
+    nudged, longer = (ep.Phase(K, "checkerboard") for K in (args.steps_nudged, 2 * args.steps_nudged))
+    truth = ep.rbp_gradient(network, x, y, ep.Phases(free, longer))
     print(f"{name}, {len(y)} images: residual of the free phase {truth.free.residual:.0e}")
     exact, betas, found = as_vector(truth.gradient), np.geomspace(1e-3, 1, args.betas), {}
     for switches, frozen in SWITCHES.items():
         print(f"{switches + ' switches':16}" + "".join(f"{beta:10.3f}" for beta in betas))
         for nudging, (make, *_) in NUDGINGS.items():
-            errors = [np.linalg.norm(as_vector(ep.eqprop_gradient(
-                network, x, y, args.steps_free, args.steps_nudged, nudging=make(beta), freeze_switches=frozen, relax=relax,
-                **options).gradient) - exact) / np.linalg.norm(exact) for beta in betas]
+            estimates = [ep.eqprop_gradient(network, x, y, ep.Phases(free, nudged, deviations=frozen), nudging=make(beta),
+                                            solver=solver) for beta in betas]
+            errors = [np.linalg.norm(as_vector(g.gradient) - exact) / np.linalg.norm(exact) for g in estimates]
             print(f"{nudging:16}" + "".join(f"{error:10.1e}" for error in errors), flush=True)
             found[nudging, switches] = errors
     args.out.mkdir(parents=True, exist_ok=True)

@@ -45,8 +45,8 @@ def train(dataset, images, epochs):
     optimizer = ep.SGD(network, 0.06, 0.9, 3e-4, epochs)
 
     def gradient(network, x, y, rng):
-        one_chunk = partial(ep.eqprop_gradient, steps_free=15, steps_nudged=6, nudging=ep.Nudging.symmetric(0.5),
-                            schedule="checkerboard", relax=fast.prepared(network))
+        phases = ep.Phases(ep.Phase(15, "checkerboard"), ep.Phase(6, "checkerboard"), deviations=False)
+        one_chunk = partial(ep.eqprop_gradient, phases=phases, nudging=ep.Nudging.symmetric(0.5), solver=fast.prepared(network))
         return ep.in_chunks(one_chunk, network, x, y)
 
     for epoch in range(epochs):

@@ -39,7 +39,7 @@ for options in ("", "--algorithm bptt", "--cost squared-error --connections asym
                 *options.split(), "--out", tempfile.mkdtemp()]
     job.main()
 network, x, y = example(cupy, activation=ep.CLIP)
-ep.eqprop_gradient(network, x, y, 4, 2, nudging=ep.Nudging.symmetric(0.5), freeze_switches=True)
+ep.eqprop_gradient(network, x, y, ep.Phases(4, 2), nudging=ep.Nudging.symmetric(0.5))
 print("compiled:", *sorted(set(executed.compiled_by_nvrtc)))
 """
 

@@ -166,7 +166,7 @@ def test_settling(example, model, no_cifar, tmp_path):
 
 def test_bias_when_trained(example, model, no_cifar, tmp_path):
     """Near 0 the orders hold with max-pooling and clipped units too, whether the switches are live or frozen."""
-    options = "--images 4 --steps-free 300 --steps-nudged 60 --betas 2".split()
+    options = "--images 4 --steps-free 300 --steps-nudged 200 --betas 2".split()
     lines = example("11_bias_when_trained", "--model", model, *options).splitlines()
     for one_sided, symmetric in (lines[2:4], lines[6:8]):
         one_sided, symmetric = (float(line.split()[1]) for line in (one_sided, symmetric))  # at beta = 0.001

@@ -1,11 +1,34 @@
-"""The second door: the same relaxation, fast. Never needed to understand the rest.
+"""The second door: the same relaxations and products, fast. Never needed to understand the rest.
 
-    relaxation.py  `relax` on a CPU, step by step the one of ep/dynamics.py
-    pooling.py     its poolings
-    winograd.py    its convolutions, with fewer multiplications
+    relaxation.py  `relax`, step by step the one of ep/dynamics.py
+    response.py    `response`: the nudged phases as deviations, all of them in one batch
+    products.py    `products`: the gradient from free state and response
+    chain.py       the buffers that they share, from one training step to the next
+    synapses.py    drives and products of one synapse in these buffers
+    plan.py        what is suitable, and how each convolution is computed
+    pooling.py     poolings
+    patches.py     convolutions by im2col
+    winograd.py    convolutions with fewer multiplications
     kernels.py     the passes over memory as CUDA kernels, for GPUs
 """
 
-from .relaxation import Kernels, path, prepared, relax, transformed, unsuitable
+from functools import partial
 
-__all__ = ["Kernels", "path", "prepared", "relax", "transformed", "unsuitable"]
+from ..dynamics import READABLE, Solver
+from .plan import Kernels, path, transformed, unsuitable
+from .products import products
+from .relaxation import relax
+from .response import response
+
+__all__ = ["Kernels", "path", "prepared", "products", "relax", "response", "transformed", "unsuitable"]
+
+
+def prepared(network, largest_tile=4, map=map):
+    """The `Solver` for this network while its weights stay as they are: kernels transformed once, or the readable one.
+
+    Make it anew after every update: with stale kernels it mixes old weights and new ones.
+    """
+    if unsuitable(network):
+        return READABLE
+    kernels = transformed(network, largest_tile, map)
+    return Solver(*(partial(f, kernels=kernels) for f in (relax, response, products)))

@@ -3,6 +3,8 @@
 Images are (H, W, N, C) here. Their twins are the functions of the same names in ep/ops.py.
 """
 
+import copy
+
 import numpy as np
 
 from .. import ops
@@ -23,6 +25,12 @@ class MaxPool:
 
     def __init__(self, shape):
         self.g, self.g_top, self.g_bottom = np.zeros((3, *shape), bool)
+
+    def part(self, index):
+        """The same windows' pooling for a part of them, or with a new axis: `index` of the arrays (H, W, N, C)."""
+        part = copy.copy(self)
+        part.g, part.g_top, part.g_bottom = self.g[index], self.g_top[index], self.g_bottom[index]
+        return part
 
     def pool(self, y, v):
         y_0, y_1, y_2, y_3 = corners(y, v)
@@ -47,7 +55,8 @@ class MaxPool:
         np.subtract(top, y_1, out=y_0)
 
     def switches(self):
-        return outside(np.where(self.g, 2 + self.g_bottom.view(np.uint8), self.g_top.view(np.uint8))).copy()
+        right = self.g & self.g_bottom | ~self.g & self.g_top
+        return outside(2 * self.g.view(np.uint8) + right.view(np.uint8)).copy()
 
     def set_switches(self, switches):
         corner = inside(switches)
@@ -58,6 +67,9 @@ class AveragePool:
     def __init__(self, shape):
         pass
 
+    def part(self, index):
+        return self
+
     def pool(self, y, v):
         y_0, y_1, y_2, y_3 = corners(y, v)
         np.add(y_0, y_1, out=v)
@@ -65,7 +77,8 @@ class AveragePool:
         np.add(v, y_3, out=v)
         v *= 1 / ops.SIZE**2
 
-    at_switches = pool
+    def at_switches(self, y, v):
+        self.pool(y, v)
 
     def unpool(self, v, y):
         quarter = v * (1 / ops.SIZE**2)
@@ -82,8 +95,6 @@ class AveragePool:
 class NoPool(AveragePool):
     def pool(self, y, v):
         v[...] = y
-
-    at_switches = pool
 
     def unpool(self, v, y):
         y[...] = v

@@ -1,0 +1,154 @@
+"""The buffers of a relaxation: states, drives, and the synapses between them. They live on from one training step to the next.
+
+    layout      states are (H, W, N, C) inside: a layer's row is one run of W*N*C numbers
+    padding     each state lives inside the zero border that its convolution needs
+    switches    three booleans per window (bottom row? right in the top row? right in the bottom row?), refreshed only
+                where the state below has changed
+    zeros       a drive from a layer that is still zero is not computed: the first sweep up is the feed-forward pass
+    ties        from zero, a layer that nothing of the images has reached is the same for all of them, and constant but for
+                its border. Its windows tie, and rounding would choose the winners: see `drive_post`
+"""
+
+import threading
+
+import numpy as np
+
+from .plan import plain
+from .pooling import inside, outside
+from .synapses import FastConv, FastDense, first
+from .winograd import Scratch
+
+KEPT = 2  # chains that a thread keeps: for whole chunks, and for the rest of a batch
+LOCAL = threading.local()
+
+
+def chain_of(kernels, N):
+    """This thread's buffers for N images of such a network."""
+    network, kept = kernels.network, LOCAL.__dict__.setdefault("chains", {})
+    dtype = network.synapses[0].b.dtype
+    ways = tuple(pair and (pair[0].way_up, pair[1].way_down, pair[0] is pair[1]) for pair in kernels.pairs)
+    pools = tuple((plain(s)[0].W.shape, getattr(s, "pool", None) and s.pool.name) for s in network.synapses)
+    ends = tuple(network.shapes), getattr(network.synapses[0], "padding", None), getattr(network.synapses[0], "stride", None)
+    key = N, dtype, ways, pools, ends
+    chain = kept.pop(key, None) or Chain(kernels, N, dtype)
+    kept[key] = chain  # the last in the dictionary is the last that was used
+    for old in list(kept)[:-KEPT]:
+        del kept[old]
+    return chain
+
+
+class Chain:
+    """synapses[k] joins s_{k+1} and s_{k+2}; `first` leads from the input to s_1."""
+
+    def __init__(self, kernels, N, dtype):
+        network, self.N, self.responses, self.held = kernels.network, N, {}, []
+        scratch = Scratch(dtype)
+        self.first = first(network.synapses[0], N, dtype)
+        self.synapses = [(FastConv if pair else FastDense)(synapse, pair, N, scratch)
+                         for synapse, pair in zip(network.synapses[1:], kernels.pairs)]
+        self.u = [np.zeros_like(self.first.drive), *(np.zeros_like(synapse.drive) for synapse in self.synapses)]
+        self.states = [*(synapse.pre for synapse in self.synapses), np.zeros_like(self.u[-1])]
+
+    def take(self, kernels):
+        """The present weights."""
+        self.network = kernels.network
+        for synapse, *weights in zip(self.synapses, self.network.synapses[1:], kernels.pairs, self.network.gains[1:]):
+            synapse.start(*weights)
+
+    def load(self, states, switches):
+        """Continue from states and switches as a `Relaxation` has them. switches None: those of the states."""
+        for s, s_0 in zip(self.states, states, strict=True):
+            s[...] = inside(s_0)
+        self.set_switches(switches)
+        self.zero, self.reached = [False] * (len(states) + 1), [True] + [not constant(s) for s in states]
+        self.fresh = [False] * len(self.synapses)
+
+    def set_switches(self, switches):
+        for synapse, sw in zip(self.synapses, (switches or [])[1:]):
+            synapse.set_switches(sw)
+
+    def clear(self):
+        """All states zero."""
+        for s in self.states:
+            s[...] = 0
+        L = len(self.states)
+        self.zero, self.reached, self.fresh = [False] + [True] * L, [True] + [False] * L, [False] * len(self.synapses)
+
+    def hold(self, states, switches, u=()):
+        """Remember that the buffers hold these arrays, as a `Relaxation` has them."""
+        self.held = [*states, *switches, *u]
+
+    def holds(self, states, switches, u=()):
+        wanted = [*states, *switches, *u]
+        return len(self.held) >= len(wanted) and all(a is b for a, b in zip(wanted, self.held))
+
+    # --- one step ---------------------------------------------------------------------------------------------------------
+
+    def step(self, group, y, beta, frozen, check):
+        """Equation (1) for the layers in `group`; returns [their largest |s_new - s_old|] if `check`."""
+        L = len(self.states)
+        for n in group:  # all drives from the old states, then the new states
+            u, up = self.u[n - 1], self.first.drive if n == 1 else self.drive_post(n - 2, frozen)
+            if n < L and not self.zero[n + 1]:
+                np.add(up, self.drive_pre(n - 1, frozen), out=u)
+            else:
+                u[...] = up
+            if n == L and beta != 0:
+                u += beta * inside(self.network.cost.force(outside(self.states[-1]), y))
+        reached = {n: self.reached[n - 1] or n < L and self.reached[n + 1] or n == L and beta != 0 for n in group}
+        changes = [self.update(n, check) for n in group]
+        for n in group:
+            self.zero[n], self.reached[n] = False, self.reached[n] or reached[n]
+        return changes
+
+    def update(self, n, check):
+        """s_n <- sigma(u_n)"""
+        s, s_new, change = self.states[n - 1], self.network.activation.sigma(self.u[n - 1]), None
+        if check:
+            moved = s_new - s
+            change = max(float(moved.max()), -float(moved.min()))
+        s[...] = s_new
+        if n < len(self.states):
+            self.fresh[n - 1] = False
+        return change
+
+    def drive_post(self, k, frozen):
+        """The drive of synapse k on its post layer; computed anew only if its pre layer has changed.
+
+        Where nothing of the images has reached the pre layer, equal corners of a window have to stay equal, so that the first
+        wins as in ops.max_pool: there the readable synapse computes it, for one image.
+        """
+        synapse = self.synapses[k]
+        if not self.fresh[k]:
+            if not frozen and not self.reached[k + 1]:
+                self.drive_post_of_one(k)
+            elif self.zero[k + 1]:
+                synapse.drive_of_zero()
+            else:
+                synapse.drive_post(frozen)
+            self.fresh[k] = True
+        return synapse.drive
+
+    def drive_post_of_one(self, k):
+        drive, switches = self.network.synapses[k + 1].drive_post(outside(self.synapses[k].pre)[:1].copy())
+        self.synapses[k].drive[...] = inside(drive)
+        self.synapses[k].set_switches(switches)
+
+    def drive_pre(self, k, frozen):
+        if not frozen:
+            self.drive_post(k, frozen)  # for the switches
+        return self.synapses[k].drive_pre(self.states[k + 1])
+
+    # --- the result ---------------------------------------------------------------------------------------------------------
+
+    def switches(self, frozen):
+        """As `Relaxation` has them: of the present states, unless frozen."""
+        if not frozen:
+            for k in range(len(self.synapses)):
+                self.drive_post(k, frozen)
+        return [self.first.switches, *(synapse.switches() for synapse in self.synapses)]
+
+
+def constant(s):
+    """Whether a layer (N, H, W, C) is one number per channel: windows above it tie."""
+    return s.ndim == 4 and bool((s == s[:1, :1, :1]).all())

@@ -1,0 +1,270 @@
+"""The synapses of the fast path: drives and products between buffers. Images are (H, W, N, C), inside a border of zeros.
+
+    FirstConv   from the input: its drive is computed once, its kernel is the only thing that learns from x
+    FastConv    between two layers: the way up, the way down, and the product
+    FastDense   `Dense` as it is
+"""
+
+import numpy as np
+
+from .. import ops
+from ..synapse import Conv
+from .patches import Im2col, PatchProduct
+from .plan import plain
+from .pooling import POOLS, inside, outside
+from .winograd import WinogradProduct
+
+FEW = 128  # numbers of a patch, k k C_in: as many columns side by side are no burden for the input
+BLOCK = 1 << 17  # numbers of a convolution that still lie in the cache when they are pooled
+
+
+class FirstDrive:
+    """A synapse from the input of any kind, by its own readable methods."""
+
+    def __init__(self, synapse, N, dtype):
+        self.drive = np.zeros((*synapse.post_shape[:-1], N, synapse.post_shape[-1]), dtype)
+
+    def start(self, synapse, x, given):
+        """Fill `.drive`. given: (drive, switches) if they are known already."""
+        self.synapse, self.x = synapse, x
+        drive, self.switches = given or synapse.drive_post(x)
+        self.drive[...] = inside(drive)
+
+    def set_switches(self, switches):
+        self.switches = switches
+
+    def product(self, synapse, x, mu):
+        """{"W": hebbian(x, mu)} for mu (H, W, N, C)"""
+        return {"W": synapse.linear_hebbian(x, outside(mu), self.switches)["W"]}
+
+
+class FirstConv:
+    """A convolution of images of few channels, by patches that lie with their numbers outside: (k k C_in, H' W' N).
+
+    Each of them is then one run of W' N numbers a row, and both products (the drive and dW) read them as they are. The
+    convolution goes block by block of rows, each pooled while it is in the cache.
+    """
+
+    def __init__(self, conv, N, dtype):
+        (k, _, C_in, C_out), (H, width), (h, w) = conv.W.shape, conv.conv_shape, conv.post_shape[:2]
+        self.x, self.k, self.padding, self.size_out, self.N = None, k, conv.padding, (H, width), N
+        self.padded = np.zeros((C_in, H + k - 1, width + k - 1, N), dtype)
+        self.patches = np.empty((C_in, k, k, H, width * N), dtype)
+        self.drive = np.zeros((h, w, N, C_out), dtype)
+        self.pool = POOLS[conv.pool.name](self.drive.shape)
+        rows = 1 if conv.pool is ops.NO_POOL else ops.SIZE  # of the convolution for one of the drive
+        per_block = max(1, BLOCK // (rows * width * N * C_out))
+        self.blocks = [(slice(first, min(first + per_block, h)), slice(rows * first, rows * min(first + per_block, h)))
+                       for first in range(0, h, per_block)]
+        self.pools = [self.pool.part(part) for part, _ in self.blocks]
+        self.y, self.covered = np.zeros((per_block * rows, width, N, C_out), dtype), rows * w  # columns that windows cover
+
+    def start(self, synapse, x, given):
+        """Fill `.drive`. given: (drive, switches) if they are known already."""
+        self.x = None
+        if given:
+            self.drive[...] = inside(given[0])
+            self.pool.set_switches(given[1])
+            return
+        self.read(x)
+        for (part, rows), pool in zip(self.blocks, self.pools):
+            y = self.y[:rows.stop - rows.start]
+            np.matmul(self.block(rows).T, self.kernel(synapse.W), out=y.reshape(-1, y.shape[3]))
+            pool.pool(y, self.drive[part])
+            self.drive[part] += synapse.b
+
+    def read(self, x):
+        """The patches of x (N, H, W, C)."""
+        p, (H, width), (_, size, size_w, _) = self.padding, self.size_out, x.shape
+        self.padded[:, p:p + size, p:p + size_w] = x.transpose(3, 1, 2, 0)
+        for a in range(self.k):
+            for b in range(self.k):
+                self.patches[:, a, b] = self.padded[:, a:a + H, b:b + width].reshape(len(self.padded), H, -1)
+        self.x = x
+
+    def block(self, rows):
+        """(C_in k k, numbers of these rows), a view."""
+        patches = self.patches.reshape(-1, self.size_out[0] * self.size_out[1] * self.N)
+        run = self.size_out[1] * self.N
+        return patches[:, rows.start * run:rows.stop * run]
+
+    @staticmethod
+    def kernel(W):
+        """(k, k, C_in, C_out) -> (C_in k k, C_out)"""
+        return W.transpose(2, 0, 1, 3).reshape(-1, W.shape[3])
+
+    @property
+    def switches(self):
+        return self.pool.switches()
+
+    def set_switches(self, switches):
+        self.x = None
+        self.pool.set_switches(switches)
+
+    def product(self, synapse, x, mu):
+        """{"W": hebbian(x, mu)} for mu (H, W, N, C)"""
+        if self.x is not x:
+            self.read(x)
+        dW, (k, _, C_in, C_out) = 0.0, synapse.W.shape
+        for (part, rows), pool in zip(self.blocks, self.pools):
+            y = self.y[:rows.stop - rows.start]
+            y[:, self.covered:] = 0
+            pool.unpool(mu[part], y)
+            dW = dW + self.block(rows) @ y.reshape(-1, C_out)
+        return {"W": dW.reshape(C_in, k, k, C_out).transpose(1, 2, 0, 3)}
+
+
+def first(synapse, N, dtype):
+    """The buffers of the synapse from the input."""
+    suits = type(synapse) is Conv and synapse.stride == 1 and synapse.W[..., 0].size <= FEW
+    return (FirstConv if suits else FirstDrive)(synapse, N, dtype)
+
+
+class FastDense:
+    """`Dense`; a pre layer that is an image lies in (H, W, N, C) and is flattened as (H, W, C)."""
+
+    def __init__(self, synapse, pair, N, scratch):
+        *size, channels = synapse.pre_shape
+        self.pre = np.zeros((*size, N, channels), scratch.dtype)
+        self.drive = np.zeros((N, *synapse.post_shape), scratch.dtype)
+
+    def start(self, synapse, pair, gain):
+        (self.up, self.down), self.gain = plain(synapse), gain
+
+    def drive_post(self, frozen):
+        self.drive[...] = self.up.drive_post(outside(self.pre))[0]
+
+    def drive_of_zero(self):
+        self.drive[...] = self.up.b
+
+    def drive_pre(self, post):
+        return self.gain * inside(self.down.drive_pre(post))
+
+    def switches(self):
+        return None if self.up is self.down else (None, None)
+
+    def set_switches(self, switches):
+        pass
+
+    def response(self, B):
+        return DenseResponse(self)
+
+    def products(self, mu_pre, mu_post, s_post):
+        """{"W": dW} or {"W": dW, "B": dB}: hebbian(s_pre, mu_post) and gain hebbian(mu_pre, s_post)."""
+        dW = self.up.linear_hebbian(outside(self.pre), mu_post)["W"]
+        dB = self.gain * self.down.linear_hebbian(outside(mu_pre), s_post)["W"]
+        return {"W": dW + dB} if self.up is self.down else {"W": dW, "B": dB}
+
+
+class DenseResponse:
+    """The two ways of a deviation through a FastDense, at any number of images."""
+
+    def __init__(self, fast):
+        self.fast = fast
+
+    def start(self, transposed):
+        down, up = (self.fast.up, self.fast.down) if transposed else (self.fast.down, self.fast.up)
+        self.down, self.up = lambda post: inside(down.drive_pre(post)), lambda pre: self.fast.gain * up.linear_post(outside(pre))
+
+
+class FastConv:
+    """`Conv` of stride 1, its two convolutions in buffers of their own; a third one where it is asymmetric."""
+
+    def __init__(self, synapse, pair, N, scratch):
+        of_W, of_B = pair
+        self.N, self.scratch = N, scratch
+        self.up, self.down = of_W.way_up.make(N, scratch), of_B.way_down.make(N, scratch)
+        self.pre = self.up.input  # (H, W, N, C_pre), inside its border of zeros
+        self.drive = np.zeros((*synapse.post_shape[:2], N, synapse.post_shape[2]), scratch.dtype)
+        self.symmetric, self.product, self.winners = of_W is of_B, None, []
+        self.pool_up = self.pool_down = POOLS[synapse.pool.name](self.drive.shape)
+        if not self.symmetric:
+            self.pool_down = POOLS[synapse.pool.name](self.drive.shape)
+        if not self.symmetric and synapse.pool is ops.MAX_POOL:
+            self.winners = [of_B.way_up.make(N, scratch)]  # B * pre, for the switches of the way down
+            self.winners[0].x = self.up.x
+
+    def start(self, synapse, pair, gain):
+        """Take the present weights."""
+        (self.of_W, self.of_B), self.gain = pair, gain
+        self.b = np.broadcast_to(synapse.b, (self.N, len(synapse.b))).copy()  # as long as a run: adding it is one pass
+        self.up.set(self.of_W.up)
+        self.down.set(self.of_B.down, gain)
+        for conv in self.winners:
+            conv.set(self.of_B.up)
+
+    def drive_post(self, frozen):
+        """drive <- P(W * pre) + b"""
+        (self.pool_up.at_switches if frozen else self.pool_up.pool)(self.up(), self.drive)
+        self.drive += self.b
+        for conv in () if frozen else self.winners:
+            self.pool_down.pool(conv(), np.empty_like(self.drive))
+
+    def drive_of_zero(self):
+        self.drive[...] = self.b
+
+    def drive_pre(self, post):
+        """gain W^T * P^T(post), (H, W, N, C_pre)"""
+        self.pool_down.unpool(post, self.down.input)
+        return self.down()
+
+    def switches(self):
+        return self.pool_up.switches() if self.symmetric else (self.pool_up.switches(), self.pool_down.switches())
+
+    def set_switches(self, switches):
+        for pool, sw in zip((self.pool_up, self.pool_down), (switches,) if self.symmetric else switches):
+            pool.set_switches(sw)
+
+    def response(self, B):
+        return ConvResponse(self, B)
+
+    def products(self, mu_pre, mu_post, s_post):
+        """{"W": dW} or {"W": dW, "B": dB}: hebbian(s_pre, mu_post) and gain hebbian(mu_pre, s_post)."""
+        if self.product is None:
+            self.product = (PatchProduct if type(self.up) is Im2col else WinogradProduct)(self.up)
+        product = self.product
+        self.pool_up.unpool(mu_post, product.y)
+        product.add(0)
+        np.multiply(mu_pre, self.gain, out=product.x)
+        self.pool_down.unpool(s_post, product.y)
+        product.add(1)
+        return {"W": product.result()} if self.symmetric else {"W": product.result(0, 0), "B": product.result(1, 1)}
+
+
+class ConvResponse:
+    """The two ways of B deviations of N images each through a FastConv, at its switches: arrays (H, W, B N, C)."""
+
+    def __init__(self, fast, B):
+        self.fast, self.B = fast, B
+        self.conv_down = fast.of_W.way_down.make(B * fast.N, fast.scratch)
+        self.conv_up, self.v = None, None
+
+    def start(self, transposed):
+        """transposed: down through W, up through B; else the other way round."""
+        fast, f = self.fast, self.fast
+        down, up = (f.of_W, f.of_B) if transposed else (f.of_B, f.of_W)
+        pool_down, pool_up = (f.pool_up, f.pool_down) if transposed else (f.pool_down, f.pool_up)
+        every = np.s_[:, :, None]  # the switches of an image are those of all its phases
+        self.pool_down, self.pool_up = pool_down.part(every), pool_up.part(every)
+        self.conv_down.set(down.down)
+        self.kernel_up, self.gain = up, fast.gain
+        if self.conv_up is not None:
+            self.conv_up.set(up.up, fast.gain)
+
+    def down(self, post):
+        self.pool_down.unpool(by_phase(post, self.B), by_phase(self.conv_down.input, self.B))
+        return self.conv_down()
+
+    def up(self, pre):
+        if self.conv_up is None:
+            self.conv_up = self.fast.of_W.way_up.make(self.B * self.fast.N, self.fast.scratch)
+            self.conv_up.set(self.kernel_up.up, self.gain)
+            self.v = np.empty((*self.fast.drive.shape[:2], self.B * self.fast.N, self.fast.drive.shape[3]), self.fast.drive.dtype)
+        self.conv_up.input[...] = pre
+        self.pool_up.at_switches(by_phase(self.conv_up(), self.B), by_phase(self.v, self.B))
+        return self.v
+
+
+def by_phase(a, B):
+    """(..., B N, C) -> (..., B, N, C), a view."""
+    return a.reshape(*a.shape[:-2], B, -1, a.shape[-1])
