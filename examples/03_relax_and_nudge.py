@@ -126,7 +126,7 @@ def main():
     parser.add_argument("--beta", type=cli.positive, default=0.5)
     parser.add_argument("--steps-free", type=cli.count, default=60)
     parser.add_argument("--steps-nudged", type=cli.count, default=30)
-    parser.add_argument("--out", type=Path, default=Path("runs/relax_and_nudge"), help="folder for picture and film")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/relax_and_nudge"), help="folder for picture and film")
     args = parser.parse_args()
     network, x, y, name = network_and_images(args)
     states = ep.fast.prepared(network).relax(network, x, ep.Phase(args.steps_free, "checkerboard")).states

@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--beta", type=cli.number, default=1.0, help="the largest |beta| of the points (default: 1)")
     parser.add_argument("--steps", type=cli.count, default=16, help="of the nudged phase (default: 16)")
     parser.add_argument("--images", type=cli.count, default=8)
-    parser.add_argument("--out", type=Path, default=Path("runs/increments"), help="folder for the figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/increments"), help="folder for the figure")
     args = parser.parse_args()
     images, y = synthetic_images(train=args.images, test=1)[:2]
     x = datasets.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)

@@ -85,7 +85,7 @@ def plot(betas, bias, limits, path):
 def main():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     parser.add_argument("--betas", type=cli.count, default=12, help="number of nudging strengths (default: 12)")
-    parser.add_argument("--out", type=Path, default=Path("runs/bias"), help="folder for the figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/bias"), help="folder for the figure")
     args = parser.parse_args()
     images, y = synthetic_images(train=6, test=1)[:2]
     x = datasets.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)

@@ -110,7 +110,7 @@ def main():
     parser.add_argument("--beta", type=cli.positive, default=0.5)
     parser.add_argument("--steps-free", type=cli.count, nargs="+", default=[30, 60, 400], metavar="T")
     parser.add_argument("--steps-nudged", type=cli.count, nargs="+", default=[10, 20, 80], metavar="K", help="one for each T")
-    parser.add_argument("--out", type=Path, default=Path("runs/why_one_sided_fails"), help="folder for the figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/why_one_sided_fails"), help="folder for the figure")
     args = parser.parse_args()
     network, x, y, name = network_and_images(args)
     settings = list(zip(args.steps_free, args.steps_nudged))

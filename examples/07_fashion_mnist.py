@@ -3,8 +3,8 @@
     python examples/07_fashion_mnist.py                      # MLP 784-256-10: about 1 minute of one core
     python examples/07_fashion_mnist.py --network convnet    # 16 and 32 channels: 4 to 5 minutes with two cores
 
-Symmetric EP on Fashion-MNIST (Debian: apt install dataset-fashion-mnist; or --data DIR with the IDX files, of MNIST too).
-Rates and the MLP's steps were chosen on 5,000 images held out of the training images. Printed at the end of either, all
+Symmetric EP on Fashion-MNIST (downloaded; or Debian's package dataset-fashion-mnist; or --data DIR with the IDX files, of MNIST
+too). Rates and the MLP's steps were chosen on 5,000 images held out of the training images. Printed at the end of either, all
 10,000 test images, seed 0 (docs/logs; their seconds are those of a machine with something else to do):
 
     epoch 5: train accuracy 89.2%, test accuracy 86.9%      mlp
@@ -36,16 +36,17 @@ COMMON = dict(dataset="fashion-mnist", beta=0.5, schedule="checkerboard", nudged
 def main():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     parser.add_argument("--network", choices=list(NETWORKS), default="mlp")
-    parser.add_argument("--data", metavar="DIR", help=f"holds the four IDX files (default: {idx.DEBIAN})")
+    parser.add_argument("--data", type=cli.path, metavar="DIR", help=f"holds the four IDX files (default: EP_DATA, the cache, "
+                        f"{idx.DEBIAN})")
     parser.add_argument("--images", type=cli.count, metavar="N", help="train on the first N images")
     parser.add_argument("--epochs", type=cli.count)
     parser.add_argument("--lr", type=cli.positive, nargs="+", help="learning rate: one, or one per layer")
     parser.add_argument("--validation-images", type=cli.count, default=0, metavar="N", help="hold out the last N training "
                         "images and evaluate on them, never on test images: to choose settings")
     parser.add_argument("--threads", type=cli.count, default=cli.cores())
-    parser.add_argument("--out", type=Path, default=Path("runs/fashion_mnist"), help="folder for a run of each, and the figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/fashion_mnist"), help="folder for the runs and the figure")
     args = parser.parse_args()
-    dataset = datasets.hold_out(idx.load(args.data), args.validation_images)
+    dataset = datasets.hold_out(idx.load(None, args.data), args.validation_images)
     print(datasets.banner(dataset))
     n = args.images
     dataset = dataset._replace(train_images=dataset.train_images[:n], train_labels=dataset.train_labels[:n])

@@ -56,7 +56,7 @@ def plot(points, symmetric, holomorphic, path):
 def main():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     parser.add_argument("--points", type=cli.count, nargs="+", default=[2, 4, 6, 8, 12, 16, 20], metavar="N")
-    parser.add_argument("--out", type=Path, default=Path("runs/holomorphic"), help="folder for the figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/holomorphic"), help="folder for the figure")
     args = parser.parse_args()
     images, y = synthetic_images(train=6, test=1)[:2]
     x = datasets.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)

@@ -112,7 +112,7 @@ def plot(found, path):
 def main():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     parser.add_argument("--steps", type=cli.count, default=16, help="of the nudged phase that is shown (default: 16)")
-    parser.add_argument("--out", type=Path, default=Path("runs/your_own_synapse"), help="folder for the figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/your_own_synapse"), help="folder for the figure")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     images, y = synthetic_images(train=6, test=1)[:2]

@@ -69,7 +69,7 @@ def main():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add_options(parser.add_argument, images=100)
     parser.add_argument("--steps", type=cli.count, default=200, metavar="T", help="steps of the free phase (default: 200)")
-    parser.add_argument("--out", type=Path, default=Path("runs/settling"), help="folder for the figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/settling"), help="folder for the figure")
     args = parser.parse_args()
     network, x, y, name = network_and_images(args)
     change, right = (np.concatenate(parts, axis=1) for parts in zip(

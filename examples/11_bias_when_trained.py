@@ -58,7 +58,7 @@ def main():
     parser.add_argument("--steps-free", type=cli.count, default=400, metavar="T")
     parser.add_argument("--steps-nudged", type=cli.count, default=100, metavar="K")
     parser.add_argument("--betas", type=cli.count, default=7, help="number of nudging strengths from 0.001 to 1 (default: 7)")
-    parser.add_argument("--out", type=Path, default=Path("runs/bias_when_trained"), help="folder for the figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/bias_when_trained"), help="folder for the figure")
     args = parser.parse_args()
     network, x, y, name = network_and_images(args)
     solver, free = ep.fast.prepared(network), ep.Phase(args.steps_free, "checkerboard", tolerance=1e-13)

@@ -14,7 +14,6 @@ Kolen-Pollack moves W and B by the same dW + dB, so it is compared with the deri
 dL/dW + dL/dB: it is no better than the own updates. What it does, and they do not, is to bring W and B together in training.
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import numpy as np
 
 import ep
 from ep import Nudging, datasets
+from ep.train import commandline as cli
 
 ANGLES, SEEDS = (90.0, 67.5, 45.0, 22.5, 0.0), range(5)
 RULES = {"own": "own (vector-field EP)", "kolen-pollack": "Kolen-Pollack", "exact": "exact (asymmetric EP)"}
@@ -73,8 +73,8 @@ def plot(values, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/asymmetric_alignment"), help="folder for figure and tables")
+    parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
+    parser.add_argument("--out", type=cli.path, default=Path("runs/asymmetric_alignment"), help="folder for figure and tables")
     out = parser.parse_args().out
     images, labels = datasets.load("synthetic")[:2]
     x, y = datasets.normalise(images[:16]).astype("float64"), labels[:16]

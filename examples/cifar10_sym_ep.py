@@ -7,6 +7,8 @@ on the embedded images, about 7 minutes and 57% on CIFAR-10 (docs/results.md).
 The run folder gets config.json, log.jsonl, curves.png, checkpoint.npz and result.json.
 """
 
+from argparse import BooleanOptionalAction
+
 try:
     import ep
     from ep import backend, datasets, fast
@@ -38,10 +40,11 @@ def main(description=__doc__, **chosen):
     def prepare(batch, rng):  # uint8 images -> float32 input; rng is None for test images
         if rng is not None:
             batch = datasets.augment(batch, rng, config.pad, config.flip)
-        return datasets.normalise(batch)
+        return dataset.normalise(batch)
 
     with ep.worker_threads(number_of_threads) as threads:
         network, optimizer, gradient = experiment.build(config, xp, world.in_chunks, threads)
+        network.about = experiment.about(config, dataset)
         loop.rehearse(network, gradient, prepare, *dataset[:2])  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer, world) if args.resume else runs.Run.started(
             args.out or runs.default_folder(config), config, network, optimizer, world)
@@ -99,7 +102,9 @@ def options(description, chosen):
         "them, never on test images: to choose settings")
     add("--pad", type=cli.whole, metavar="P", help="crop training images at random after padding them by P pixels")
     add("--seed", type=cli.whole, help="of initial weights, order, augmentation and signs (default: 0)")
-    add("--dataset", choices=["auto", "cifar10", "synthetic"], help="auto: CIFAR-10 if possible, else synthetic (default)")
+    add("--flip", action=BooleanOptionalAction, help="mirror half of the training images")
+    add("--dataset", type=cli.dataset, metavar="NAME", help=f"{', '.join(datasets.NAMES)}, a folder with one sub-folder of "
+        "pictures per class, or an .npz file (default: auto, CIFAR-10 if possible, else synthetic)")
     cli.add_surroundings(add)
     parser.set_defaults(**chosen)
     return parser.parse_args()

@@ -36,7 +36,7 @@ def main():
     dataset = datasets.load("auto", args.data, download=False)
     print(datasets.banner(dataset))
     network = trained(args.run) if args.run else ep.convnet(seed=args.seed)
-    x, y = datasets.normalise(dataset.train_images[-args.images:]), dataset.train_labels[-args.images:]
+    x, y = dataset.normalise(dataset.train_images[-args.images:]), dataset.train_labels[-args.images:]
     with ep.worker_threads(args.threads) as threads:
         print(f"{args.images} images, feedback gain {network.feedback:g}, schedules {args.schedule} and {args.schedule_nudged}, "
               f"{args.nudging} nudging, beta {args.beta}, nudged phases as {args.nudged_phases}; {fast.path(network)}")
@@ -127,8 +127,8 @@ def write(folder, table, settings):
 def options():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add = parser.add_argument
-    add("--run", metavar="PATH", help="take the trained network of this run folder, or of this file of Network.save "
-        "(default: the paper's, as initialised)")
+    add("--run", type=cli.path, metavar="PATH", help="take the trained network of this run folder, or of this file of "
+        "Network.save (default: the paper's, as initialised)")
     add("--against", choices=("converged", "bptt"), default="converged", help="bptt: the gradient of the loss right after these "
         "T steps, settled or not; needs --schedule synchronous and no tolerance")
     add("--steps-free", type=cli.count, nargs="+", metavar="T", default=[15, 25, 40, 80])
@@ -142,10 +142,10 @@ def options():
         help="of the estimate")
     add("--beta", type=cli.positive, default=0.5)
     add("--images", type=cli.count, default=128, help="the last so many training images")
-    add("--data", metavar="DIR", help="where cifar-10-batches-bin is (default: as in the main job)")
+    add("--data", type=cli.path, metavar="DIR", help="where the images are (default: as in the main job)")
     add("--seed", type=cli.whole, default=0, help="of the initial network")
     add("--threads", type=cli.count, default=cli.cores())
-    add("--out", metavar="DIR", default="runs/gradient_quality")
+    add("--out", type=cli.path, metavar="DIR", default="runs/gradient_quality")
     args = parser.parse_args()
     args.schedule_nudged = args.schedule_nudged or args.schedule
     return args

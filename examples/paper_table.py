@@ -202,10 +202,10 @@ def options():
     add("--choose-beta", action="store_true", help="train one epoch for every beta, evaluated on held-out training images")
     add("--settled", action="store_true", help="train a smaller network whose phases settle, and its controls")
     add("--only-draw", action="store_true", help="train nothing")
-    add("--data", metavar="DIR", help="where cifar-10-batches-bin is")
-    add("--out", metavar="DIR", type=Path, default=HERE.parent / "docs" / "paper_table",
+    add("--data", type=cli.path, metavar="DIR", help="where cifar-10-batches-bin is")
+    add("--out", type=cli.path, metavar="DIR", default=HERE.parent / "docs" / "paper_table",
         help="results (default: docs/paper_table)")
-    add("--runs", metavar="DIR", type=Path, default=Path("runs"), help="run folders with checkpoints (default: runs)")
+    add("--runs", metavar="DIR", type=cli.path, default=Path("runs"), help="run folders with checkpoints (default: runs)")
     add("--jobs", type=cli.count, default=cli.cores(), help="trainings at once (default: all cores)")
     add("--threads", type=cli.count, default=1, help="worker threads of each; they change no result (default: 1)")
     return parser.parse_args()

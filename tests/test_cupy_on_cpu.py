@@ -27,9 +27,9 @@ from test_gpu import example
 sys.path.insert(0, "examples")
 import cifar10_sym_ep as job
 
-from ep.datasets import cifar
+from ep.datasets import synthetic
 from ep.train import experiment
-cifar.synthetic_images = functools.partial(cifar.synthetic_images, 16, 8)  # to save time
+synthetic.synthetic_images = functools.partial(synthetic.synthetic_images, 16, 8)  # to save time
 job.runs.plot_curves = lambda *arguments: None
 experiment.PRESETS["cpu", "synthetic"] |= dict(channels=[2, 3], scale=[2.0], lr=[0.01], train_images=16, test_images=8,
                                                final_test_images=8, epochs=1, flip=True, pad=4)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import ep
-from ep.datasets import cifar, synthetic
+from ep.datasets import synthetic
 from ep.npz import read_npz, write_npz
 from ep.train import experiment, runs
 
@@ -38,7 +38,7 @@ def start(monkeypatch, capsys):
 
     To save time the embedded images are drawn once for all tests, and curves.png only where a test looks at it.
     """
-    monkeypatch.setattr(cifar, "synthetic_images", synthetic_images)
+    monkeypatch.setattr(synthetic, "synthetic_images", synthetic_images)
     monkeypatch.setattr(runs, "plot_curves", lambda *arguments: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -143,11 +143,12 @@ def test_interrupted_and_resumed_on_a_gpu(start, tmp_path, monkeypatch, xp):
     assert without_time(tmp_path / "straight" / "log.jsonl") == without_time(tmp_path / "stopped" / "log.jsonl")
 
 
-@pytest.mark.parametrize("feedback_update", list(job.ep.FEEDBACK_UPDATES))
-def test_asymmetric_connections(start, tmp_path, monkeypatch, feedback_update):
+@pytest.mark.parametrize("feedback_update, optimizer", [*((rule, "sgd") for rule in job.ep.FEEDBACK_UPDATES),
+                                                        ("kolen-pollack", "adam")])
+def test_asymmetric_connections(start, tmp_path, monkeypatch, feedback_update, optimizer):
     """Angles and distances of every layer with feedback are logged and drawn; Kolen-Pollack's shrinks exactly as predicted."""
     monkeypatch.setattr(runs, "plot_curves", plot_curves)
-    options = ["--connections", "asymmetric", "--feedback-update", feedback_update, "--weight-decay", 0.1]
+    options = ["--connections", "asymmetric", "--feedback-update", feedback_update, "--weight-decay", 0.1, "--optimizer", optimizer]
     code, out, err = start(*TINY, *options, "--out", tmp_path / "run")
     assert code == 0, err
     log = without_time(tmp_path / "run" / "log.jsonl")
@@ -246,13 +247,16 @@ BAD = {
     "--channels 4 4": "give --scale and --lr too",
     "--train-images 5000": "train images: 5000 asked for, but embedded synthetic images (not CIFAR-10) has 4000",
     "--lr 0.1 0.1": "one for each of the 5 layers",
-    "--preset paper": "refuses the embedded images",
+    "--preset paper": "refuses embedded synthetic images",
     "--feedback-update own": "add --connections asymmetric",
     "--algorithm bptt --steps-nudged 5": "BPTT goes back through 1 to T = 4 steps",
     "--algorithm bptt --schedule checkerboard": "BPTT unrolls a fixed number of synchronous steps",
     "--out /dev/null/run": "cannot write to the output folder",
     "--resume no-such-run": "no such file",
-    "--dataset cifar10 --data no-such-folder --no-download": "no CIFAR-10 in no-such-folder",
+    "--dataset cifar10 --data no-such-folder --no-download": "no-such-folder (expected cifar-10-batches-bin",
+    "--dataset auto --data no-such-folder": "no-such-folder: there is no such folder or file",
+    "--dataset imagenet": "unknown data set 'imagenet'",
+    "--data=": "expected a path",
 }
 
 

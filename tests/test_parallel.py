@@ -55,9 +55,9 @@ import functools, os, signal, sys
 sys.path.insert(0, {str(JOB.parent)!r})
 import cifar10_sym_ep as job
 from ep import READABLE
-from ep.datasets import cifar
+from ep.datasets import synthetic
 from ep.train import experiment
-cifar.synthetic_images = functools.partial(cifar.synthetic_images, 88, 40)  # to save time, as is the missing picture
+synthetic.synthetic_images = functools.partial(synthetic.synthetic_images, 88, 40)  # to save time, as is the missing picture
 job.runs.plot_curves = lambda *arguments: open(arguments[-1], "w").close()
 rank = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", 0)))
 """
@@ -73,7 +73,8 @@ def job(R, *options, plant="", **environment):
 FLOAT64 = """
 job.fast.prepared = lambda network, **options: READABLE
 experiment.convnet = functools.partial(experiment.convnet, dtype="float64")
-normalise, job.datasets.normalise = job.datasets.normalise, lambda images: normalise(images).astype("float64")
+normalise = job.datasets.Dataset.normalise
+job.datasets.Dataset.normalise = lambda dataset, images: normalise(dataset, images).astype("float64")
 """
 AT_STEP = """
 plain, calls = job.runs.Run.on_step, []

@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import os
+from pathlib import Path
 
 from ..errors import EPError
 from .machine import cores as cores, run as run  # what an example needs of both: cli.cores(), cli.run(main)
@@ -54,12 +56,25 @@ def not_negative(text):
     return number(text, lambda value: value >= 0, "a number of at least 0")
 
 
+def path(text):
+    """argparse type: a path, with ~ expanded. An empty one is a mistake ("$DATA" that is not set), not a default."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''")
+    return Path(os.path.expanduser(text))
+
+
+def dataset(text):
+    """argparse type: a name that `datasets.load` knows, or a path, with ~ expanded."""
+    return os.path.expanduser(text)
+
+
 def add_surroundings(add):
     """The options of every training example that are no setting of the experiment: where things are, on what it runs."""
-    add("--data", metavar="DIR", help="where cifar-10-batches-bin is, or is to be downloaded to")
+    add("--data", type=path, metavar="PATH", help="where the data set is, or is to be downloaded to; without --dataset, what "
+        "is found there")
     add("--no-download", action="store_true", help="never touch the network")
-    add("--out", metavar="DIR", help="run folder (default: a new one in runs/)")
-    add("--resume", metavar="RUN_DIR", help="continue this run, bit for bit")
+    add("--out", type=path, metavar="DIR", help="run folder (default: a new one in runs/)")
+    add("--resume", type=path, metavar="RUN_DIR", help="continue this run, bit for bit")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--threads", type=count, help="worker threads; they change no result (default: all cores)")
 

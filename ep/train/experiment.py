@@ -34,8 +34,10 @@ class Config:
     # images: which, how many, and what augmentation makes of them
     dataset: str = "synthetic"
     source: str = ""  # one line about where they come from
-    data: str | None = None  # the folder they were read from
+    data: str | None = None  # the folder or file they were read from
     checksum: int = 0  # of the training images, by which resuming recognises them
+    image_shape: tuple = (32, 32, 3)  # rows, columns, channels
+    classes: int = 10
     train_images: int = 4000
     validation_images: int = 0  # held out of the training images, in the place of the test images
     test_images: int = 1000  # after every epoch
@@ -97,13 +99,16 @@ PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states"
              check_every=10)  # the log says at which step the residual passed 1e-6
 SYNTHETIC = dict(epochs=3, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0)
 CIFAR10 = dict(epochs=5, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0)
-PRESETS = {  # (preset, data set) -> its settings
+PAPERS_IMAGES = dict(epochs=120, anneal_epochs=100, train_images=50000, test_images=10000, final_test_images=10000, flip=True,
+                     pad=4)
+VISITS = 40_000  # of any other data set: as many epochs as make so many visits of images, but 5 to 50
+PRESETS = {  # (preset, data set) -> its settings; `row` says what any other data set gets
     ("cpu", "synthetic"): CPU | SYNTHETIC,
     ("cpu", "cifar10"): CPU | CIFAR10,
     ("small", "synthetic"): SMALL | SYNTHETIC,
     ("small", "cifar10"): SMALL | CIFAR10,
-    ("paper", "cifar10"): PAPER | dict(epochs=120, anneal_epochs=100, train_images=50000, test_images=10000,
-                                       final_test_images=10000, flip=True, pad=4),
+    ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
+    ("paper", "cifar100"): PAPER | PAPERS_IMAGES,
 }
 NAMES = tuple(dict.fromkeys(preset for preset, _ in PRESETS))
 CHOICES = [  # (presets, choice, what it brings with it)
@@ -122,14 +127,29 @@ CHOICES = [  # (presets, choice, what it brings with it)
 ]
 
 
+def row(preset, dataset):
+    """The settings of a preset for a data set. One that PRESETS does not name is used whole, with the augmentation it asks for.
+
+    Raises EPError for the paper's preset where the images are not CIFAR's.
+    """
+    if (preset, dataset.name) in PRESETS:
+        return PRESETS[preset, dataset.name]
+    if preset == "paper":
+        raise EPError(f"--preset paper is for CIFAR-10 and CIFAR-100, and refuses {dataset.source}: pass --data, or use --preset "
+                      "cpu")
+    train, test = len(dataset.train_labels), len(dataset.test_labels)
+    return dict(dict(cpu=CPU, small=SMALL)[preset], train_images=train, test_images=min(test, 2000), final_test_images=test,
+                epochs=min(50, max(5, VISITS // train)), flip=dataset.flip, pad=dataset.pad)
+
+
 def layers(preset, dataset, device, ranks, given):
     """Where settings come from, the weakest first: each dictionary replaces what those before it say."""
-    defaults, row = {field.name: field.default for field in fields(Config)}, PRESETS[preset, dataset.name]
-    chosen = {**defaults, **row, **given}
+    defaults, of_preset = {field.name: field.default for field in fields(Config)}, row(preset, dataset)
+    chosen = {**defaults, **of_preset, **given}
     held_out, batch = chosen["validation_images"], chosen["batch_size"]
     return [
         defaults,
-        row,
+        of_preset,
         *(brings for presets, choice, brings in CHOICES if preset in presets and choice.items() <= chosen.items()),
         dict(test_images=held_out, final_test_images=held_out) if held_out else {},
         dict(chunk=-(-batch // ranks), tf32=backend.tf32()) if device != "numpy" else {},  # a GPU's share: one chunk
@@ -145,13 +165,11 @@ def resolve(dataset, preset=None, device="numpy", ranks=1, **given):
     preset: default "paper" with CUDA and CIFAR-10, else "cpu". Raises EPError for settings that do not fit together.
     """
     preset = preset or ("paper" if device != "numpy" and dataset.name == "cifar10" else "cpu")
-    if (preset, dataset.name) not in PRESETS:
-        raise EPError(f"--preset {preset} is for CIFAR-10 and refuses the embedded images: pass --data, or use --preset cpu")
     merged = {}
     for layer in layers(preset, dataset, device, ranks, given):
         merged |= layer
     config = Config(**merged)
-    of_preset, own = (len(channels) + 1 for channels in (PRESETS[preset, dataset.name]["channels"], config.channels))
+    of_preset, own = (len(channels) + 1 for channels in (row(preset, dataset)["channels"], config.channels))
     if own != of_preset and not {"scale", "lr"} <= given.keys():
         raise EPError(f"--preset {preset} has scales and learning rates for {of_preset - 1} convolutions and the classes: give "
                       f"--scale and --lr too, one number or one for each of {own} layers")
@@ -165,7 +183,8 @@ def resolve(dataset, preset=None, device="numpy", ranks=1, **given):
 
 def identity(dataset):
     """What a configuration keeps of its data set, so that resuming can find, and recognise, the same images."""
-    return dict(dataset=dataset.name, source=dataset.source, data=dataset.folder,
+    return dict(dataset=dataset.name, source=dataset.source, data=dataset.folder, image_shape=dataset.shape,
+                classes=len(dataset.classes),
                 checksum=zlib.crc32(dataset.train_images) ^ zlib.crc32(dataset.train_labels))
 
 
@@ -179,8 +198,20 @@ def build(config, xp=np, in_chunks=loop.in_chunks, map=map):
 
 
 def build_network(config):
-    network = convnet(config.channels, cost=COSTS[config.cost], scale=config.scale, feedback=config.feedback, seed=config.seed)
+    network = convnet(config.channels, config.image_shape, config.classes, paddings=paddings(config), cost=COSTS[config.cost],
+                      scale=config.scale, feedback=config.feedback, seed=config.seed)
     return CONNECTIONS[config.connections](network, seed=config.seed)
+
+
+def paddings(config):
+    """1 for each convolution, but 0 for the last, as in the paper, if what the poolings leave of the image is large enough."""
+    side = min(config.image_shape[:2]) >> (len(config.channels) - 1)  # in front of the last convolution
+    return [1] * (len(config.channels) - 1) + [0 if side >= 4 else 1]
+
+
+def about(config, dataset):
+    """`Network.about` of the network that was trained: its images and classes, and the free phase that it was trained with."""
+    return dict(dataset.about(), steps_free=config.steps_free, schedule=config.schedule)
 
 
 def build_optimizer(config, network):
