@@ -76,7 +76,11 @@ def test_run_folder(start, tmp_path, monkeypatch):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert [line["epoch"] for line in log] == [1, 2]
     assert {"train_loss", "train_accuracy", "test_accuracy", "steps_free", "residual", "gradient_norm_1",
-            "gradient_norm_readout", "stuck_4"} <= log[0].keys()
+            "gradient_norm_readout", "stuck_4", "cosine_1", "cosine_readout", "settled_images"} <= log[0].keys()
+    for key in ("fixed_point_accuracy", "accuracy_at_T", "smallest_cosine"):
+        assert result[key] == log[1][key]
+    assert result["fixed_point_images"] == 32 and result["accuracy_at_T"] == result["test_accuracy"]  # of the same images
+    assert result["smallest_cosine"] > 0.9 and f"smallest cosine {result['smallest_cosine']:.3f}" in out
     assert result["test_accuracy"] == log[1]["test_accuracy"] and 0 <= result["test_accuracy"] <= 1
     assert (result["dataset"], result["source"]) == ("synthetic", "embedded synthetic images (not CIFAR-10)")
     assert {"train_accuracy", "seconds", "epochs", "nudging", "algorithm", "cost", "preset", "seed", "device"} <= result.keys()
@@ -84,12 +88,15 @@ def test_run_folder(start, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("options", ["--nudging one-sided", "--nudging random-sign", "--nudging four-point", "--algorithm bptt",
+@pytest.mark.parametrize("options", ["--preset small", "--feedback 0.5", "--nudged-phases states", "--optimizer sgd",
+                                     "--schedule-nudged checkerboard", "--nudging one-sided", "--nudging random-sign",
+                                     "--nudging four-point", "--algorithm bptt",
                                      "--cost squared-error", "--schedule synchronous", "--connections asymmetric"])
 def test_variants_run(start, tmp_path, options):
     code, out, err = start(*TINY, "--epochs", 1, *options.split(), "--out", tmp_path / "run")
     assert code == 0, err
-    assert json.loads((tmp_path / "run" / "config.json").read_text())[options.split()[0][2:]] == options.split()[1]
+    option, value = options.split()
+    assert str(json.loads((tmp_path / "run" / "config.json").read_text())[option[2:].replace("-", "_")]) == value
 
 
 @pytest.mark.gpu
@@ -148,7 +155,8 @@ def test_interrupted_and_resumed_on_a_gpu(start, tmp_path, monkeypatch, xp):
 def test_asymmetric_connections(start, tmp_path, monkeypatch, feedback_update, optimizer):
     """Angles and distances of every layer with feedback are logged and drawn; Kolen-Pollack's shrinks exactly as predicted."""
     monkeypatch.setattr(runs, "plot_curves", plot_curves)
-    options = ["--connections", "asymmetric", "--feedback-update", feedback_update, "--weight-decay", 0.1, "--optimizer", optimizer]
+    options = ["--connections", "asymmetric", "--feedback-update", feedback_update, "--weight-decay", 0.1,
+               "--optimizer", optimizer]
     code, out, err = start(*TINY, *options, "--out", tmp_path / "run")
     assert code == 0, err
     log = without_time(tmp_path / "run" / "log.jsonl")
@@ -327,6 +335,16 @@ def test_quiet_failures_are_said_once(start, tmp_path):
     code, out, err = start(*TINY, "--lr", 1000, "--out", tmp_path / "run")
     assert code == 0
     assert len(re.findall(r"WARNING: \d+% of the units of layer 4 sit at a bound", out + err)) == 1
+
+
+def test_a_network_that_does_not_settle_is_told_so(start, tmp_path):
+    """Strong feedback, large weights, few steps: accuracies part, or the gradient is another one; the run says it, once."""
+    options = "--preset small --scale 12 --steps-free 2 --steps-nudged 1 --tolerance 0".split()
+    code, out, err = start(*TINY, *options, "--out", tmp_path / "run")
+    assert code == 0
+    line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert line["settled_images"] < 0.95 or line["smallest_cosine"] < 0.9
+    assert "no exact gradient" in out or len(re.findall("WARNING: the gradient of layer . has a cosine of", out + err)) == 1
 
 
 def test_uninstalled_package_is_one_sentence(tmp_path):

@@ -57,7 +57,8 @@ def accuracies(network, images, labels, free, relax, *, prepare, map=map, chunk=
         right, still = (network.predict(states) == network.targets(y).argmax(1) for states in (at_T.states, settled.states))
         return [*numbers([right.sum(), still.sum(), (right != still).sum()]), len(y) * settled.converged, len(y)]
 
-    parts = chunks(min(MANY, len(labels)), chunk)
+    images, labels = images[:MANY], labels[:MANY]
+    parts = chunks(len(labels), chunk)
     few = -(-FEW // chunk)
     found = list(map(one_chunk, parts[:few]))
     if sum(row[3] for row in found) >= 0.95 * sum(row[4] for row in found):
