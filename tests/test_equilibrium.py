@@ -51,7 +51,7 @@ def test_accuracies_are_those_of_the_same_images(monkeypatch):
     """Against two relaxations of all images at once. In a network that settles they are equal; in one that does not (here: for
     want of steps) they part, and few images are enough to see it."""
     settles, wanders = (ep.convnet([4, 6], (8, 8, 3), 3, paddings=[1, 1], scale=scale, feedback=feedback, seed=2)
-                        for scale, feedback in ((2.0, 0.02), (6.0, 1.0)))
+                        for scale, feedback in (((2.0, 2.0, 9.0), 0.02), ((6.0, 6.0, 9.0), 1.0)))
     x, y = images(settles, 300)
     found = accuracies(settles, x, y, Phase(2, "up"), ep.relax, prepare=plain)
     at_T, settled = ep.relax(settles, x, Phase(2, "up")), ep.relax(settles, x, Phase(300, "checkerboard", 1e-6))
