@@ -26,7 +26,6 @@ import test_vectorfield
 from ep import activations, bptt, cost, dynamics, eqprop, network, ops, rbp, synapse, vectorfield
 from ep.fast import chain, pooling, synapses, winograd
 from ep.fast.response import Deviations
-from ep.nudging import Nudging
 
 CE, SE = "cross-entropy", "squared-error"
 GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "average", "sigmoid", CE, True)
@@ -178,8 +177,8 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
                                             (test_gain.test_weak_feedback_is_backpropagation, "dense", "tanh", CE)),
     "downward sweep that goes up": (dynamics.down, "up(network)[::-1]", "up(network)",
                                     (test_deviations.test_one_sweep_carries_the_nudge_to_the_first_layer,)),
-    "colours by parity": (dynamics.checkerboard, "next(c for c in range(len(network.shapes)) if c not in neighbours)", "(n + 1) % 2",
-                          (test_gain.test_steps_on_a_triangle_never_raise_the_energy, "checkerboard")),
+    "colours by parity": (dynamics.checkerboard, "next(c for c in range(len(network.shapes)) if c not in neighbours)",
+                          "(n + 1) % 2", (test_gain.test_steps_on_a_triangle_never_raise_the_energy, "checkerboard")),
     "fast: kernel not flipped": (winograd.transform_flipped, "[:, ::-1]", "[:, :]", FAST, FAST_RESPONSE),
     "fast: W on the way down": (synapses.FastConv.start, "self.of_B.down, gain", "self.of_W.down, gain", FAST_ASYMMETRIC),
     "fast: no gain on the way down": (synapses.FastConv.start, "self.of_B.down, gain", "self.of_B.down", FAST_GAIN),
