@@ -7,6 +7,7 @@ import argparse
 import importlib.util
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -27,7 +28,11 @@ def example(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", [name, *map(str, options), "--out", str(tmp_path)])
         load(name).main()
         return capsys.readouterr().out
-    return run
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    for number, handler in handlers.items():  # a training has its own
+        signal.signal(number, handler)
 
 
 def load(name):
@@ -196,7 +201,7 @@ def test_fashion_mnist(example, tmp_path):
         options = "--network", network, "--data", folder, "--images", images, "--epochs", 2
         lines = example("07_fashion_mnist", *options).splitlines()
         assert float(lines[-1].split("test accuracy ")[1].split("%")[0]) > 25, lines
-        log = [json.loads(line) for line in (tmp_path / f"{network}.jsonl").read_text().splitlines()]
+        log = [json.loads(line) for line in (tmp_path / network / "log.jsonl").read_text().splitlines()]
         assert [line["epoch"] for line in log] == [1, 2]
     assert is_picture(tmp_path / "fashion_mnist.png")
     with pytest.raises(ep.EPError, match="dataset-fashion-mnist"):

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ep.train import experiment
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -46,7 +48,8 @@ def test_rows_differ_only_by_what_they_name():
                                                        ("symmetric", "bptt", 25)])
 def test_cost_counts_the_phases_that_run(nudging, algorithm, steps):
     """One-sided nudging takes the settled state for its phase at beta = 0, so that one costs nothing there."""
-    config = dict(train_images=100, epochs=2, batch_size=32, nudging=nudging, algorithm=algorithm, steps_nudged=25)
+    config = experiment.Config(train_images=100, epochs=2, batch_size=32, nudging=nudging, algorithm=algorithm, steps_nudged=25,
+                               nudged_phases="states")
     cost = example("paper_table").cost_of(config, [dict(steps_free=30, converged=1.0), dict(steps_free=50, converged=0.0)])
     assert cost == dict(updates=8, visits=200, steps_free=40, steps_second=steps)
 
@@ -54,8 +57,8 @@ def test_cost_counts_the_phases_that_run(nudging, algorithm, steps):
 def test_table_of_trainings(run, monkeypatch, tmp_path):
     """Two rows, one with two seeds: numbers of the table are those of the logs, and a second call trains nothing."""
     table = example("paper_table")
-    monkeypatch.setattr(table, "COMMON", "--dataset synthetic --channels 4 4 4 4 --train-images 32 --test-images 32 "
-                                         "--batch-size 16 --epochs 2 --steps-free 4 --steps-nudged 2")
+    monkeypatch.setattr(table, "COMMON", "--dataset synthetic --preset small --channels 4 4 4 4 --train-images 32 "
+                                         "--test-images 32 --batch-size 16 --epochs 2 --steps-free 4 --steps-nudged 2")
     monkeypatch.setattr(table, "ROWS", {"symmetric": table.Row("--nudging symmetric", 2, "88.3%"),
                                         "bptt-squared": table.Row("--algorithm bptt --cost squared-error")})
     places = ("--out", tmp_path / "out", "--runs", tmp_path / "runs")

@@ -54,7 +54,9 @@ PRELUDE = f"""
 import functools, os, signal, sys
 sys.path.insert(0, {str(JOB.parent)!r})
 import cifar10_sym_ep as job
+from ep import READABLE
 from ep.datasets import synthetic
+from ep.train import experiment
 synthetic.synthetic_images = functools.partial(synthetic.synthetic_images, 88, 40)  # to save time, as is the missing picture
 job.runs.plot_curves = lambda *arguments: open(arguments[-1], "w").close()
 rank = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", 0)))
@@ -66,11 +68,11 @@ def job(R, *options, plant="", **environment):
     return on_ranks(R, "-c", f"{PRELUDE}\n{plant}\njob.parallel.run(job.main)", *options, **environment)
 
 
-# Float64, and the readable `relax`: where the drives of a pooling window are all equal (units at a bound around it), the fast
+# Float64, and the readable solver: where the drives of a pooling window are all equal (units at a bound around it), the fast
 # path's rounding decides, and then one bit of one weight changes a gradient as much as another number of ranks does.
 FLOAT64 = """
-job.fast.prepared = lambda network, **options: job.ep.relax
-job.ep.convnet = functools.partial(job.ep.convnet, dtype="float64")
+job.fast.prepared = lambda network, **options: READABLE
+experiment.convnet = functools.partial(experiment.convnet, dtype="float64")
 normalise = job.datasets.Dataset.normalise
 job.datasets.Dataset.normalise = lambda dataset, images: normalise(dataset, images).astype("float64")
 """

@@ -24,6 +24,7 @@ def plot_curves(log, title, path):
     figure.suptitle(title)
     axes = figure.subplots(2, len(panels) // 2).flat
     for axis, (name, lines) in zip(axes, panels):
+        positive = any(line[key] for line in log for key in lines.values())
         for (label, key), marker in zip(lines.items(), "osD^vP*X" * 4):
             axis.plot(epochs, [nan_for_none(line[key]) for line in log], marker=marker, markersize=4, label=label)
             if key.startswith("distance_"):
@@ -33,7 +34,7 @@ def plot_curves(log, title, path):
         axis.grid(alpha=0.3)
         if len(lines) > 1:
             axis.legend(fontsize="small", ncols=1 + (len(lines) > 4))
-        if name in ("free phase: largest residual", "norm of the gradient"):
+        if name in ("free phase: largest residual", "norm of the gradient") and positive:
             axis.set_yscale("log", nonpositive="mask")
             low, high = axis.get_ylim()
             axis.set_ylim(low / 3, high * 10)  # decades, so that noise does not look like a trend; room for the legend

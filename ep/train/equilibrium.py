@@ -57,7 +57,8 @@ def accuracies(network, images, labels, free, relax, *, prepare, map=map, chunk=
         right, still = (network.predict(states) == network.targets(y).argmax(1) for states in (at_T.states, settled.states))
         return [*numbers([right.sum(), still.sum(), (right != still).sum()]), len(y) * settled.converged, len(y)]
 
-    parts = chunks(min(MANY, len(labels)), chunk)
+    images, labels = images[:MANY], labels[:MANY]
+    parts = chunks(len(labels), chunk)
     few = -(-FEW // chunk)
     found = list(map(one_chunk, parts[:few]))
     if sum(row[3] for row in found) >= 0.95 * sum(row[4] for row in found):
@@ -72,11 +73,16 @@ def exact_gradient(network, x, y, free):
 
     The network is copied. Right to about 1e-8, if there is such a fixed point: see `free.converged` of the result.
     """
-    wide = from_recipe({**network.recipe, "feedback": network.feedback},
-                       {name: w.astype("float64") for name, w in network.parameters().items()})
+    wide = in_float64(network)
     schedule = "checkerboard" if free.schedule == "synchronous" else free.schedule  # where that would alternate for ever
     to_the_end = replace(free, steps=free.steps + SETTLED.steps, schedule=schedule, tolerance=1e-10, check_every=None)
     return rbp_gradient(wide, x.astype("float64"), y, Phases(to_the_end, Phase(SETTLED.steps, "down", 1e-10)))
+
+
+def in_float64(network):
+    """A copy of the network, on the same device, without hand-written kernels."""
+    parameters = {name: w.astype("float64") for name, w in network.parameters().items()}
+    return from_recipe({**network.recipe, "feedback": network.feedback}, parameters)
 
 
 def cosines(gradient, exact):

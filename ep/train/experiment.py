@@ -135,8 +135,8 @@ def row(preset, dataset):
     if (preset, dataset.name) in PRESETS:
         return PRESETS[preset, dataset.name]
     if preset == "paper":
-        raise EPError(f"--preset paper is for CIFAR-10 and CIFAR-100, and refuses {dataset.source}: pass --data, or use "
-                      "--preset cpu")
+        raise EPError(f"--preset paper is for CIFAR-10 and CIFAR-100, and refuses {dataset.source}: pass --data, or use --preset "
+                      "cpu")
     train, test = len(dataset.train_labels), len(dataset.test_labels)
     return dict(dict(cpu=CPU, small=SMALL)[preset], train_images=train, test_images=min(test, 2000), final_test_images=test,
                 epochs=min(50, max(5, VISITS // train)), flip=dataset.flip, pad=dataset.pad)
@@ -152,7 +152,7 @@ def layers(preset, dataset, device, ranks, given):
         of_preset,
         *(brings for presets, choice, brings in CHOICES if preset in presets and choice.items() <= chosen.items()),
         dict(test_images=held_out, final_test_images=held_out) if held_out else {},
-        dict(chunk=-(-batch // ranks), tf32=backend.tf32()) if device == "cupy" else {},  # a GPU's share of a batch: one chunk
+        dict(chunk=-(-batch // ranks), tf32=backend.tf32()) if device != "numpy" else {},  # a GPU's share: one chunk
         given,
         dict(final_test_images=given["test_images"]) if "test_images" in given else {},
         dict(identity(dataset), preset=preset, device=device),
@@ -164,7 +164,7 @@ def resolve(dataset, preset=None, device="numpy", ranks=1, **given):
 
     preset: default "paper" with CUDA and CIFAR-10, else "cpu". Raises EPError for settings that do not fit together.
     """
-    preset = preset or ("paper" if device == "cupy" and dataset.name == "cifar10" else "cpu")
+    preset = preset or ("paper" if device != "numpy" and dataset.name == "cifar10" else "cpu")
     merged = {}
     for layer in layers(preset, dataset, device, ranks, given):
         merged |= layer
@@ -194,9 +194,7 @@ def identity(dataset):
 def build(config, xp=np, in_chunks=loop.in_chunks, map=map):
     """(network, optimizer, gradient) of a configuration, on the device of the module xp; see `gradient_function`."""
     network = kernels.fused(build_network(config).to(xp))
-    steps = loop.steps_per_epoch(config.train_images, config.batch_size)
-    optimizer = OPTIMIZERS[config.optimizer](network, config.lr, config.weight_decay, config.anneal_epochs, steps)
-    return network, optimizer, gradient_function(config, in_chunks, map)
+    return network, build_optimizer(config, network), gradient_function(config, in_chunks, map)
 
 
 def build_network(config):
@@ -206,7 +204,7 @@ def build_network(config):
 
 
 def paddings(config):
-    """1 for each convolution, but 0 for the last, as in the paper, if poolings leave enough of the image for that."""
+    """1 for each convolution, but 0 for the last, as in the paper, if what the poolings leave of the image is large enough."""
     side = min(config.image_shape[:2]) >> (len(config.channels) - 1)  # in front of the last convolution
     return [1] * (len(config.channels) - 1) + [0 if side >= 4 else 1]
 
@@ -214,6 +212,11 @@ def paddings(config):
 def about(config, dataset):
     """`Network.about` of the network that was trained: its images and classes, and the free phase that it was trained with."""
     return dict(dataset.about(), steps_free=config.steps_free, schedule=config.schedule)
+
+
+def build_optimizer(config, network):
+    steps = loop.steps_per_epoch(config.train_images, config.batch_size)
+    return OPTIMIZERS[config.optimizer](network, config.lr, config.weight_decay, config.anneal_epochs, steps)
 
 
 def phases(config):
