@@ -26,7 +26,6 @@ import test_vectorfield
 from ep import activations, bptt, cost, dynamics, eqprop, network, ops, rbp, synapse, vectorfield
 from ep.fast import chain, pooling, synapses, winograd
 from ep.fast.response import Deviations
-from ep.nudging import Nudging
 
 CE, SE = "cross-entropy", "squared-error"
 GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "average", "sigmoid", CE, True)
@@ -163,7 +162,7 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
     "gain forgotten in the second half of dW": (
         network.Network.parameter_adjoint, "g[name] + gain * dW", "g[name] + dW", GAIN_GRADIENT, (*GAIN_GDU, False)),
     "gain forgotten in dB": (network.Network.parameter_adjoint, "else gain * dW", "else dW",
-                             (test_gain.test_asymmetric_ep_is_the_gradient_of_the_loss, "average", "sigmoid", SE, 0.3)),
+                             (test_gain.test_asymmetric_ep_is_the_gradient_of_the_loss, "average", "sigmoid", CE, 0.3)),
     "cancellation put back, clipped": (activations._clip_difference, "_clip(e + (v - c), -c, 1.0 - c)", "_clip01(v + e) - c",
                                        (test_activations.test_the_difference_for_tiny_steps, "hard-sigmoid", "float32", 1e-30),
                                        (test_deviations.test_deviations_keep_the_digits_that_a_difference_of_states_loses,)),
