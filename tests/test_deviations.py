@@ -24,16 +24,16 @@ some_networks = pytest.mark.parametrize("kind,activation", [("dense", "tanh"), (
 
 def at_rest(net, x):
     """A free phase that has converged to round-off."""
-    free = relax(net, x, 4 * T)
+    free = relax(net, x, Phase(4 * T, tolerance=3e-16))
     assert free.residual < 1e-15
     return free
 
 
 def check_against_states(net, x, y, free, beta, schedules, transposed=True):
-    """After 1, 2 and 30 steps: delta_n / w_n = s_n - s*_n, s relaxed with the switches of s*, which are the deviations' too."""
+    """After 1, 2 and 20 steps: delta_n / w_n = s_n - s*_n, s relaxed with the switches of s*, which are the deviations' too."""
     largest = 0.0
     for schedule in schedules:
-        for steps in (1, 2, 30):
+        for steps in (1, 2, 20):
             phase = Phase(steps, schedule)
             delta = deviate(net, y, beta, free, phase, transposed)
             states = relax(net, x, phase, y, beta, start=free.states, switches=free.switches)
@@ -52,8 +52,9 @@ def test_deviations_are_differences_of_frozen_states(xp, kind, activation, cost)
     """At every gain, for both signs of the nudge, where units reach their bounds or not."""
     net = network(xp, kind, activation, cost, scale=0.9)
     x, y = data(xp, net)
+    first = COST_NAMES.index(cost)  # another schedule for each gain and cost
     for k, net.feedback in enumerate(GAINS):
-        check_against_states(net, x, y, at_rest(net, x), (0.5, -0.5, 0.5)[k], list(SCHEDULES)[k:k + 2])
+        check_against_states(net, x, y, at_rest(net, x), (0.5, -0.5, 0.5)[k], list(SCHEDULES)[first + k:first + k + 1])
 
 
 @every_cost
@@ -154,8 +155,8 @@ def test_one_sweep_carries_the_nudge_to_the_first_layer(xp):
         assert [bool(to_host(d).any()) for d in delta] == reached, schedule
     net.feedback = 0.0
     free = relax(net, x, Phase(1, "up"))
-    one, many = (deviate(net, y, 0.5, free, Phase(steps, "down")).states for steps in (1, 7))
-    assert relative(one[:-1], many[:-1]) < 1e-1 and all(to_host(d).any() for d in one)
+    one, many = (deviate(net, y, 1e-6, free, Phase(steps, "down")).states for steps in (1, 7))
+    assert relative(one, many) < 1e-5 and all(to_host(d).any() for d in one)  # for a nudge so small that dC/ds stays
 
 
 def test_the_response_is_what_rbp_sends_back(xp):
@@ -165,7 +166,7 @@ def test_the_response_is_what_rbp_sends_back(xp):
     free = at_rest(net, x)
     for schedule in SCHEDULES:
         for steps in (1, 2, 5):
-            phases = Phases(4 * T, Phase(steps, schedule))
+            phases = Phases(Phase(2 * T, tolerance=3e-16), Phase(steps, schedule))
             mu, nudged = response(net, y, free, Nudging.symmetric(1e-6), phases.nudged)
             gradient = net.parameter_adjoint(x, free.states, free.switches, mu)
             exact = rbp_gradient(net, x, y, phases).gradient

@@ -46,7 +46,7 @@ STEPS_TO_REST = 60  # at gains below 1 these networks are at a fixed point after
 PHASES = Phases(STEPS_TO_REST, 40)
 INVERSE = {"hard-sigmoid": lambda s: 2 * s, "clip": lambda s: s, "tanh": np.arctanh,
            "sigmoid": lambda s: (np.log(s) - np.log(1 - s) + 2) / 4}
-FEW = [("dense", "tanh"), ("dense", "hard-sigmoid"), ("average", "sigmoid"), ("max", "hard-sigmoid"), ("max", "sigmoid")]
+FEW = [("dense", "tanh"), ("dense", "hard-sigmoid"), ("average", "sigmoid"), ("max", "hard-sigmoid")]
 every_network = pytest.mark.parametrize("kind,activation", NETWORKS)
 few_networks = pytest.mark.parametrize("kind,activation", FEW)
 every_cost = pytest.mark.parametrize("cost", COST_NAMES)
@@ -232,8 +232,9 @@ def test_every_gradient_is_that_of_the_loss(xp, kind, activation, cost, gain):
 @pytest.mark.parametrize("nudging,order", [
     (Nudging.one_sided, 1), (Nudging.symmetric, 2), (Nudging.four_point, 4),
     (lambda b: Nudging.holomorphic(b, 3), 3), (lambda b: Nudging.holomorphic(b, 4), 4),
-    (lambda b: Nudging.holomorphic(b, 2, shifted=True), 2), (lambda b: Nudging.from_points((-b, b / 2, b)), 2),
-], ids=["one-sided", "symmetric", "four-point", "holomorphic-3", "holomorphic-4", "shifted-2", "from-points"])
+    (lambda b: Nudging.holomorphic(b, 6), 6), (lambda b: Nudging.holomorphic(b, 2, shifted=True), 2),
+    (lambda b: Nudging.from_points((-b, b / 2, b)), 2),
+], ids=["one-sided", "symmetric", "four-point", "holomorphic-3", "holomorphic-4", "holomorphic-6", "shifted-2", "from-points"])
 def test_the_bias_falls_with_the_order_of_the_nudging(xp, nudging, order, gain, deviations):
     """The error of the estimate falls as beta^order at every gain (convolutional, average pooling, sigmoid)."""
     net = network(xp, "average", "sigmoid", feedback=gain)
@@ -265,8 +266,8 @@ def test_every_increment_is_bptts(xp, kind, activation, cost, gain, deviations):
     assert all(relative(ours, bptts) < 1e-3 for ours, bptts in zip(zip(*one_sided), zip(*backward)))
 
 
-@every_cost
-@pytest.mark.parametrize("kind,activation", [("dense", "tanh"), ("average", "sigmoid"), ("max", "hard-sigmoid")])
+@pytest.mark.parametrize("kind,activation,cost", [
+    ("dense", "tanh", "squared-error"), ("average", "sigmoid", "cross-entropy"), ("max", "hard-sigmoid", "squared-error")])
 @weak_gains
 def test_asymmetric_ep_is_the_gradient_of_the_loss(xp, kind, activation, cost, gain):
     """Feedback at 90 degrees: the response through D^T is exact at any gain, the plain one is not; increments are BPTT's."""
