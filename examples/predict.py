@@ -85,7 +85,8 @@ def plot(images, titles, probabilities, classes, path):
     axes = figure.subplots(2, len(images), squeeze=False, sharey="row")
     steps = range(1, len(probabilities) + 1)
     for n, (image, title) in enumerate(zip(images, titles)):
-        axes[0, n].imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
+        shown = image if image.shape[2] in (1, 3) else image[..., 0]  # of other channels the first
+        axes[0, n].imshow(shown, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
         axes[0, n].set_title(title, fontsize="medium")
         axes[0, n].axis("off")
         for k, colour in zip(np.argsort(-probabilities[-1, n])[:3], ("#0072B2", "#D55E00", "#009E73")):

@@ -11,6 +11,7 @@ import pytest
 import test_activations
 import test_bptt
 import test_cost
+import test_deviations
 import test_dynamics
 import test_eqprop
 import test_fast
@@ -38,12 +39,21 @@ UNROLLED = (test_bptt.test_bptt_is_the_derivative_of_the_unrolled_loss, "max", "
 SWEEP = (test_bptt.test_the_sweep_from_a_random_state, "max", "sigmoid", SE)
 ASYMMETRIC_SWEEP = (test_vectorfield.test_the_sweep_from_a_random_state, "max", "sigmoid", SE)
 EXACT = (test_vectorfield.test_asymmetric_ep_is_the_gradient_of_the_loss, "max", "sigmoid", SE)
-PLAIN = (test_gain.test_asymmetric_deviations_are_differences_of_frozen_states, "max", "sigmoid", 1.0)
+PLAIN = (test_deviations.test_asymmetric_deviations_are_differences_of_frozen_states, "max", "sigmoid", 1.0)
 DOWN = test_vectorfield.test_the_way_down_and_its_adjoint
 RBP = (test_rbp.test_rbp_is_the_gradient_of_the_loss, "max", "sigmoid", SE)
 STATIONARY = test_dynamics.test_the_free_fixed_point_is_stationary_for_the_energy
 FAST = (test_fast.test_every_phase, 4, "symmetric", "checkerboard", CE, "max")
 FAST_ASYMMETRIC = (test_fast.test_every_phase, 1, "asymmetric", "synchronous", SE, "max")
+WEIGHTS = (test_gain.test_the_three_faces_with_weights, "average", "sigmoid")
+ENERGY = (test_gain.test_the_slope_of_the_energy_anywhere, "average", "sigmoid")
+AT_REST = (test_gain.test_the_free_fixed_point_is_stationary_for_the_energy, "average", "sigmoid", 0.3)
+GAIN_GRADIENT = (test_gain.test_every_gradient_is_that_of_the_loss, "average", "sigmoid", CE, 0.3)
+GAIN_GDU = (test_gain.test_every_increment_is_bptts, "average", "sigmoid", CE, 0.3)
+FROZEN = (test_deviations.test_deviations_are_differences_of_frozen_states, "average", "sigmoid", CE)
+DOWN_AND_UP = """down(layers[j], sw)
+        if j in group:
+            result[j] = result[j] + gain * up(layers[i], sw)"""
 FAST_GAIN = (test_fast.test_feedback, 0.3, "symmetric", "up")
 FAST_TIES = (test_fast.test_max_pooling_from_zero, 4, "symmetric", "synchronous", (4, 4, 4, 4), 40)
 FAST_RESPONSE = (test_fast.test_response_and_products, "max", activations.HARD_SIGMOID, CE, "symmetric", True)
@@ -57,8 +67,7 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
     "sign of the increments": (eqprop.eqprop_increments, "m - c * d for", "m + c * d for", GDU),
     "sign of the nudging": (dynamics.deviate, "d[L] + beta *", "d[L] - beta *", GRADIENT, GDU),
     "nudge at s*, not at the nudged state": (
-        dynamics.deviate, "free.states[-1] + delta[-1]", "free.states[-1]",
-        (test_eqprop.test_the_bias_falls_with_the_order_of_the_nudging, Nudging.four_point, 4, CE, True)),
+        dynamics.deviate, "free.states[-1] + delta[-1]", "free.states[-1]", FROZEN),
     "sign of the difference of states": (eqprop.difference_of_states, "- c * dPhi[name]", "+ c * dPhi[name]", TWO_STATES),
     "factor 2 in the difference of states": (eqprop.difference_of_states, "- c * dPhi[name]", "- 2 * c * dPhi[name]",
                                              TWO_STATES),
@@ -134,6 +143,43 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
     "bias in the plain deviations": (vectorfield.Asymmetric.linear_post, "self.forward.linear_post(pre, switches[0])",
                                      "self.forward.drive_post(pre, switches[0])[0]", PLAIN,
                                      (test_vectorfield.test_plain_deviations_are_differences_of_drives, "conv-max")),
+    "w_n forgotten in hebbian": (network.Network.hebbian, "= w[j] * g", "= g", WEIGHTS, GAIN_GRADIENT),
+    "w_n forgotten in Phi": (network.Network.phi, "w[j] * synapse.phi", "synapse.phi", WEIGHTS, ENERGY),
+    "w_n forgotten in the energy": (network.Network.energy, "w_n * G(s)", "G(s)", WEIGHTS, ENERGY, AT_REST),
+    "w_n forgotten in the increments of states": (eqprop._increments_of_states, "- c * w *", "- c *", (
+        *GAIN_GDU, False)),
+    "w_n forgotten in the deviations": (dynamics.deviate, "delta[n - 1] = w *", "delta[n - 1] =", GAIN_GRADIENT, FROZEN),
+    "w_n forgotten inside sigma": (dynamics.deviate, "d[n] / w", "d[n]", FROZEN),
+    "gain applied twice on the way down": (network.Network.drives_of, "down = gain *", "down = gain * gain *", WEIGHTS, ENERGY,
+                                           AT_REST, (test_gain.test_a_drive_that_comes_down_is_multiplied_by_its_gain,)),
+    "gain forgotten on the way down": (network.Network.drives_of, "down = gain *", "down =", WEIGHTS, ENERGY, AT_REST),
+    "the same gain on every way down": (network.Network.gains.fget, "self.depths[j] - self.depths[i]", "1",
+                                        (test_gain.test_a_drive_that_comes_down_is_multiplied_by_its_gain,),
+                                        (test_gain.test_a_skip_connection, None, 0.3)),
+    "gain down instead of up in D^T": (
+        network.Network.transposed_drives, DOWN_AND_UP, DOWN_AND_UP.replace("gain * up", "up").replace("down(", "gain * down("),
+        GAIN_GRADIENT, FROZEN, (test_deviations.test_transposed_drives_are_the_transposed_jacobian, "symmetric", 0.3)),
+    "gain forgotten in D^T": (network.Network.transposed_drives, "gain * up", "up", GAIN_GRADIENT, FROZEN),
+    "gain forgotten in the second half of dW": (
+        network.Network.parameter_adjoint, "g[name] + gain * dW", "g[name] + dW", GAIN_GRADIENT, (*GAIN_GDU, False)),
+    "gain forgotten in dB": (network.Network.parameter_adjoint, "else gain * dW", "else dW",
+                             (test_gain.test_asymmetric_ep_is_the_gradient_of_the_loss, "average", "sigmoid", SE, 0.3)),
+    "cancellation put back, clipped": (activations._clip_difference, "_clip(e + (v - c), -c, 1.0 - c)", "_clip01(v + e) - c",
+                                       (test_activations.test_the_difference_for_tiny_steps, "hard-sigmoid", "float32", 1e-30),
+                                       (test_deviations.test_deviations_keep_the_digits_that_a_difference_of_states_loses,)),
+    "cancellation put back, smooth": (activations._tanh_difference, "xp.tanh(e) * (1.0 - xp.tanh(v) * xp.tanh(v + e))",
+                                      "xp.tanh(v + e) - xp.tanh(v)",
+                                      (test_activations.test_the_difference_for_tiny_steps, "sigmoid", "float32", 1e-30)),
+    "difference without bounds": (activations._clip_difference, "_clip(e + (v - c), -c, 1.0 - c)", "e",
+                                  (test_activations.test_the_difference_for_large_steps, "clip"),
+                                  (test_deviations.test_deviations_are_differences_of_frozen_states, "max", "hard-sigmoid", SE)),
+    "downward sweep that uses old values": (dynamics.down, "up(network)[::-1]", "synchronous(network)",
+                                            (test_deviations.test_one_sweep_carries_the_nudge_to_the_first_layer,),
+                                            (test_gain.test_weak_feedback_is_backpropagation, "dense", "tanh", CE)),
+    "downward sweep that goes up": (dynamics.down, "up(network)[::-1]", "up(network)",
+                                    (test_deviations.test_one_sweep_carries_the_nudge_to_the_first_layer,)),
+    "colours by parity": (dynamics.checkerboard, "next(c for c in range(len(network.shapes)) if c not in neighbours)", "(n + 1) % 2",
+                          (test_gain.test_steps_on_a_triangle_never_raise_the_energy, "checkerboard")),
     "fast: kernel not flipped": (winograd.transform_flipped, "[:, ::-1]", "[:, :]", FAST, FAST_RESPONSE),
     "fast: W on the way down": (synapses.FastConv.start, "self.of_B.down, gain", "self.of_W.down, gain", FAST_ASYMMETRIC),
     "fast: no gain on the way down": (synapses.FastConv.start, "self.of_B.down, gain", "self.of_B.down", FAST_GAIN),
@@ -180,7 +226,7 @@ def mutated(function, right, wrong):
     assert source.count(right) == 1, f"'{right}' is not in {function.__qualname__} any more: bring this mutant up to date"
     scope = dict(function.__globals__)
     exec(source.replace(right, wrong), scope)
-    return scope[function.__name__].__code__
+    return getattr(scope[function.__name__], "fget", scope[function.__name__]).__code__  # fget: of a property
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # what overflows in a mutant is the point of it

@@ -37,7 +37,9 @@ def fetch(title, url, md5, folder, size=""):
     import pooch
 
     print(f"downloading {title}{size and f' ({size})'} from {url}", file=sys.stderr)
-    pooch.get_logger().setLevel("WARNING")  # the line above says it, and where to
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # the line above says already what is downloaded, and where to
     try:
         path = pooch.retrieve(url, f"md5:{md5}", url.rsplit("/", 1)[1], folder, downloader=pooch.HTTPDownloader(progressbar=True))
     except ValueError as error:  # a hash that differs
@@ -47,6 +49,8 @@ def fetch(title, url, md5, folder, size=""):
                       exit_code=1) from None
     except OSError as error:  # of the file system, or of requests
         raise EPError(f"the download of {title} from {url} failed: {reason(error)}", exit_code=1) from None
+    finally:
+        logger.setLevel(level)
     return Path(path)
 
 

@@ -80,7 +80,7 @@ def read(found, names, shape, unread):
     """(images, labels) of the files {class: paths}; those that cannot be read are added to the list `unread`."""
     images, labels = [], []
     chosen = [(path, names.index(name)) for name in sorted(found) for path in found[name]]
-    for path, label in tqdm(chosen, desc="reading pictures", unit="file", leave=False):
+    for path, label in tqdm(chosen, desc="reading pictures", unit="file", leave=False, delay=1):
         try:
             images.append(pictures.read(path, shape))
             labels.append(label)
