@@ -118,7 +118,7 @@ CHOICES = [  # (presets, choice, what it brings with it)
     (("paper",), dict(cost="squared-error"), dict(beta=0.5, steps_nudged=30)),  # the paper's other two numbers
     (("paper",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
     (("small",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
-    (("cpu",), dict(optimizer="sgd"), dict(lr=(0.03,), weight_decay=3e-4)),
+    (("cpu",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4)),
     (NAMES, dict(connections="asymmetric"), dict(feedback_update="kolen-pollack")),
     (("paper",), dict(connections="asymmetric"), dict(steps_nudged=30)),
     (("small",), dict(connections="asymmetric"), dict(weight_decay=3e-3)),  # by it W and B align: docs/results.md
@@ -126,7 +126,7 @@ CHOICES = [  # (presets, choice, what it brings with it)
     (("cpu",), dict(connections="asymmetric", optimizer="sgd"), dict(weight_decay=3e-3)),
     (NAMES, dict(feedback_update="exact"), dict(nudged_phases="deviations")),  # the difference of two states cannot give it
     (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0)),
-    (("cpu",), dict(algorithm="bptt"), dict(steps_free=16, steps_nudged=8)),  # of which a sweep is worth several
+    (("cpu",), dict(algorithm="bptt"), dict(steps_free=10, steps_nudged=6)),  # of which a sweep is worth several
 ]
 
 
