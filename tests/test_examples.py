@@ -188,7 +188,7 @@ def test_a_small_network_is_trained_where_none_is_given(no_cifar, monkeypatch):
     assert any((w != initial[key]).any() for key, w in network.parameters().items())
 
 
-def test_fashion_mnist(example, tmp_path):
+def test_fashion_mnist(example, tmp_path, monkeypatch):
     """Both networks learn something from 2,400 made-up images in IDX files, in one folder; without files, one sentence."""
     rng, folder = np.random.default_rng(0), tmp_path / "fashion"
     for split, n in (("train", 2400), ("t10k", 100)):
@@ -204,5 +204,6 @@ def test_fashion_mnist(example, tmp_path):
         log = [json.loads(line) for line in (tmp_path / network / "log.jsonl").read_text().splitlines()]
         assert [line["epoch"] for line in log] == [1, 2]
     assert is_picture(tmp_path / "fashion_mnist.png")
+    monkeypatch.setenv("EP_OFFLINE", "1")
     with pytest.raises(ep.EPError, match="dataset-fashion-mnist"):
         example("07_fashion_mnist", "--data", tmp_path)
