@@ -127,6 +127,12 @@ def test_adam_anneals_to_zero():
     assert min(moved[:4]) > 1e-3 and moved[4:] == [0.0, 0.0]
 
 
+def test_adam_warms_up():
+    """Rates rise in equal steps over the first updates, on their way down the cosine, and are the same after them."""
+    warm, cold = (Adam(mlp([2, 3, 2]), 0.1, anneal_steps=8, warm_up=steps) for steps in (3, 0))
+    assert [warm.rate("1", t) / cold.rate("1", t) for t in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("stop", [0, 1, 5])
 def test_resuming_changes_no_bit(xp, tmp_path, name, stop):

@@ -95,7 +95,7 @@ CPU = dict(channels=(32, 64, 128, 128), scale=(4.0, 4.0, 4.0, 3.0, 1.0), feedbac
            weight_decay=0.02, batch_size=32)  # weak feedback: the phases end near their fixed points
 SMALL = dict(channels=(32, 64, 128, 128), scale=(6.0, 2.0, 2.0, 2.0, 2.0), nudged_phases="states", beta=1.0, steps_free=8,
              schedule="checkerboard", tolerance=1e-3, steps_nudged=3, optimizer="sgd", lr=(0.2, 0.03, 0.02, 0.015, 0.01),
-             weight_decay=3e-4, batch_size=32)  # the paper's energy and rule, too large a step for them: docs/paper_table
+             weight_decay=3e-4, batch_size=32)  # the paper's energy and rule, in too few steps to settle: docs/paper_table
 PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states", beta=1.0, steps_free=250, steps_nudged=25,
              schedule="synchronous", optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4, batch_size=128,
              check_every=10)  # the log says at which step the residual passed 1e-6
@@ -172,10 +172,11 @@ def resolve(dataset, preset=None, device="numpy", ranks=1, **given):
     for layer in layers(preset, dataset, device, ranks, given):
         merged |= layer
     config = Config(**merged)
-    of_preset, own = (len(channels) + 1 for channels in (row(preset, dataset)["channels"], config.channels))
-    if own != of_preset and not {"scale", "lr"} <= given.keys():
-        raise EPError(f"--preset {preset} has scales and learning rates for {of_preset - 1} convolutions and the classes: give "
-                      f"--scale and --lr too, one number or one for each of {own} layers")
+    own = len(config.channels) + 1  # layers with parameters: the convolutions and the classes
+    unfit = [name for name in ("scale", "lr") if name not in given and len(getattr(config, name)) not in (1, own)]
+    if unfit:
+        raise EPError(f"--preset {preset} has other numbers of layers than the {own} of these --channels and the classes: give "
+                      f"{' and '.join(f'--{name}' for name in unfit)} too, one number or one for each layer")
     if "feedback_update" in given and config.connections == "symmetric":
         raise EPError("--feedback-update is for feedback weights of their own: add --connections asymmetric")
     for key, labels in (("train_images", dataset.train_labels), ("test_images", dataset.test_labels)):

@@ -135,8 +135,8 @@ class Adam:
 
 
 OPTIMIZERS = {  # (network, rates, weight_decay, epochs until the rate has been annealed, steps per epoch, warm_up) -> optimizer
-    "sgd": lambda network, rates, decay, epochs, steps, warm_up: SGD(network, rates, 0.9, decay, epochs),
-    "adam": lambda network, rates, decay, epochs, steps, warm_up: Adam(
+    "sgd": lambda network, rates, decay, epochs, steps, warm_up=0: SGD(network, rates, 0.9, decay, epochs),
+    "adam": lambda network, rates, decay, epochs, steps, warm_up=0: Adam(
         network, rates, weight_decay=decay, anneal_steps=epochs * steps, warm_up=warm_up),
 }
 

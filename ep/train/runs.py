@@ -100,8 +100,8 @@ class Run:
                         on_step=self.on_step)
             n = config.test_images if epoch + 1 < config.epochs else config.final_test_images
             test_images, test_labels = dataset.test_images[:n], dataset.test_labels[:n]
-            relax, shared = fast.prepared(network, map=map).relax, dict(
-                prepare=prepare, map=self.world.map(map), chunk=config.chunk)
+            relax = fast.prepared(network, map=map).relax
+            shared = dict(prepare=prepare, map=self.world.map(map), chunk=config.chunk)
             result = evaluate(network, test_images, test_labels, partial(relax, phase=phases(config).free), **shared)
             estimate = partial(gradient, rng=np.random.default_rng([config.seed, epoch]))
             distance = equilibrium.distance(network, test_images, test_labels, estimate, phases(config), relax,
