@@ -25,18 +25,19 @@ from ep.train import commandline as cli
 
 ANGLES, SEEDS = (90.0, 67.5, 45.0, 22.5, 0.0), range(5)
 RULES = {"own": "own (vector-field EP)", "kolen-pollack": "Kolen-Pollack", "exact": "exact (asymmetric EP)"}
-PHASES, BETA = ep.Phases(free=100, nudged=50), 1e-3
+T, K, BETA = 100, 50, 1e-3
 
 
 def cosines(x, y, angle, seed):
     """{rule: {parameter: cosine with the true gradient}} for one network."""
     network = ep.convnet([8, 16, 16, 16], scale=1.5, seed=seed, dtype="float64")
     network = ep.asymmetric(network, angle, seed=seed)
-    truth = ep.bptt_gradient(network, x, y, PHASES).gradient
+    phases = ep.Phases(T, K)
+    truth = ep.bptt_gradient(network, x, y, phases).gradient
     result = {}
     for rule in RULES:
         transposed, combined = ep.FEEDBACK_UPDATES[rule]
-        g = ep.eqprop_gradient(network, x, y, PHASES, nudging=Nudging.symmetric(BETA), transposed=transposed).gradient
+        g = ep.eqprop_gradient(network, x, y, phases, nudging=Nudging.symmetric(BETA), transposed=transposed).gradient
         g, goal = combined(g), combined(truth)
         result[rule] = {name: float((g[name] * goal[name]).sum() / ((g[name] ** 2).sum() * (goal[name] ** 2).sum()) ** 0.5)
                         for name in g if name.endswith(("W", "B")) and "readout" not in name}

@@ -33,7 +33,7 @@ def main(description=__doc__, **chosen):
     if gpu:  # TF32 is asked for by the environment; a run keeps what it was started with
         cli.refuse_changes(config, dict(tf32=backend.tf32()))
     print(datasets.banner(dataset), flush=True)
-    n = config.train_images
+    n, first = config.train_images, dataset.normalise(dataset.train_images[:experiment.CALIBRATION])
     dataset = dataset._replace(train_images=xp.asarray(dataset.train_images[:n]), train_labels=dataset.train_labels[:n],
                                test_images=xp.asarray(dataset.test_images))  # as bytes, on a GPU too
 
@@ -43,7 +43,7 @@ def main(description=__doc__, **chosen):
         return dataset.normalise(batch)
 
     with ep.worker_threads(number_of_threads) as threads:
-        network, optimizer, gradient = experiment.build(config, xp, world.in_chunks, threads)
+        network, optimizer, gradient = experiment.build(config, xp, world.in_chunks, threads, first)
         network.about = experiment.about(config, dataset)
         loop.rehearse(network, gradient, prepare, *dataset[:2])  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer, world) if args.resume else runs.Run.started(
@@ -88,9 +88,12 @@ def options(description, chosen):
     add("--channels", type=cli.count, nargs="+", metavar="C", help="channels of each convolution")
     add("--scale", type=cli.positive, nargs="+", help="factor on the paper's initial weights: one, or one per layer "
         "with the last for the classes")
+    add("--initial-drive", type=cli.not_negative, metavar="STD", help="scale the initial weights of every unit so that its "
+        "drives vary this much over the first training images, around 0; 0: do not")
     add("--optimizer", choices=list(optimizers.OPTIMIZERS), help="with learning rates and weight decay of its own")
     add("--lr", type=cli.positive, nargs="+", help="learning rate: one, or one per layer with the last for the classes")
     add("--weight-decay", type=cli.not_negative)
+    add("--warm-up", type=cli.whole, metavar="N", help="steps over which Adam's rate rises to its full value")
     add("--batch-size", type=cli.count)
     add("--chunk", type=cli.count, metavar="N", help="images that are relaxed together, and stop together (default: "
         f"{loop.CHUNK}; with CUDA a GPU's whole share of the batch)")

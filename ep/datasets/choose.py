@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import EPError
 from . import arrays, cifar, download as downloads, folder as pictures_folder, idx, synthetic
 
-NAMES = ("auto", "cifar10", "cifar100", "fashion-mnist", "mnist", "synthetic")
+NAMES = ("auto", *cifar.LAYOUTS, *idx.KINDS, "synthetic")
 OWN = {"folder": pictures_folder.load, "npz": arrays.load}  # what Dataset.name says of one's own images: a path finds them again
 KNOWN = ("cifar-10-batches-bin or cifar-100-binary (or their archives), the four IDX files of MNIST, one sub-folder of pictures "
          "per class")

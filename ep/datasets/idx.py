@@ -56,9 +56,9 @@ def load(name=None, folder=None, download=True):
     place, kind, splits = obtain(name, folder, download), KINDS[name], []
     for images, labels in (FILES[:2], FILES[2:]):
         x, y = read(find(place, images), 3), read(find(place, labels), 1)
-        if len(x) != len(y) or not len(y) or y.max() > 9:
+        if len(x) != len(y) or not len(y) or y.max() >= len(kind.classes):
             raise EPError(f"{place} is damaged: {images.split('-')[0]} has {len(x)} images and {len(y)} labels up to "
-                          f"{y.max(initial=0)}, expected as many of both and labels from 0 to 9")
+                          f"{y.max(initial=0)}, expected as many of both and labels from 0 to {len(kind.classes) - 1}")
         splits += [x[..., None], y]
     named = name == "fashion-mnist" and "fashion" in str(place.resolve()).lower()
     source = kind.title if named else f"IDX files, taken for {kind.title}"

@@ -13,11 +13,13 @@ import threading
 
 import numpy as np
 
+from ..activations import HARD_SIGMOID
 from .plan import plain
 from .pooling import inside, outside
 from .synapses import FastConv, FastDense, first
 from .winograd import Scratch
 
+BLOCK = 1 << 15  # numbers of a block that is worked on while it is in the cache
 KEPT = 2  # chains that a thread keeps: for whole chunks, and for the rest of a batch
 LOCAL = threading.local()
 
@@ -85,32 +87,56 @@ class Chain:
     # --- one step ---------------------------------------------------------------------------------------------------------
 
     def step(self, group, y, beta, frozen, check):
-        """Equation (1) for the layers in `group`; returns [their largest |s_new - s_old|] if `check`."""
-        L = len(self.states)
-        for n in group:  # all drives from the old states, then the new states
-            u, up = self.u[n - 1], self.first.drive if n == 1 else self.drive_post(n - 2, frozen)
-            if n < L and not self.zero[n + 1]:
-                np.add(up, self.drive_pre(n - 1, frozen), out=u)
-            else:
-                u[...] = up
-            if n == L and beta != 0:
-                u += beta * inside(self.network.cost.force(outside(self.states[-1]), y))
-        reached = {n: self.reached[n - 1] or n < L and self.reached[n + 1] or n == L and beta != 0 for n in group}
-        changes = [self.update(n, check) for n in group]
+        """Equation (1) for the layers in `group`; returns the largest |s_new - s_old| of their parts if `check`."""
+        reached = {n: self.will_be_reached(n, beta) for n in group}
+        parts = {n: self.drive(n, y, beta, frozen) for n in group}
+        if len(group) > 1:  # all drives from the old states, then the new states
+            parts = {n: list(rows) for n, rows in parts.items()}
+        changes = [self.update(n, rows, check) for n in group for rows in parts[n]]
         for n in group:
-            self.zero[n], self.reached[n] = False, self.reached[n] or reached[n]
+            self.zero[n], self.reached[n] = False, reached[n]
+            if n < len(self.states):
+                self.fresh[n - 1] = False
         return changes
 
-    def update(self, n, check):
-        """s_n <- sigma(u_n)"""
-        s, s_new, change = self.states[n - 1], self.network.activation.sigma(self.u[n - 1]), None
+    def will_be_reached(self, n, beta):
+        """Whether anything of the images, or of their targets, is in layer n after this step."""
+        L = len(self.states)
+        return self.reached[n] or self.reached[n - 1] or (self.reached[n + 1] if n < L else beta != 0)
+
+    def drive(self, n, y, beta, frozen):
+        """Computes u_n, and yields the rows of it that are done."""
+        L, u, up = len(self.states), self.u[n - 1], self.first.drive if n == 1 else self.drive_post(n - 2, frozen)
+        if n < L and not self.zero[n + 1]:
+            for rows, down in self.drive_pre(n - 1, frozen):
+                np.add(up[rows], down, out=u[rows])
+                yield rows
+            return
+        nudge = beta * inside(self.network.cost.force(outside(self.states[-1]), y)) if n == L and beta != 0 else None
+        for rows in blocks(u):
+            if nudge is None:
+                u[rows] = up[rows]
+            else:
+                np.add(up[rows], nudge[rows], out=u[rows])
+            yield rows
+
+    def update(self, n, rows, check):
+        """s_n <- sigma(u_n) in these rows"""
+        s, u, change = self.states[n - 1][rows], self.u[n - 1][rows], None
+        new = self.squash(u)
         if check:
-            moved = s_new - s
-            change = max(float(moved.max()), -float(moved.min()))
-        s[...] = s_new
-        if n < len(self.states):
-            self.fresh[n - 1] = False
+            np.subtract(new, s, out=s)
+            change = max(float(s.max()), -float(s.min()))
+        s[...] = new
         return change
+
+    def squash(self, u):
+        """sigma(u), bit for bit, without a pass over memory that can be spared."""
+        activation = self.network.activation
+        if activation is HARD_SIGMOID:
+            half = 0.5 * u
+            return np.clip(half, 0.0, 1.0, out=half)
+        return activation.sigma(u)
 
     def drive_post(self, k, frozen):
         """The drive of synapse k on its post layer; computed anew only if its pre layer has changed.
@@ -147,6 +173,14 @@ class Chain:
             for k in range(len(self.synapses)):
                 self.drive_post(k, frozen)
         return [self.first.switches, *(synapse.switches() for synapse in self.synapses)]
+
+
+def blocks(u):
+    """Slices of rows of u that fit into the cache together with what is computed from them; vectors whole."""
+    if u.ndim < 4:
+        return [slice(None)]
+    rows = max(1, BLOCK // max(1, u[0].size))
+    return [slice(i, i + rows) for i in range(0, len(u), rows)]
 
 
 def constant(s):

@@ -1,6 +1,7 @@
 """Convolutions and their products without tiles, for kernels of any size and images of few pixels: im2col and col2im.
 
-They are used as those of winograd.py: images (H, W, N, C) go into `.input`, `set` tells the kernel, a call gives the result.
+They are used as those of winograd.py: images (H, W, N, C) go into `.input`, `set` tells the kernel, `stripes` has the result, all
+of it at once.
 """
 
 import numpy as np
@@ -10,10 +11,10 @@ class Im2col:
     """gain times the convolution with W (k, k, C_in, C_out): k columns side by side, k products with shifted views."""
 
     def __init__(self, k, size_in, size_out, padding, N, channels, scratch):
-        (self.C_in, self.C_out), (H, width) = channels, size_out
+        (self.C_in, self.C_out), (H, width), self.channels = channels, size_out, channels
         self.k, self.size_in, self.size_out, self.padding, self.scratch = k, size_in, size_out, padding, scratch
         self.x = np.zeros((H + k - 1, width + k - 1, N, self.C_in), scratch.dtype)
-        self.input = self.inside(self.x)
+        self.input, self.rows = self.inside(self.x), [slice(0, H)]
 
     def inside(self, x):
         """The images within their border of zeros."""
@@ -22,7 +23,9 @@ class Im2col:
     def set(self, W, gain=1.0):
         self.W = (W if gain == 1 else gain * W).reshape(self.k, self.k * self.C_in, self.C_out)
 
-    def __call__(self):
+    def stripes(self, feed=None):
+        if feed:
+            feed(self.size_in[0])
         (H, width), N = self.size_out, self.x.shape[2]
         taps = self.taps(self.x)
         y, product = (self.scratch(slot, H * width * N, self.C_out) for slot in (1, 2))
@@ -30,7 +33,7 @@ class Im2col:
             np.matmul(taps[a:a + H].reshape(-1, W.shape[0]), W, out=product if a else y)
             if a:
                 y += product
-        return y.reshape(H, width, N, self.C_out)
+        yield self.rows[0], y.reshape(H, width, N, self.C_out)
 
     def taps(self, x):
         """(H' + k - 1, W', N, k, C_in): the k pixels of a row that an output sees."""
@@ -46,36 +49,44 @@ class Col2im:
 
     def __init__(self, k, size_in, size_out, padding, N, channels, scratch):
         (C_in, self.C_out), self.k, self.size_out, self.p, self.scratch = channels, k, size_out, padding, scratch
-        self.input = np.zeros((*size_in, N, C_in), scratch.dtype)
+        self.input, self.rows = np.zeros((*size_in, N, C_in), scratch.dtype), [slice(0, size_out[0])]
 
     def set(self, W, gain=1.0):
-        self.W = W if gain == 1 else gain * W
+        self.W, self.gain = W.reshape(-1, W.shape[3]), gain
 
-    def __call__(self):
+    def stripes(self, feed=None):
+        if feed:
+            feed(len(self.input))
         (h, w, N, C_in), (H, width), p, k, C_out = self.input.shape, self.size_out, self.p, self.k, self.C_out
         cols = self.scratch(0, h * w * N, k * k * C_out)
-        np.matmul(self.input.reshape(-1, C_in), self.W.reshape(-1, C_in).T, out=cols)
+        np.matmul(self.input.reshape(-1, C_in), self.W.T, out=cols)
         cols = cols.reshape(h, w, N, k, k, C_out)
         y = self.scratch(1, max(H + 2 * p, h + k - 1), max(width + 2 * p, w + k - 1), N, C_out)
         y[...] = 0
         for a in range(k):
             for b in range(k):
                 y[a:a + h, b:b + w] += cols[:, :, :, a, b]
-        return y[p:p + H, p:p + width]
+        if self.gain != 1:
+            y *= self.gain
+        yield self.rows[0], y[p:p + H, p:p + width]
 
 
 class PatchProduct:
-    """dW = x_0 y_0 + x_1 y_1, as WinogradProduct, for the convolution `up`, an `Im2col`."""
+    """dW = x_0 y_0 + x_1 y_1, as WinogradProduct, for a convolution `up` of any kind: whole patches, for images of few pixels."""
 
-    def __init__(self, up):
-        self.up, self.xs, self.pairs = up, (up.x, np.zeros_like(up.x)), [None, None]
-        self.x, self.y = up.inside(self.xs[1]), np.zeros((*up.size_out, up.x.shape[2], up.C_out), up.x.dtype)
+    def __init__(self, up, k):
+        (H, width), N, (C_in, C_out) = up.size_out, up.x.shape[2], up.channels
+        self.up, self.xs, self.rows = up, (up.x, np.zeros_like(up.x)), slice(0, H)
+        self.x, self.y = up.inside(self.xs[1]), np.zeros((2, H, width, N, C_out), up.x.dtype)
+        self.patches = np.empty((2, H, width, N, k, k, C_in), up.x.dtype)
 
-    def add(self, i):
-        taps, y, H = self.up.taps(self.xs[i]), self.y.reshape(-1, self.up.C_out), self.up.size_out[0]
-        self.pairs[i] = np.stack([taps[a:a + H].reshape(len(y), -1).T @ y for a in range(self.up.k)])
-
-    def result(self, first=0, last=1):
+    def result(self, fill, first=0, last=1):
         """(k, k, C_in, C_out): the sum of the products from the first to the last."""
-        k = self.up.k
-        return sum(self.pairs[first:last + 1]).reshape(k, k, self.up.C_in, self.up.C_out)
+        _, H, width, _, k, _, C_in = self.patches.shape
+        for i in range(first, last + 1):
+            fill(i, self.rows, self.y[i])
+            for a in range(k):
+                for b in range(k):
+                    self.patches[i, :, :, :, a, b] = self.xs[i][a:a + H, b:b + width]
+        patches, y = self.patches[first:last + 1].reshape(-1, k * k * C_in), self.y[first:last + 1]
+        return (patches.T @ y.reshape(len(patches), -1)).reshape(k, k, C_in, -1)

@@ -3,8 +3,6 @@
 Images are (H, W, N, C) here. Their twins are the functions of the same names in ep/ops.py.
 """
 
-import copy
-
 import numpy as np
 
 from .. import ops
@@ -21,46 +19,46 @@ def outside(a):
 
 
 class MaxPool:
-    """Which corner of a window won, in three booleans: g bottom row; g_top, g_bottom right column of either row."""
+    """Which corner of a window won, in four booleans, one of them true: `won` (4, H, W, N, C)."""
 
     def __init__(self, shape):
-        self.g, self.g_top, self.g_bottom = np.zeros((3, *shape), bool)
+        self.won = np.zeros((4, *shape), bool)
 
     def part(self, index):
         """The same windows' pooling for a part of them, or with a new axis: `index` of the arrays (H, W, N, C)."""
-        part = copy.copy(self)
-        part.g, part.g_top, part.g_bottom = self.g[index], self.g_top[index], self.g_bottom[index]
+        part = object.__new__(MaxPool)
+        part.won = self.won[(slice(None), *index)]
         return part
 
     def pool(self, y, v):
-        y_0, y_1, y_2, y_3 = corners(y, v)
-        np.greater(y_1, y_0, out=self.g_top)  # the first of equals wins, as in ops.max_pool
-        np.greater(y_3, y_2, out=self.g_bottom)
-        top, bottom = np.maximum(y_0, y_1, out=v), np.maximum(y_2, y_3)
-        np.greater(bottom, top, out=self.g)
-        np.maximum(top, bottom, out=v)
+        (y_0, y_1, y_2, y_3), (won_0, won_1, won_2, won_3) = corners(y, v), self.won
+        right_top, right_bottom = y_1 > y_0, y_3 > y_2  # the first of equals wins, as in ops.max_pool
+        top, low = np.maximum(y_0, y_1, out=v), np.maximum(y_2, y_3)
+        bottom = low > top
+        np.maximum(top, low, out=v)
+        np.bitwise_and(bottom, right_bottom, out=won_3)
+        np.bitwise_xor(bottom, won_3, out=won_2)
+        np.greater(right_top, bottom, out=won_1)  # and not bottom
+        np.bitwise_or(bottom, right_top, out=won_0)
+        np.logical_not(won_0, out=won_0)
 
     def at_switches(self, y, v):
         y_0, y_1, y_2, y_3 = corners(y, v)
-        top, bottom = y_0 * ~self.g_top + y_1 * self.g_top, y_2 * ~self.g_bottom + y_3 * self.g_bottom
-        np.add(top * ~self.g, bottom * self.g, out=v)
+        np.multiply(y_0, self.won[0], out=v)
+        for corner, won in zip((y_1, y_2, y_3), self.won[1:]):
+            v += corner * won
 
     def unpool(self, v, y):
-        y_0, y_1, y_2, y_3 = corners(y, v)
-        bottom = v * self.g
-        top = v - bottom  # v or 0, exactly
-        np.multiply(bottom, self.g_bottom, out=y_3)
-        np.subtract(bottom, y_3, out=y_2)
-        np.multiply(top, self.g_top, out=y_1)
-        np.subtract(top, y_1, out=y_0)
+        for corner, won in zip(corners(y, v), self.won):
+            np.multiply(v, won, out=corner)
 
     def switches(self):
-        right = self.g & self.g_bottom | ~self.g & self.g_top
-        return outside(2 * self.g.view(np.uint8) + right.view(np.uint8)).copy()
+        won = self.won.view(np.uint8)
+        return outside(won[1] + 2 * won[2] + 3 * won[3]).copy()
 
     def set_switches(self, switches):
-        corner = inside(switches)
-        self.g[...], self.g_top[...], self.g_bottom[...] = corner >= 2, corner == 1, corner == 3
+        for corner, won in enumerate(self.won):
+            won[...] = inside(switches) == corner
 
 
 class AveragePool:
@@ -101,6 +99,21 @@ class NoPool(AveragePool):
 
 
 POOLS = {"max": MaxPool, "average": AveragePool, "none": NoPool}
+
+
+class Feed:
+    """feed(rows): unpool v into the rows of y before row `rows`, and one more at most, as far as this has not been done."""
+
+    def __init__(self, pool, v, y):
+        self.pool, self.v, self.y, self.done = pool, v, y, 0
+        self.size = 1 if type(pool) is NoPool else ops.SIZE
+
+    def __call__(self, rows):
+        until = min(-(-rows // self.size), len(self.v))
+        if until > self.done:
+            part = slice(self.done, until)
+            self.pool.part((part,)).unpool(self.v[part], self.y[self.size * self.done:self.size * until])
+            self.done = until
 
 
 def corners(y, v):

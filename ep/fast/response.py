@@ -1,9 +1,9 @@
-"""`response`, fast, on a CPU: the deviations of all nudged phases as one batch.
+"""`response`, fast, on a CPU: the deviations of the nudged phases, one phase after the other, in the buffers of the free phase.
 
     delta_n <- w_n [ sigma( u_n* + d_n / w_n ) - sigma( u_n* ) ],    d = D^T delta - [n = L] beta dC/ds( s_L* + delta_L )     (11)
 
-as `dynamics.deviate` has it, in the buffers of the free phase, chain.py: its switches stay, and what is zero needs no
-convolution. The first sweep down has no way up. Arrays are (H, W, B N, C), for B phases of N images.
+as `dynamics.deviate` has it. The switches stay as chain.py holds them, and what is zero needs no convolution: the first sweep
+down has no way up. Every stripe of d that a convolution yields becomes delta while it is in the cache.
 """
 
 import numpy as np
@@ -14,7 +14,6 @@ from .chain import chain_of
 from .plan import unsuitable
 from .pooling import inside, outside
 from .relaxation import own, same_dtypes
-from .synapses import by_phase
 
 SLOPES = {"hard-sigmoid": 0.5, "clip": 1.0}  # activations clip(slope u, 0, 1)
 
@@ -24,16 +23,17 @@ def response(network, y, free, nudging, phase, transposed=True, *, kernels=None)
     phase = Phase.of(phase)
     if nudging.is_complex or unsuitable(network) or not same_dtypes(network, [y, *free.states, *free.u]):
         return dynamics.response(network, y, free, nudging, phase, transposed)
-    chain = held(own(kernels, network), free.states, free.switches, free.u)
-    points = [(beta, c) for beta, c in zip(nudging.points, nudging.weights) if beta != 0]
-    together = [points] if phase.tolerance == 0 else [[point] for point in points]  # each stops by its own residual
-    mu, phases = [np.zeros_like(u) for u in chain.u], []
-    for part in together:
-        deviations = deviations_of(chain, len(part))
-        phases += deviations.relax(y, [beta for beta, _ in part], phase, transposed, free.switches)
-        for mu_n, delta in zip(mu, deviations.delta):
-            for b, (_, c) in enumerate(part):
-                mu_n -= c * by_phase(delta, len(part))[..., b, :, :]  # mu = - sum_k c_k delta^k
+    deviations, mu, phases = Deviations(held(own(kernels, network), free.states, free.switches, free.u), transposed), None, []
+    for beta, c in zip(nudging.points, nudging.weights):
+        if beta != 0:
+            delta, history = deviations.relax(y, beta, phase)
+            steps, last = history[-1]
+            phases.append(Relaxation([outside(d) for d in delta], free.switches, steps, last, last <= phase.tolerance, history))
+            if mu is None:
+                mu = [np.multiply(d, -c) for d in delta]
+            else:
+                for mu_n, d in zip(mu, delta):
+                    mu_n -= c * d  # mu = - sum_k c_k delta^k
     return [outside(mu_n) for mu_n in mu], phases
 
 
@@ -50,97 +50,86 @@ def held(kernels, states, switches, u=()):
     return chain
 
 
-def deviations_of(chain, B):
-    if B not in chain.responses:
-        chain.responses[B] = Deviations(chain, B)
-    return chain.responses[B]
-
-
 class Deviations:
-    """B nudged phases of one chain: delta[n - 1] (H, W, B N, C), and the two ways through every synapse."""
+    """The nudged phases of one free state."""
 
-    def __init__(self, chain, B):
-        self.chain, self.B = chain, B
-        self.delta = [np.zeros((*u.shape[:-2], B * u.shape[-2], u.shape[-1]), u.dtype) for u in chain.u]
-        self.ways = [synapse.response(B) for synapse in chain.synapses]
+    def __init__(self, chain, transposed):
+        self.chain, network = chain, chain.network
+        self.weights = [min(w, LARGEST_WEIGHT) for w in network.weights]
+        self.slope = SLOPES.get(network.activation.name)
+        for synapse in chain.synapses:
+            synapse.start_response(transposed, self.slope or 1.0)
 
-    def relax(self, y, betas, phase, transposed, switches):
-        """[`Relaxation` of each phase], from delta = 0."""
-        for way in self.ways:
-            way.start(transposed)
-        network, self.y, self.betas = self.chain.network, y, betas
-        self.weights, self.bounds = [min(w, LARGEST_WEIGHT) for w in network.weights], {}
-        self.moved, groups, history = [False] * (len(self.delta) + 2), SCHEDULES[phase.schedule](network), []
+    def relax(self, y, beta, phase):
+        """([delta_n], history) of one phase, from delta = 0."""
+        self.y, self.beta, self.delta = y, beta, [np.empty_like(u) for u in self.chain.u]
+        self.moved, groups, history = [False] * (len(self.delta) + 2), SCHEDULES[phase.schedule](self.chain.network), []
         for t in range(1, phase.steps + 1):
-            check, changes = phase.checks(t), []
-            for group in groups:
-                changes += self.step(group, check)
+            check = phase.checks(t)
+            changes = [change for group in groups for change in self.step(group, check)]
             if check:
-                history.append((t, np.max(changes, axis=0)))
-                if phase.tolerance > 0 and history[-1][1].max() <= phase.tolerance:
+                history.append((t, float(np.max(changes))))
+                if history[-1][1] <= phase.tolerance and phase.tolerance > 0:
                     break
-        return [self.result(b, history, phase, switches) for b in range(self.B)]
-
-    def result(self, b, history, phase, switches):
-        history = [(t, float(residuals[b])) for t, residuals in history]
-        steps, last = history[-1]
-        states = [outside(by_phase(delta, self.B)[..., b, :, :]).copy() for delta in self.delta]
-        return Relaxation(states, switches, steps, last, last <= phase.tolerance, history)
+        for delta in (delta for delta, moved in zip(self.delta, self.moved[1:]) if not moved):
+            delta[...] = 0
+        return self.delta, history
 
     def step(self, group, check):
-        """(11) for the layers in `group`; returns [largest change of each phase, (B,)] of each of them if `check`."""
-        L, several, drives = len(self.delta), len(group) > 1, {}
-        for n in group:
-            d = self.drive(n)
-            drives[n] = d.copy() if several and d is not None else d  # drives share their memory
-        changes = [self.update(n, d, check) for n, d in drives.items()]
-        moved = [n for n in group if drives[n] is not None]
-        for n in moved:
-            self.moved[n] = True
-        return changes or [np.zeros(self.B)] * L
+        """(11) for the layers in `group`; returns their largest changes if `check`."""
+        several = len(group) > 1  # then all drives from the old deviations, in memory of their own
+        drives = {n: [(rows, d.copy()) for rows, d in self.drive(n)] if several else self.drive(n) for n in group}
+        changes = [self.update(n, rows, d, check) for n, stripes in drives.items() for rows, d in stripes]
+        for n, moves in [(n, self.will_move(n)) for n in group]:
+            self.moved[n] = moves
+        return changes if check and changes else [0.0]
+
+    def will_move(self, n):
+        """Whether layer n is pushed, or stands beside one that has moved."""
+        return n == len(self.delta) or self.moved[n - 1] or self.moved[n] or self.moved[n + 1]
 
     def drive(self, n):
-        """d_n, or None if it is zero: nothing around layer n has moved yet."""
-        d, L = None, len(self.delta)
+        """Yields (rows, slope d_n of these rows); nothing where d_n is zero, as long as nothing around layer n has moved."""
+        L, up = len(self.delta), None
         if n > 1 and self.moved[n - 1]:
-            d = self.ways[n - 2].up(self.delta[n - 2])
-        if n < L and self.moved[n + 1]:
-            down = self.ways[n - 1].down(self.delta[n])  # after the way up, for it lies in memory that all convolutions share
-            d = down if d is None else np.add(d, down, out=d)
+            up = self.chain.synapses[n - 2].response_post(self.delta[n - 2])
         if n == L:
-            d = np.zeros_like(self.delta[-1]) if d is None else d
-            s = self.chain.states[-1]
-            for b, beta in enumerate(self.betas):
-                delta = by_phase(self.delta[-1], self.B)[..., b, :, :]
-                at = s + delta if self.moved[L] else s
-                by_phase(d, self.B)[..., b, :, :] += beta * inside(self.chain.network.cost.force(outside(at), self.y))
-        return d
+            yield slice(None), self.nudge(up)
+        elif self.moved[n + 1]:
+            for rows, d in self.chain.synapses[n - 1].response_pre(self.delta[n]):
+                yield rows, d if up is None else np.add(d, up[rows], out=d)
+        elif up is not None:
+            yield slice(None), up
 
-    def update(self, n, d, check):
-        """delta_n <- w_n [ sigma( u_n* + d_n / w_n ) - sigma( u_n* ) ]"""
-        delta = self.delta[n - 1]
-        if d is None:
-            delta[...] = 0  # it has not moved
-            return np.zeros(self.B)
+    def nudge(self, up):
+        """slope (up - beta dC/ds( s_L* + delta_L ))"""
+        L, s = len(self.delta), self.chain.states[-1]
+        at = s + self.delta[-1] if self.moved[L] else s
+        d = (self.slope or 1.0) * self.beta * inside(self.chain.network.cost.force(outside(at), self.y))
+        return d if up is None else d + up
+
+    def update(self, n, rows, d, check):
+        """delta_n <- w_n [ sigma( u_n* + d_n / w_n ) - sigma( u_n* ) ] in these rows; returns the largest change if `check`."""
+        delta = self.delta[n - 1][rows]
         old = delta.copy() if check and self.moved[n] else None
-        self.difference(n, by_phase(d, self.B), by_phase(delta, self.B))
-        if not check:
-            return None
-        change = by_phase(delta if old is None else delta - old, self.B)
-        return np.array([max(change[..., b, :, :].max(), -change[..., b, :, :].min()) for b in range(self.B)])
+        if self.slope is None:
+            w = self.weights[n - 1]
+            np.multiply(self.chain.network.activation.difference(self.chain.u[n - 1][rows], d / w), w, out=delta)
+        else:
+            self.clipped(n, rows, d, delta)
+        if check:
+            change = delta if old is None else delta - old
+            return max(float(change.max()), -float(change.min()))
 
-    def difference(self, n, d, out):
-        """Of a clipped sigma, w clip(v + e/w) - w clip(v) is clip(e, low, high) for units inside, all known but e."""
-        network, w, u = self.chain.network, self.weights[n - 1], self.chain.u[n - 1][..., None, :, :]
-        slope = SLOPES.get(network.activation.name)
-        if slope is None:
-            np.multiply(network.activation.difference(u, d / w), w, out=out)
-            return
-        if n not in self.bounds:  # with v = slope u and c = clip(v): clip(e + w (v - c), - w c, w (1 - c))
-            c = network.activation.sigma(u)
-            self.bounds[n] = w * (slope * u - c), -w * c, w * (1.0 - c)
-        offset, low, high = self.bounds[n]
-        np.multiply(d, slope, out=d)
-        d += offset
-        np.maximum(d, low, out=d)
-        np.minimum(d, high, out=out)
+    def clipped(self, n, rows, e, out):
+        """The same for sigma = clip(slope u, 0, 1), with v = slope u, s = clip(v) and e = slope d:
+
+            w clip(v + e/w) - w s = clip( e + w (v - s), - w s, w (1 - s) )               v - s is 0, exactly, inside the bounds
+        """
+        s, u, w = self.chain.states[n - 1][rows], self.chain.u[n - 1][rows], self.weights[n - 1]
+        low, high, offset = s * -w, 1.0 - s, u * (self.slope * w)
+        high *= w
+        offset += low
+        e += offset
+        np.maximum(e, low, out=e)
+        np.minimum(e, high, out=out)

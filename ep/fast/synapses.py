@@ -11,7 +11,7 @@ from .. import ops
 from ..synapse import Conv
 from .patches import Im2col, PatchProduct
 from .plan import plain
-from .pooling import POOLS, inside, outside
+from .pooling import POOLS, Feed, NoPool, inside, outside
 from .winograd import WinogradProduct
 
 FEW = 128  # numbers of a patch, k k C_in: as many columns side by side are no burden for the input
@@ -56,7 +56,7 @@ class FirstConv:
         per_block = max(1, BLOCK // (rows * width * N * C_out))
         self.blocks = [(slice(first, min(first + per_block, h)), slice(rows * first, rows * min(first + per_block, h)))
                        for first in range(0, h, per_block)]
-        self.pools = [self.pool.part(part) for part, _ in self.blocks]
+        self.pools = [self.pool.part((part,)) for part, _ in self.blocks]
         self.y, self.covered = np.zeros((per_block * rows, width, N, C_out), dtype), rows * w  # columns that windows cover
 
     def start(self, synapse, x, given):
@@ -138,7 +138,7 @@ class FastDense:
         self.drive[...] = self.up.b
 
     def drive_pre(self, post):
-        return self.gain * inside(self.down.drive_pre(post))
+        yield slice(None), self.gain * inside(self.down.drive_pre(post))
 
     def switches(self):
         return None if self.up is self.down else (None, None)
@@ -146,8 +146,14 @@ class FastDense:
     def set_switches(self, switches):
         pass
 
-    def response(self, B):
-        return DenseResponse(self)
+    def start_response(self, transposed, scale):
+        self.scale, (self.back_up, self.back_down) = scale, (self.down, self.up) if transposed else (self.up, self.down)
+
+    def response_pre(self, delta):
+        yield slice(None), self.scale * inside(self.back_down.drive_pre(delta))
+
+    def response_post(self, delta):
+        return self.scale * self.gain * self.back_up.linear_post(outside(delta))
 
     def products(self, mu_pre, mu_post, s_post):
         """{"W": dW} or {"W": dW, "B": dB}: hebbian(s_pre, mu_post) and gain hebbian(mu_pre, s_post)."""
@@ -156,33 +162,25 @@ class FastDense:
         return {"W": dW + dB} if self.up is self.down else {"W": dW, "B": dB}
 
 
-class DenseResponse:
-    """The two ways of a deviation through a FastDense, at any number of images."""
-
-    def __init__(self, fast):
-        self.fast = fast
-
-    def start(self, transposed):
-        down, up = (self.fast.up, self.fast.down) if transposed else (self.fast.down, self.fast.up)
-        self.down, self.up = lambda post: inside(down.drive_pre(post)), lambda pre: self.fast.gain * up.linear_post(outside(pre))
-
-
 class FastConv:
     """`Conv` of stride 1, its two convolutions in buffers of their own; a third one where it is asymmetric."""
 
     def __init__(self, synapse, pair, N, scratch):
         of_W, of_B = pair
-        self.N, self.scratch = N, scratch
+        self.N, self.scratch, self.k = N, scratch, len(of_W.W)
         self.up, self.down = of_W.way_up.make(N, scratch), of_B.way_down.make(N, scratch)
         self.pre = self.up.input  # (H, W, N, C_pre), inside its border of zeros
         self.drive = np.zeros((*synapse.post_shape[:2], N, synapse.post_shape[2]), scratch.dtype)
-        self.symmetric, self.product, self.winners = of_W is of_B, None, []
-        self.pool_up = self.pool_down = POOLS[synapse.pool.name](self.drive.shape)
+        self.symmetric, self.product, self.up_again, self.winners = of_W is of_B, None, None, []
+        make = POOLS[synapse.pool.name]
+        self.pool_up = self.pool_down = make(self.drive.shape)
         if not self.symmetric:
-            self.pool_down = POOLS[synapse.pool.name](self.drive.shape)
+            self.pool_down = make(self.drive.shape)
         if not self.symmetric and synapse.pool is ops.MAX_POOL:
             self.winners = [of_B.way_up.make(N, scratch)]  # B * pre, for the switches of the way down
             self.winners[0].x = self.up.x
+        size = 1 if synapse.pool is ops.NO_POOL else ops.SIZE
+        self.parts = [(slice(rows.start // size, rows.stop // size),) for rows in self.up.rows]  # what a stripe is pooled to
 
     def start(self, synapse, pair, gain):
         """Take the present weights."""
@@ -194,19 +192,21 @@ class FastConv:
             conv.set(self.of_B.up)
 
     def drive_post(self, frozen):
-        """drive <- P(W * pre) + b"""
-        (self.pool_up.at_switches if frozen else self.pool_up.pool)(self.up(), self.drive)
-        self.drive += self.b
+        """drive <- P(W * pre) + b, stripe by stripe"""
+        for part, (_, y) in zip(self.parts, self.up.stripes()):
+            pool, drive = self.pool_up.part(part), self.drive[part]
+            (pool.at_switches if frozen else pool.pool)(y, drive)
+            drive += self.b
         for conv in () if frozen else self.winners:
-            self.pool_down.pool(conv(), np.empty_like(self.drive))
+            for part, (_, y) in zip(self.parts, conv.stripes()):
+                self.pool_down.part(part).pool(y, np.empty_like(self.drive[part]))
 
     def drive_of_zero(self):
         self.drive[...] = self.b
 
     def drive_pre(self, post):
-        """gain W^T * P^T(post), (H, W, N, C_pre)"""
-        self.pool_down.unpool(post, self.down.input)
-        return self.down()
+        """gain W^T * P^T(post), in stripes of (H, W, N, C_pre): yields (rows, drive)"""
+        return self.down.stripes(Feed(self.pool_down, post, self.down.input))
 
     def switches(self):
         return self.pool_up.switches() if self.symmetric else (self.pool_up.switches(), self.pool_down.switches())
@@ -215,56 +215,43 @@ class FastConv:
         for pool, sw in zip((self.pool_up, self.pool_down), (switches,) if self.symmetric else switches):
             pool.set_switches(sw)
 
-    def response(self, B):
-        return ConvResponse(self, B)
+    def start_response(self, transposed, scale):
+        """The ways of deviations, times `scale`, at the present switches. transposed: down through W, up through B."""
+        down, self.back_up = (self.of_W, self.of_B) if transposed else (self.of_B, self.of_W)
+        pools = self.pool_up, self.pool_down
+        self.back_pool_down, self.back_pool_up = pools if transposed else pools[::-1]
+        self.down.set(down.down, scale)
+        self.scale = scale
+        if self.up_again is not None:
+            self.up_again.set(self.back_up.up, scale * self.gain)
+
+    def response_pre(self, delta):
+        """scale W^T * P^T(delta), in stripes"""
+        return self.down.stripes(Feed(self.back_pool_down, delta, self.down.input))
+
+    def response_post(self, delta):
+        """scale gain P(B * delta)"""
+        if self.up_again is None:  # `up` itself keeps the free state, which the products need
+            self.up_again, self.response = self.of_W.way_up.make(self.N, self.scratch), np.empty_like(self.drive)
+            self.up_again.set(self.back_up.up, self.scale * self.gain)
+        self.up_again.input[...] = delta
+        for part, (_, y) in zip(self.parts, self.up_again.stripes()):
+            self.back_pool_up.part(part).at_switches(y, self.response[part])
+        return self.response
 
     def products(self, mu_pre, mu_post, s_post):
         """{"W": dW} or {"W": dW, "B": dB}: hebbian(s_pre, mu_post) and gain hebbian(mu_pre, s_post)."""
         if self.product is None:
-            self.product = (PatchProduct if type(self.up) is Im2col else WinogradProduct)(self.up)
-        product = self.product
-        self.pool_up.unpool(mu_post, product.y)
-        product.add(0)
-        np.multiply(mu_pre, self.gain, out=product.x)
-        self.pool_down.unpool(s_post, product.y)
-        product.add(1)
-        return {"W": product.result()} if self.symmetric else {"W": product.result(0, 0), "B": product.result(1, 1)}
+            few = type(self.up) is Im2col or self.up.h * self.up.w == 1  # a kernel is transformed for more than one tile
+            self.product = PatchProduct(self.up, self.k) if few else WinogradProduct(self.up)
+        np.multiply(mu_pre, self.gain, out=self.product.x)
+        feeds = (self.pool_up, mu_post), (self.pool_down, s_post)
 
+        def fill(i, rows, y):
+            (pool, v), size = feeds[i], 1 if type(self.pool_up) is NoPool else ops.SIZE
+            part = slice(rows.start // size, rows.stop // size)
+            pool.part((part,)).unpool(v[part], y)
+            y[size * (part.stop - part.start):] = 0  # a row that is in no window
 
-class ConvResponse:
-    """The two ways of B deviations of N images each through a FastConv, at its switches: arrays (H, W, B N, C)."""
-
-    def __init__(self, fast, B):
-        self.fast, self.B = fast, B
-        self.conv_down = fast.of_W.way_down.make(B * fast.N, fast.scratch)
-        self.conv_up, self.v = None, None
-
-    def start(self, transposed):
-        """transposed: down through W, up through B; else the other way round."""
-        fast, f = self.fast, self.fast
-        down, up = (f.of_W, f.of_B) if transposed else (f.of_B, f.of_W)
-        pool_down, pool_up = (f.pool_up, f.pool_down) if transposed else (f.pool_down, f.pool_up)
-        every = np.s_[:, :, None]  # the switches of an image are those of all its phases
-        self.pool_down, self.pool_up = pool_down.part(every), pool_up.part(every)
-        self.conv_down.set(down.down)
-        self.kernel_up, self.gain = up, fast.gain
-        if self.conv_up is not None:
-            self.conv_up.set(up.up, fast.gain)
-
-    def down(self, post):
-        self.pool_down.unpool(by_phase(post, self.B), by_phase(self.conv_down.input, self.B))
-        return self.conv_down()
-
-    def up(self, pre):
-        if self.conv_up is None:
-            self.conv_up = self.fast.of_W.way_up.make(self.B * self.fast.N, self.fast.scratch)
-            self.conv_up.set(self.kernel_up.up, self.gain)
-            self.v = np.empty((*self.fast.drive.shape[:2], self.B * self.fast.N, self.fast.drive.shape[3]), self.fast.drive.dtype)
-        self.conv_up.input[...] = pre
-        self.pool_up.at_switches(by_phase(self.conv_up(), self.B), by_phase(self.v, self.B))
-        return self.v
-
-
-def by_phase(a, B):
-    """(..., B N, C) -> (..., B, N, C), a view."""
-    return a.reshape(*a.shape[:-2], B, -1, a.shape[-1])
+        result = self.product.result
+        return {"W": result(fill)} if self.symmetric else {"W": result(fill, 0, 0), "B": result(fill, 1, 1)}

@@ -13,10 +13,14 @@ patches.py computes the same without tiles, for kernels of any size.
 """
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
+
+CACHED = 1 << 18  # numbers that are worked on at once: a MB, for float32
+SMALL = 1 << 17  # numbers of a kernel that is small: half a MB
 
 
 class Tile(NamedTuple):
@@ -61,8 +65,10 @@ def transform_kernel(W, m):
 
 
 def transform_flipped(W, m):
-    """The same for the kernel of the way down, W[::-1, ::-1] with its channels exchanged: -> ((m+2)^2, C_out, C_in), a view."""
-    return (_GG(m, W.dtype)[:, ::-1] @ W.reshape(9, -1)).reshape(-1, *W.shape[2:]).transpose(0, 2, 1)
+    """The same for the kernel of the way down, W[::-1, ::-1] with its channels exchanged: -> ((m+2)^2, C_out, C_in)."""
+    if W.size <= SMALL:  # BLAS is slow with a few rows times a transposed matrix
+        return transform_kernel(np.ascontiguousarray(W[::-1, ::-1].transpose(0, 1, 3, 2)), m)
+    return transform_kernel(W[::-1, ::-1], m).transpose(0, 2, 1)  # but exchanging the channels of a large one takes longer
 
 
 def transform_gradient(dU, m):
@@ -70,6 +76,7 @@ def transform_gradient(dU, m):
     return (_GG(m, dU.dtype).T @ dU.reshape(len(dU), -1)).reshape(3, 3, *dU.shape[1:])
 
 
+@cache
 def _GG(m, dtype):
     G = np.array(TILES[m].G)
     return np.kron(G, G).astype(dtype)  # ((m+2)^2, 9): rows (k, l), columns (a, b)
@@ -83,20 +90,25 @@ def multiplications(m, size_out):
 class Winograd:
     """gain times the convolution of N images (H, W), stride 1, with the kernel U = transform_kernel(W, m).
 
-    Write the images into `.input` (H, W, N, C_in), call it, and use the result (H', W', N, C_out) before the next call of
-    anything with the same `Scratch`.
+    Write the images into `.input` (H, W, N, C_in) and go through `stripes()`: slices of rows of the result, and these rows
+    (rows, W', N, C_out), to be used before anything else with the same `Scratch` is. A stripe is as many rows of tiles as have
+    all their arrays in the cache.
     """
 
     def __init__(self, m, size_in, size_out, padding, N, channels, scratch):
         (C_in, C_out), a = channels, m + 2
-        h, w = tiles = tuple(-(-size // m) for size in size_out)  # the last ones reach over the edge, into zeros
         self.m, self.size_in, self.size_out, self.padding, self.scratch, self.made = m, size_in, size_out, padding, scratch, None
-        self.x = np.zeros((h * m + 2, w * m + 2, N, C_in), scratch.dtype)
-        self.input = self.inside(self.x)
-        self.read, self.write = Read(TILES[m].B_T, m, tiles, scratch), Write(TILES[m].A_T, m, tiles, scratch)
-        self.V, self.M = (scratch.reserve(slot, a * a, h * w * N, C) for slot, C in ((1, C_in), (0, C_out)))
-        self.read.reserve(self.x.shape)
-        self.write.reserve((N, C_out))
+        self.h, self.w = (-(-size // m) for size in size_out)  # tiles; the last ones reach over the edge, into zeros
+        self.x = np.zeros((self.h * m + 2, self.w * m + 2, N, C_in), scratch.dtype)
+        self.input, self.channels = self.inside(self.x), channels
+        self.B_T, self.A_T = (np.array(T, scratch.dtype) for T in (TILES[m].B_T, TILES[m].A_T))
+        self.gain_A_T = self.A_T.copy()
+        self.stripe = stripes_of(self.h, a * a * self.w * N * (C_in + C_out) + m * self.w * m * N * C_out)
+        self.rows = [slice(i * m, min((i + self.stripe) * m, size_out[0])) for i in range(0, self.h, self.stripe)]
+        self.tiles_N = self.w * N  # per row of tiles
+        scratch.reserve(0, a * a, self.stripe * self.tiles_N, C_out)
+        scratch.reserve(1, a * a, self.stripe * self.tiles_N, max(C_in, C_out))
+        scratch.reserve(2, self.stripe * a, (self.w * m + 2) * N, max(C_in, C_out))
 
     def inside(self, x):
         """The images within their border of zeros."""
@@ -105,99 +117,99 @@ class Winograd:
     def set(self, U, gain=1.0):
         """The kernel, ((m+2)^2, C_in, C_out), and the gain: to be called before the first use and when the weights change."""
         self.U = U
-        self.write.set_gain(gain)
+        np.multiply(self.A_T, gain, out=self.gain_A_T)
 
-    def views(self):
-        """Made once, for views cost time too."""
-        V, M = self.scratch(*self.V), self.scratch(*self.M)
-        self.made = self.scratch.made, V, M, self.read.views(self.x, V), *self.write.views(M, self.x.shape[2])
-
-    def __call__(self):
+    def stripes(self, feed=None):
+        """feed(rows): write the rows of `.input` before row `rows`, just before they are used; default: they are written."""
         if self.made is None or self.made[0] != self.scratch.made:
-            self.views()
-        _, V, M, read, write, y = self.made
-        for left, right, out in read:  # x -> V = B^T x B
-            np.matmul(left, right, out=out)
-        np.matmul(V, self.U, out=M)  # (m+2)^2 times (h w N, C_in) @ (C_in, C_out)
-        for left, right, out in write:  # M -> y = A^T M A
-            np.matmul(left, right, out=out)
-        return y[:self.size_out[0], :self.size_out[1]]
+            views = [self.views(i) for i in range(0, self.h, self.stripe)]  # made once, for views cost time too
+            self.made = self.scratch.made, views
+        for rows, (read, V, M, write, y) in zip(self.rows, self.made[1]):
+            if feed:
+                feed(min(rows.stop + 2 - self.padding, self.size_in[0]))
+            for left, right, out in read:  # x -> V = B^T x B
+                np.matmul(left, right, out=out)
+            np.matmul(V, self.U, out=M)  # (m+2)^2 times (h w N, C_in) @ (C_in, C_out)
+            for left, right, out in write:  # M -> y = A^T M A
+                np.matmul(left, right, out=out)
+            yield rows, y
+
+    def views(self, first):
+        """(what to multiply, V, M, what to multiply, result) of the stripe whose first row of tiles is `first`."""
+        (C_in, C_out), m, a, w, h = self.channels, self.m, self.m + 2, self.w, min(self.stripe, self.h - first)
+        V, M = self.scratch(1, a * a, h * self.tiles_N, C_in), self.scratch(0, a * a, h * self.tiles_N, C_out)
+        read = read_tiles(self.B_T, self.x[first * m:(first + h) * m + 2], m, V, self.scratch)
+        N = self.x.shape[2]
+        Q, y = self.scratch(2, a, h, w, m, N * C_out), self.scratch(1, h, m, w * m * N * C_out)
+        write = [(self.A_T, M.reshape(a, a, h, w, -1).transpose(0, 2, 3, 1, 4), Q),  # M A
+                 (self.gain_A_T, Q.reshape(a, h, -1).transpose(1, 0, 2), y)]  # A^T (M A)
+        rows = min(h * m, self.size_out[0] - first * m)
+        return read, V, M, write, y.reshape(h * m, w * m, N, C_out)[:rows, :self.size_out[1]]
 
 
 class WinogradProduct:
     """dW = x_0 y_0 + x_1 y_1, two products of images: <W, dW> = <y_0, W * x_0> + <y_1, W * x_1>.
 
-    x_0 is what stands in `.input` of the convolution `up`, x_1 is written into `.x` (H, W, N, C_in). For i = 0, 1, y_i is
-    written into `.y` (H', W', N, C_out) before `add(i)`; `result` has the sum.
+    x_0 is what stands in `.input` of the convolution `up`; x_1 is written into `.x` (H, W, N, C_in). The y_i come in stripes:
+    fill(i, rows, y) has to write these rows of y_i into y (rows, W', N, C_out).
     """
 
     def __init__(self, up):
-        (a2, tiles_N, C_in), (_, _, C_out), (h, w), N, m = up.V[1:], up.M[1:], up.read.tiles, up.x.shape[2], up.m
-        self.m, self.scratch, self.made, scratch = m, up.scratch, None, up.scratch
-        self.x_0, self.x_1, self.y_whole = up.x, np.zeros_like(up.x), np.zeros((h * m, w * m, N, C_out), scratch.dtype)
-        self.x, self.y = up.inside(self.x_1), self.y_whole[:up.size_out[0], :up.size_out[1]]
-        self.read_x, self.read_y = up.read, Read(np.transpose(TILES[m].A_T), m, (h, w), scratch)
-        self.V, self.Z = scratch.reserve(1, a2, 2, tiles_N, C_in), scratch.reserve(0, a2, 2, tiles_N, C_out)
-        self.read_y.reserve(self.y_whole.shape)
+        (C_in, C_out), h, w, N, m, scratch = up.channels, up.h, up.w, up.x.shape[2], up.m, up.scratch
+        self.up, self.scratch, self.made, self.A = up, scratch, None, np.ascontiguousarray(up.A_T.T)
+        a2, dU = (m + 2) ** 2, (m + 2) ** 2 * C_in * C_out
+        self.stripe = h if dU > SMALL else stripes_of(h, a2 * 2 * w * N * (C_in + C_out))
+        self.xs, self.y = (up.x, np.zeros_like(up.x)), np.zeros((self.stripe * m, w * m, N, C_out), scratch.dtype)
+        self.x = up.inside(self.xs[1])
+        scratch.reserve(0, a2, 2, self.stripe * w * N, C_out)
+        scratch.reserve(1, a2, 2, self.stripe * w * N, C_in)
+        scratch.reserve(2, self.stripe * (m + 2), (w * m + 2) * N, max(C_in, C_out))
 
-    def views(self):
-        V, Z = self.scratch(*self.V), self.scratch(*self.Z)
-        reads = [self.read_x.views(x, V[:, i]) + self.read_y.views(self.y_whole, Z[:, i])
-                 for i, x in enumerate((self.x_0, self.x_1))]
-        self.made = self.scratch.made, V, Z, reads
+    def views(self, first):
+        """(rows, their part of .y, what to multiply for either product, V, Z) of the stripe that starts with this row of tiles."""
+        up, (C_in, C_out), m = self.up, self.up.channels, self.up.m
+        h = min(self.stripe, up.h - first)
+        V, Z = (self.scratch(slot, (m + 2) ** 2, 2, h * up.tiles_N, C) for slot, C in ((1, C_in), (0, C_out)))
+        reads = [read_tiles(up.B_T, x[first * m:(first + h) * m + 2], m, V[:, i], self.scratch)
+                 + read_tiles(self.A, self.y[:h * m], m, Z[:, i], self.scratch) for i, x in enumerate(self.xs)]
+        rows = slice(first * m, min((first + h) * m, up.size_out[0]))
+        return rows, self.y[:rows.stop - rows.start, :up.size_out[1]], reads, V, Z
 
-    def add(self, i):
-        if self.made is None or self.made[0] != self.scratch.made:
-            self.views()
-        for left, right, out in self.made[3][i]:  # V_i = B^T x_i B, Z_i = A y_i A^T
-            np.matmul(left, right, out=out)
-
-    def result(self, first=0, last=1):
+    def result(self, fill, first=0, last=1):
         """(3, 3, C_in, C_out): the sum of the products from the first to the last."""
-        V, Z = (a[:, first:last + 1].reshape(len(a), -1, a.shape[3]) for a in self.made[1:3])
-        return transform_gradient(np.matmul(V.transpose(0, 2, 1), Z), self.m)  # (C_in, p h w N) @ (p h w N, C_out)
+        if self.made is None or self.made[0] != self.scratch.made:
+            self.made = self.scratch.made, [self.views(i) for i in range(0, self.up.h, self.stripe)]
+        dU = None
+        for rows, y, reads, V, Z in self.made[1]:
+            for i in range(first, last + 1):
+                self.y[len(y):] = 0  # rows of tiles that reach over the edge
+                fill(i, rows, y)
+                for left, right, out in reads[i]:  # V_i = B^T x_i B, Z_i = A y_i A^T
+                    np.matmul(left, right, out=out)
+            V, Z = (a[:, first:last + 1].reshape(len(a), -1, a.shape[3]) for a in (V, Z))
+            part = np.matmul(V.transpose(0, 2, 1), Z)  # (C_in, p h w N) @ (p h w N, C_out)
+            dU = part if dU is None else np.add(dU, part, out=dU)
+        return transform_gradient(dU, self.up.m)
 
 
-class Read:
-    """All tiles of an image: T x T^T for a tile x every m rows and columns. T (a, length): B^T or A."""
-
-    def __init__(self, T, m, tiles, scratch):
-        self.T, self.m, self.tiles, self.scratch = np.array(T, scratch.dtype), m, tiles, scratch
-
-    def reserve(self, shape):
-        _, width, N, C = shape
-        self.R = self.scratch.reserve(2, self.tiles[0], len(self.T), width * N * C)
-
-    def views(self, x, V):
-        """[(left, right, out)], what to multiply: x (height, width, N, C) -> V (a^2, h w N, C)."""
-        (a, length), (h, w), (height, width, N, C) = self.T.shape, self.tiles, x.shape
-        R = self.scratch(*self.R)
-        rows = overlapping(x.reshape(height, -1), h, self.m, length)  # tiles of B^T share two rows
-        columns = overlapping(R.reshape(h, a, width, -1), w, self.m, length)  # (h, a, w, length, N C): and two columns
-        V = as_strided(V, (a, a, h, w, N * C), (a * V.strides[0], V.strides[0], *(n * V.itemsize for n in (w * N * C, N * C, 1))))
-        return [(self.T, rows, R), (self.T, columns, V.transpose(2, 0, 3, 1, 4))]  # T x, then (T x) T^T
+def stripes_of(h, size):
+    """How many of h rows of tiles go through at once, if one of them needs `size` numbers."""
+    at_once = max(1, min(h, CACHED // size))
+    return -(-h // -(-h // at_once))  # equal stripes
 
 
-class Write:
-    """The tiles M of an image side by side: gain T M T^T with T (m, a), A^T."""
+def read_tiles(T, x, m, V, scratch):
+    """T x T^T for a tile x every m rows and columns, as [(left, right, out)], what to multiply. T (a, length): B^T or A.
 
-    def __init__(self, T, m, tiles, scratch):
-        self.T, self.m, self.tiles, self.scratch = np.array(T, scratch.dtype), m, tiles, scratch
-        self.gain_T = self.T.copy()
-
-    def set_gain(self, gain):
-        np.multiply(self.T, gain, out=self.gain_T)
-
-    def reserve(self, N_C):
-        (m, a), (h, w), run = self.T.shape, self.tiles, math.prod(N_C)
-        self.Q, self.y = self.scratch.reserve(2, a, h, w, m, run), self.scratch.reserve(1, h, m, w * m * run)
-
-    def views(self, M, N):
-        """([(left, right, out)], y): M (a^2, h w N, C) -> y (h m, w m, N, C)."""
-        (m, a), (h, w), Q, y = self.T.shape, self.tiles, self.scratch(*self.Q), self.scratch(*self.y)
-        steps = [(self.T, M.reshape(a, a, h, w, -1).transpose(0, 2, 3, 1, 4), Q),  # M T^T
-                 (self.gain_T, Q.reshape(a, h, -1).transpose(1, 0, 2), y)]  # gain T (M T^T)
-        return steps, y.reshape(h * m, w * m, N, -1)
+    x (height, width, N, C) -> V (a^2, h w N, C)
+    """
+    (a, length), (height, width, N, C) = T.shape, x.shape
+    h, w = (height - length) // m + 1, (width - length) // m + 1
+    R = scratch(2, h, a, width * N * C)
+    rows = overlapping(x.reshape(height, -1), h, m, length)  # tiles of B^T share two rows
+    columns = overlapping(R.reshape(h, a, width, -1), w, m, length)  # (h, a, w, length, N C): and two columns
+    V = as_strided(V, (a, a, h, w, N * C), (a * V.strides[0], V.strides[0], *(n * V.itemsize for n in (w * N * C, N * C, 1))))
+    return [(T, rows, R), (T, columns, V.transpose(2, 0, 3, 1, 4))]  # T x, then (T x) T^T
 
 
 class Scratch:

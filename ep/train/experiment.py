@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import backend, fast
 from ..bptt import bptt_gradient
-from ..builders import CONNECTIONS, convnet
+from ..builders import CONNECTIONS, calibrate, convnet
 from ..cost import COSTS
 from ..dynamics import Phase, Phases
 from ..eqprop import eqprop_gradient
@@ -47,6 +47,7 @@ class Config:
     # the network
     channels: tuple = (32, 64, 128, 128)
     scale: tuple = (1.0,)  # factors on the paper's initial weights
+    initial_drive: float = 0.0  # standard deviation of the initial drives over training images (`calibrate`); 0: as scale has it
     feedback: float = 1.0  # the gain gamma
     cost: str = "cross-entropy"
     connections: str = "symmetric"
@@ -68,6 +69,7 @@ class Config:
     optimizer: str = "sgd"
     lr: tuple = (0.1,)
     weight_decay: float = 0.0
+    warm_up: int = 0  # steps over which the rate rises from 0
     batch_size: int = 32
     epochs: int = 1
     anneal_epochs: int | None = None  # default: all of them
@@ -101,6 +103,7 @@ SYNTHETIC = dict(epochs=3, train_images=4000, test_images=1000, final_test_image
 CIFAR10 = dict(epochs=5, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0)
 PAPERS_IMAGES = dict(epochs=120, anneal_epochs=100, train_images=50000, test_images=10000, final_test_images=10000, flip=True,
                      pad=4)
+CALIBRATION = 256  # images whose drives `calibrate` looks at
 VISITS = 40_000  # of any other data set: as many epochs as make so many visits of images, but 5 to 50
 PRESETS = {  # (preset, data set) -> its settings; `row` says what any other data set gets
     ("cpu", "synthetic"): CPU | SYNTHETIC,
@@ -115,7 +118,7 @@ CHOICES = [  # (presets, choice, what it brings with it)
     (("paper",), dict(cost="squared-error"), dict(beta=0.5, steps_nudged=30)),  # the paper's other two numbers
     (("paper",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
     (("small",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
-    (("cpu",), dict(optimizer="sgd"), dict(lr=(0.03,), weight_decay=3e-4)),
+    (("cpu",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4)),
     (NAMES, dict(connections="asymmetric"), dict(feedback_update="kolen-pollack")),
     (("paper",), dict(connections="asymmetric"), dict(steps_nudged=30)),
     (("small",), dict(connections="asymmetric"), dict(weight_decay=3e-3)),  # by it W and B align: docs/results.md
@@ -123,7 +126,7 @@ CHOICES = [  # (presets, choice, what it brings with it)
     (("cpu",), dict(connections="asymmetric", optimizer="sgd"), dict(weight_decay=3e-3)),
     (NAMES, dict(feedback_update="exact"), dict(nudged_phases="deviations")),  # the difference of two states cannot give it
     (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0)),
-    (("cpu",), dict(algorithm="bptt"), dict(steps_free=16, steps_nudged=8)),  # of which a sweep is worth several
+    (("cpu",), dict(algorithm="bptt"), dict(steps_free=10, steps_nudged=6)),  # of which a sweep is worth several
 ]
 
 
@@ -191,15 +194,21 @@ def identity(dataset):
 # --- what the settings mean -------------------------------------------------------------------------------------------
 
 
-def build(config, xp=np, in_chunks=loop.in_chunks, map=map):
-    """(network, optimizer, gradient) of a configuration, on the device of the module xp; see `gradient_function`."""
-    network = kernels.fused(build_network(config).to(xp))
+def build(config, xp=np, in_chunks=loop.in_chunks, map=map, x=None):
+    """(network, optimizer, gradient) of a configuration, on the device of the module xp; see `gradient_function`.
+
+    x: the first CALIBRATION training images as the network sees them, on the host, for config.initial_drive.
+    """
+    network = kernels.fused(build_network(config, x).to(xp))
     return network, build_optimizer(config, network), gradient_function(config, in_chunks, map)
 
 
-def build_network(config):
+def build_network(config, x=None):
+    """The initial network; without x it is not calibrated, for whoever replaces its parameters."""
     network = convnet(config.channels, config.image_shape, config.classes, paddings=paddings(config), cost=COSTS[config.cost],
                       scale=config.scale, feedback=config.feedback, seed=config.seed)
+    if config.initial_drive and x is not None:
+        calibrate(network, x, config.initial_drive)
     return CONNECTIONS[config.connections](network, seed=config.seed)
 
 
@@ -216,7 +225,8 @@ def about(config, dataset):
 
 def build_optimizer(config, network):
     steps = loop.steps_per_epoch(config.train_images, config.batch_size)
-    return OPTIMIZERS[config.optimizer](network, config.lr, config.weight_decay, config.anneal_epochs, steps)
+    return OPTIMIZERS[config.optimizer](network, config.lr, config.weight_decay, config.anneal_epochs, steps,
+                                        config.warm_up)
 
 
 def phases(config):

@@ -77,18 +77,22 @@ class Adam:
     rates:        one number, or one per layer, the readout last; update t is made with rate (1 + cos(pi (t-1)/anneal_steps))/2,
                   and from anneal_steps on with 0
     anneal_steps: the number of updates of the whole training; None keeps the rates constant
+    warm_up:      the first so many updates are made with a rate that rises in equal steps to its full value. While m and v
+                  have seen few gradients, m/sqrt(v) is near +-1 for every parameter, however small its gradient is, and
+                  such steps push units to a bound from which nothing brings them back
     Raises EPError if the number of rates is not the number of layers, or a rate is not positive.
     """
 
-    def __init__(self, network, rates, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, anneal_steps=None):
+    def __init__(self, network, rates, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, anneal_steps=None,
+                 warm_up=0):
         self.parameters, self.rates = network.parameters(), rates_by_layer(network, rates)
         self.mean, self.square, self.scratch = (zeros_like(self.parameters) for _ in range(3))
-        self.betas, self.eps, self.weight_decay, self.anneal_steps = betas, eps, weight_decay, anneal_steps
+        self.betas, self.eps, self.weight_decay, self.anneal_steps, self.warm_up = betas, eps, weight_decay, anneal_steps, warm_up
         self.updates = 0  # how many have been made: t - 1
 
     def rate(self, layer, updates):
         """The layer's learning rate after so many updates (0, 1, ...)."""
-        return annealed(self.rates[layer], updates, self.anneal_steps)
+        return annealed(self.rates[layer], updates, self.anneal_steps) * min(1.0, (updates + 1) / (self.warm_up + 1))
 
     def step(self, gradient, epoch=0):
         """One update of every parameter by gradient {name: dL/dw}; the epoch does not matter, for updates are counted."""
@@ -130,9 +134,10 @@ class Adam:
         put_back(state, "square", self.square)
 
 
-OPTIMIZERS = {  # by name: (network, rates, weight_decay, epochs until the rate has been annealed, steps per epoch) -> optimizer
-    "sgd": lambda network, rates, decay, epochs, steps: SGD(network, rates, 0.9, decay, epochs),
-    "adam": lambda network, rates, decay, epochs, steps: Adam(network, rates, weight_decay=decay, anneal_steps=epochs * steps),
+OPTIMIZERS = {  # (network, rates, weight_decay, epochs until the rate has been annealed, steps per epoch, warm_up) -> optimizer
+    "sgd": lambda network, rates, decay, epochs, steps, warm_up: SGD(network, rates, 0.9, decay, epochs),
+    "adam": lambda network, rates, decay, epochs, steps, warm_up: Adam(
+        network, rates, weight_decay=decay, anneal_steps=epochs * steps, warm_up=warm_up),
 }
 
 
