@@ -495,7 +495,7 @@ def test_the_example_of_alignment(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("alignment_example", EXAMPLES / "asymmetric_alignment.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    for name, value in dict(ANGLES=(90.0, 0.0), SEEDS=(0,), PHASES=Phases(50, 25)).items():
+    for name, value in dict(ANGLES=(90.0, 0.0), SEEDS=(0,), T=50, K=25).items():
         monkeypatch.setattr(example, name, value)
     monkeypatch.setattr(sys, "argv", ["asymmetric_alignment.py", "--out", str(tmp_path)])
     example.main()
