@@ -170,7 +170,7 @@ def test_a_sum_of_products(kind, H, W, padding, rows_at_once):
     def fill(i, rows, out):
         out[...] = y[i].transpose(1, 2, 0, 3)[rows]
 
-    results = product.result(fill), product.result(fill, 0, 0), product.result(fill, 1, 1)
+    results = product.result(fill), product.result(fill, (0,)), product.result(fill, (1,))
     for found, dW in zip(results, (sum(expected), *expected)):
         assert found.shape == dW.shape and abs(found - dW).max() <= 2e-13 * abs(dW).max()
 
@@ -209,7 +209,7 @@ def test_rounding_of_products_in_float32(m):
     def fill(i, rows, out):
         out[...] = y.transpose(1, 2, 0, 3)[rows]
 
-    error = product.result(fill, 0, 0) - exact
+    error = product.result(fill, (0,)) - exact
     assert 1e-8 < (error**2).mean() ** 0.5 / (exact**2).mean() ** 0.5 < 1e-5
 
 

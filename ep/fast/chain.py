@@ -48,8 +48,8 @@ class Chain:
         self.first = first(network.synapses[0], N, dtype)
         self.synapses = [(FastConv if pair else FastDense)(synapse, pair, N, scratch)
                          for synapse, pair in zip(network.synapses[1:], kernels.pairs)]
-        self.u = [np.zeros_like(self.first.drive), *(np.zeros_like(synapse.drive) for synapse in self.synapses)]
-        self.states = [*(synapse.pre for synapse in self.synapses), np.zeros_like(self.u[-1])]
+        self.drives = [self.first.drive, *(synapse.drive for synapse in self.synapses)]
+        self.states = [*(synapse.pre for synapse in self.synapses), np.zeros_like(self.drives[-1])]
 
     def take(self, kernels):
         """The present weights."""
@@ -70,11 +70,14 @@ class Chain:
             synapse.set_switches(sw)
 
     def clear(self):
-        """All states zero."""
-        for s in self.states:
-            s[...] = 0
+        """All states zero, or rather: what they hold is not looked at, but for the last one's, by the cost."""
+        self.states[-1][...] = 0
         L = len(self.states)
         self.zero, self.reached, self.fresh = [False] + [True] * L, [True] + [False] * L, [False] * len(self.synapses)
+
+    def new_u(self):
+        """Arrays of their own for the u of this relaxation: its result keeps them."""
+        self.u = [np.empty_like(drive) for drive in self.drives]
 
     def hold(self, states, switches, u=()):
         """Remember that the buffers hold these arrays, as a `Relaxation` has them."""
@@ -125,8 +128,8 @@ class Chain:
         s, u, change = self.states[n - 1][rows], self.u[n - 1][rows], None
         new = self.squash(u)
         if check:
-            np.subtract(new, s, out=s)
-            change = max(float(s.max()), -float(s.min()))
+            moved = new if self.zero[n] else new - s
+            change = max(float(moved.max()), -float(moved.min()))
         s[...] = new
         return change
 
@@ -146,10 +149,10 @@ class Chain:
         """
         synapse = self.synapses[k]
         if not self.fresh[k]:
-            if not frozen and not self.reached[k + 1]:
+            if self.zero[k + 1]:
+                synapse.drive_of_zero(frozen)
+            elif not frozen and not self.reached[k + 1]:
                 self.drive_post_of_one(k)
-            elif self.zero[k + 1]:
-                synapse.drive_of_zero()
             else:
                 synapse.drive_post(frozen)
             self.fresh[k] = True

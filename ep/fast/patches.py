@@ -80,13 +80,14 @@ class PatchProduct:
         self.x, self.y = up.inside(self.xs[1]), np.zeros((2, H, width, N, C_out), up.x.dtype)
         self.patches = np.empty((2, H, width, N, k, k, C_in), up.x.dtype)
 
-    def result(self, fill, first=0, last=1):
-        """(k, k, C_in, C_out): the sum of the products from the first to the last."""
+    def result(self, fill, wanted=(0, 1)):
+        """(k, k, C_in, C_out): the sum of the wanted products."""
         _, H, width, _, k, _, C_in = self.patches.shape
-        for i in range(first, last + 1):
+        for i in wanted:
             fill(i, self.rows, self.y[i])
             for a in range(k):
                 for b in range(k):
                     self.patches[i, :, :, :, a, b] = self.xs[i][a:a + H, b:b + width]
-        patches, y = self.patches[first:last + 1].reshape(-1, k * k * C_in), self.y[first:last + 1]
+        patches, y = (a[wanted[0]:wanted[-1] + 1] for a in (self.patches, self.y))
+        patches = patches.reshape(-1, k * k * C_in)
         return (patches.T @ y.reshape(len(patches), -1)).reshape(k, k, C_in, -1)

@@ -42,6 +42,11 @@ class MaxPool:
         np.bitwise_or(bottom, right_top, out=won_0)
         np.logical_not(won_0, out=won_0)
 
+    def first_wins(self):
+        """What `pool` finds where all corners are equal."""
+        self.won[...] = False
+        self.won[0] = True
+
     def at_switches(self, y, v):
         y_0, y_1, y_2, y_3 = corners(y, v)
         np.multiply(y_0, self.won[0], out=v)
@@ -67,6 +72,9 @@ class AveragePool:
 
     def part(self, index):
         return self
+
+    def first_wins(self):
+        pass
 
     def pool(self, y, v):
         y_0, y_1, y_2, y_3 = corners(y, v)

@@ -27,6 +27,7 @@ def relax(network, x, phase, y=None, beta=0.0, *, start=None, switches=None, inp
     y, chain = None if y is None else network.targets(y, x.dtype), chain_of(kernels, len(x))
     chain.take(kernels)
     chain.hold([], [])
+    chain.new_u()
     chain.first.start(network.synapses[0], x, inputs and inputs[0])
     chain.clear() if start is None else chain.load(start, switches)
     if frozen and start is None:
@@ -41,7 +42,7 @@ def relax(network, x, phase, y=None, beta=0.0, *, start=None, switches=None, inp
             if history[-1][1] <= phase.tolerance and phase.tolerance > 0:
                 break
     steps, last = history[-1]
-    states, u = ([outside(a).copy() for a in arrays] for arrays in (chain.states, chain.u))
+    states, u = [outside(s).copy() for s in chain.states], [outside(u_n) for u_n in chain.u]
     result = Relaxation(states, chain.switches(frozen), steps, last, last <= phase.tolerance, history, u)
     chain.hold(states, result.switches, u)
     return result

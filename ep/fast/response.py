@@ -44,8 +44,7 @@ def held(kernels, states, switches, u=()):
     if not chain.holds(states, switches, u):
         chain.load(states, switches)
         chain.first.set_switches(switches[0])
-        for own, given in zip(chain.u, u):
-            own[...] = inside(given)
+        chain.u = [np.ascontiguousarray(inside(given)) for given in u]
         chain.hold(states, switches, u)
     return chain
 

@@ -6,6 +6,7 @@
 """
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from .. import ops
 from ..synapse import Conv
@@ -39,25 +40,27 @@ class FirstDrive:
 
 
 class FirstConv:
-    """A convolution of images of few channels, by patches that lie with their numbers outside: (k k C_in, H' W' N).
+    """A convolution of images of few channels, by patches (C_in k k, rows W' N): runs of W' N numbers.
 
-    Each of them is then one run of W' N numbers a row, and both products (the drive and dW) read them as they are. The
-    convolution goes block by block of rows, each pooled while it is in the cache.
+    It goes block by block of rows: their patches are made, multiplied and pooled while they are in the cache.
     """
 
     def __init__(self, conv, N, dtype):
         (k, _, C_in, C_out), (H, width), (h, w) = conv.W.shape, conv.conv_shape, conv.post_shape[:2]
-        self.x, self.k, self.padding, self.size_out, self.N = None, k, conv.padding, (H, width), N
+        self.x, self.padding, self.size_in = None, conv.padding, conv.pre_shape[:2]
         self.padded = np.zeros((C_in, H + k - 1, width + k - 1, N), dtype)
-        self.patches = np.empty((C_in, k, k, H, width * N), dtype)
         self.drive = np.zeros((h, w, N, C_out), dtype)
-        self.pool = POOLS[conv.pool.name](self.drive.shape)
-        rows = 1 if conv.pool is ops.NO_POOL else ops.SIZE  # of the convolution for one of the drive
-        per_block = max(1, BLOCK // (rows * width * N * C_out))
-        self.blocks = [(slice(first, min(first + per_block, h)), slice(rows * first, rows * min(first + per_block, h)))
-                       for first in range(0, h, per_block)]
-        self.pools = [self.pool.part((part,)) for part, _ in self.blocks]
-        self.y, self.covered = np.zeros((per_block * rows, width, N, C_out), dtype), rows * w  # columns that windows cover
+        self.pool, size = POOLS[conv.pool.name](self.drive.shape), 1 if conv.pool is ops.NO_POOL else ops.SIZE
+        at_once = max(1, min(h, BLOCK // (size * width * N * C_out)))
+        self.patches = np.empty((C_in, k, k, size * at_once, width * N), dtype)
+        self.y, self.covered = np.zeros((size * at_once, width, N, C_out), dtype), size * w  # columns that windows cover
+        channel, row, column, item = self.padded.strides
+        self.blocks = []
+        for first in range(0, h, at_once):
+            rows = min(at_once, h - first)
+            source = as_strided(self.padded[:, size * first:], (C_in, k, k, size * rows, width * N),
+                                (channel, row, column, row, item), writeable=False)
+            self.blocks.append((slice(first, first + rows), source, self.pool.part((slice(first, first + rows),))))
 
     def start(self, synapse, x, given):
         """Fill `.drive`. given: (drive, switches) if they are known already."""
@@ -67,31 +70,25 @@ class FirstConv:
             self.pool.set_switches(given[1])
             return
         self.read(x)
-        for (part, rows), pool in zip(self.blocks, self.pools):
-            y = self.y[:rows.stop - rows.start]
-            np.matmul(self.block(rows).T, self.kernel(synapse.W), out=y.reshape(-1, y.shape[3]))
+        W = synapse.W.transpose(2, 0, 1, 3).reshape(-1, synapse.W.shape[3])  # (C_in k k, C_out)
+        for part, source, pool in self.blocks:
+            patches, y = self.block(source)
+            np.matmul(patches.T, W, out=y.reshape(-1, y.shape[3]))
             pool.pool(y, self.drive[part])
             self.drive[part] += synapse.b
 
     def read(self, x):
-        """The patches of x (N, H, W, C)."""
-        p, (H, width), (_, size, size_w, _) = self.padding, self.size_out, x.shape
-        self.padded[:, p:p + size, p:p + size_w] = x.transpose(3, 1, 2, 0)
-        for a in range(self.k):
-            for b in range(self.k):
-                self.patches[:, a, b] = self.padded[:, a:a + H, b:b + width].reshape(len(self.padded), H, -1)
+        """Put x (N, H, W, C) inside the border of zeros."""
+        p, (height, width) = self.padding, self.size_in
+        self.padded[:, p:p + height, p:p + width] = x.transpose(3, 1, 2, 0)
         self.x = x
 
-    def block(self, rows):
-        """(C_in k k, numbers of these rows), a view."""
-        patches = self.patches.reshape(-1, self.size_out[0] * self.size_out[1] * self.N)
-        run = self.size_out[1] * self.N
-        return patches[:, rows.start * run:rows.stop * run]
-
-    @staticmethod
-    def kernel(W):
-        """(k, k, C_in, C_out) -> (C_in k k, C_out)"""
-        return W.transpose(2, 0, 1, 3).reshape(-1, W.shape[3])
+    def block(self, source):
+        """(patches (C_in k k, rows W' N), y (rows, W', N, C_out)) of a block."""
+        rows = source.shape[3]
+        patches = self.patches[:, :, :, :rows]
+        np.copyto(patches, source)
+        return patches.reshape(-1, rows * source.shape[4]), self.y[:rows]
 
     @property
     def switches(self):
@@ -106,11 +103,11 @@ class FirstConv:
         if self.x is not x:
             self.read(x)
         dW, (k, _, C_in, C_out) = 0.0, synapse.W.shape
-        for (part, rows), pool in zip(self.blocks, self.pools):
-            y = self.y[:rows.stop - rows.start]
+        for part, source, pool in self.blocks:
+            patches, y = self.block(source)
             y[:, self.covered:] = 0
             pool.unpool(mu[part], y)
-            dW = dW + self.block(rows) @ y.reshape(-1, C_out)
+            dW = dW + patches @ y.reshape(-1, C_out)
         return {"W": dW.reshape(C_in, k, k, C_out).transpose(1, 2, 0, 3)}
 
 
@@ -134,7 +131,7 @@ class FastDense:
     def drive_post(self, frozen):
         self.drive[...] = self.up.drive_post(outside(self.pre))[0]
 
-    def drive_of_zero(self):
+    def drive_of_zero(self, frozen):
         self.drive[...] = self.up.b
 
     def drive_pre(self, post):
@@ -201,8 +198,10 @@ class FastConv:
             for part, (_, y) in zip(self.parts, conv.stripes()):
                 self.pool_down.part(part).pool(y, np.empty_like(self.drive[part]))
 
-    def drive_of_zero(self):
+    def drive_of_zero(self, frozen):
         self.drive[...] = self.b
+        for pool in () if frozen else (self.pool_up, self.pool_down):
+            pool.first_wins()
 
     def drive_pre(self, post):
         """gain W^T * P^T(post), in stripes of (H, W, N, C_pre): yields (rows, drive)"""
@@ -254,4 +253,4 @@ class FastConv:
             y[size * (part.stop - part.start):] = 0  # a row that is in no window
 
         result = self.product.result
-        return {"W": result(fill)} if self.symmetric else {"W": result(fill, 0, 0), "B": result(fill, 1, 1)}
+        return {"W": result(fill)} if self.symmetric else {"W": result(fill, (0,)), "B": result(fill, (1,))}

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-CACHED = 1 << 18  # numbers that are worked on at once: a MB, for float32
+CACHED = 1 << 19  # numbers that are worked on at once: 2 MB, for float32
 SMALL = 1 << 17  # numbers of a kernel that is small: half a MB
 
 
@@ -103,7 +103,7 @@ class Winograd:
         self.input, self.channels = self.inside(self.x), channels
         self.B_T, self.A_T = (np.array(T, scratch.dtype) for T in (TILES[m].B_T, TILES[m].A_T))
         self.gain_A_T = self.A_T.copy()
-        self.stripe = stripes_of(self.h, a * a * self.w * N * (C_in + C_out) + m * self.w * m * N * C_out)
+        self.stripe = stripes_of(self.h, a * a * self.w * N * (C_in + C_out) + m * self.w * m * N * C_out, a * a * C_in * C_out)
         self.rows = [slice(i * m, min((i + self.stripe) * m, size_out[0])) for i in range(0, self.h, self.stripe)]
         self.tiles_N = self.w * N  # per row of tiles
         scratch.reserve(0, a * a, self.stripe * self.tiles_N, C_out)
@@ -151,50 +151,55 @@ class WinogradProduct:
     """dW = x_0 y_0 + x_1 y_1, two products of images: <W, dW> = <y_0, W * x_0> + <y_1, W * x_1>.
 
     x_0 is what stands in `.input` of the convolution `up`; x_1 is written into `.x` (H, W, N, C_in). The y_i come in stripes:
-    fill(i, rows, y) has to write these rows of y_i into y (rows, W', N, C_out).
+    fill(i, rows, y) has to write these rows of y_i into y (rows, W', N, C_out). The transformed gradient of a small kernel is
+    added up piece by piece, as long as a piece stays in the cache; of a large one it is written once.
     """
 
     def __init__(self, up):
         (C_in, C_out), h, w, N, m, scratch = up.channels, up.h, up.w, up.x.shape[2], up.m, up.scratch
-        self.up, self.scratch, self.made, self.A = up, scratch, None, np.ascontiguousarray(up.A_T.T)
-        a2, dU = (m + 2) ** 2, (m + 2) ** 2 * C_in * C_out
-        self.stripe = h if dU > SMALL else stripes_of(h, a2 * 2 * w * N * (C_in + C_out))
+        self.up, self.scratch, self.made, self.A, a2 = up, scratch, None, np.ascontiguousarray(up.A_T.T), (m + 2) ** 2
+        large = a2 * C_in * C_out > 4 * SMALL
+        self.stripe = h if large else stripes_of(h, a2 * w * N * (C_in + C_out), 0)
+        self.pairs, p = ([(0, 1)], 2) if large else ([(0,), (1,)], 1)
         self.xs, self.y = (up.x, np.zeros_like(up.x)), np.zeros((self.stripe * m, w * m, N, C_out), scratch.dtype)
         self.x = up.inside(self.xs[1])
-        scratch.reserve(0, a2, 2, self.stripe * w * N, C_out)
-        scratch.reserve(1, a2, 2, self.stripe * w * N, C_in)
+        scratch.reserve(0, a2, p, self.stripe * w * N, C_out)
+        scratch.reserve(1, a2, p, self.stripe * w * N, C_in)
         scratch.reserve(2, self.stripe * (m + 2), (w * m + 2) * N, max(C_in, C_out))
 
-    def views(self, first):
-        """(rows, their part of .y, what to multiply for either product, V, Z) of the stripe that starts with this row of tiles."""
+    def views(self, first, pairs):
+        """(rows, pairs, part of .y, what to multiply for each pair, V, Z) of the stripe that starts with this row of tiles."""
         up, (C_in, C_out), m = self.up, self.up.channels, self.up.m
         h = min(self.stripe, up.h - first)
-        V, Z = (self.scratch(slot, (m + 2) ** 2, 2, h * up.tiles_N, C) for slot, C in ((1, C_in), (0, C_out)))
-        reads = [read_tiles(up.B_T, x[first * m:(first + h) * m + 2], m, V[:, i], self.scratch)
-                 + read_tiles(self.A, self.y[:h * m], m, Z[:, i], self.scratch) for i, x in enumerate(self.xs)]
+        V, Z = (self.scratch(slot, (m + 2) ** 2, len(pairs), h * up.tiles_N, C) for slot, C in ((1, C_in), (0, C_out)))
+        reads = [read_tiles(up.B_T, self.xs[i][first * m:(first + h) * m + 2], m, V[:, k], self.scratch)
+                 + read_tiles(self.A, self.y[:h * m], m, Z[:, k], self.scratch) for k, i in enumerate(pairs)]
         rows = slice(first * m, min((first + h) * m, up.size_out[0]))
-        return rows, self.y[:rows.stop - rows.start, :up.size_out[1]], reads, V, Z
+        return rows, pairs, self.y[:rows.stop - rows.start, :up.size_out[1]], reads, V, Z
 
-    def result(self, fill, first=0, last=1):
-        """(3, 3, C_in, C_out): the sum of the products from the first to the last."""
+    def result(self, fill, wanted=(0, 1)):
+        """(3, 3, C_in, C_out): the sum of the wanted products."""
         if self.made is None or self.made[0] != self.scratch.made:
-            self.made = self.scratch.made, [self.views(i) for i in range(0, self.up.h, self.stripe)]
+            starts = range(0, self.up.h, self.stripe)
+            self.made = self.scratch.made, [self.views(start, pairs) for start in starts for pairs in self.pairs]
         dU = None
-        for rows, y, reads, V, Z in self.made[1]:
-            for i in range(first, last + 1):
+        for rows, pairs, y, reads, V, Z in self.made[1]:
+            own = [k for k, i in enumerate(pairs) if i in wanted]
+            for k in own:
                 self.y[len(y):] = 0  # rows of tiles that reach over the edge
-                fill(i, rows, y)
-                for left, right, out in reads[i]:  # V_i = B^T x_i B, Z_i = A y_i A^T
+                fill(pairs[k], rows, y)
+                for left, right, out in reads[k]:  # V_k = B^T x B, Z_k = A y A^T
                     np.matmul(left, right, out=out)
-            V, Z = (a[:, first:last + 1].reshape(len(a), -1, a.shape[3]) for a in (V, Z))
-            part = np.matmul(V.transpose(0, 2, 1), Z)  # (C_in, p h w N) @ (p h w N, C_out)
-            dU = part if dU is None else np.add(dU, part, out=dU)
+            if own:
+                V, Z = (a[:, own[0]:own[-1] + 1].reshape(len(a), -1, a.shape[3]) for a in (V, Z))
+                part = np.matmul(V.transpose(0, 2, 1), Z)  # (C_in, p h w N) @ (p h w N, C_out)
+                dU = part if dU is None else np.add(dU, part, out=dU)
         return transform_gradient(dU, self.up.m)
 
 
-def stripes_of(h, size):
-    """How many of h rows of tiles go through at once, if one of them needs `size` numbers."""
-    at_once = max(1, min(h, CACHED // size))
+def stripes_of(h, size, kernel):
+    """How many of h rows of tiles go through at once, if each needs `size` numbers, and each stripe reads the whole kernel."""
+    at_once = max(1, min(h, max(CACHED, 4 * kernel) // size))
     return -(-h // -(-h // at_once))  # equal stripes
 
 
