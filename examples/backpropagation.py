@@ -27,7 +27,7 @@ from ep.train import commandline as cli, experiment, loop
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.Formatter)
     parser.add_argument("run", type=cli.path, help="run folder of the main job")
-    parser.add_argument("--data", type=cli.path, metavar="DIR", help="where the images of that run are now (default: where they were)")
+    parser.add_argument("--data", type=cli.path, metavar="DIR", help="where its images are now (default: where they were)")
     parser.add_argument("--epochs", type=cli.count, help="stop after so many (default: all of the run's)")
     parser.add_argument("--threads", type=cli.count, default=1, help="of PyTorch (default: 1)")
     args = parser.parse_args()

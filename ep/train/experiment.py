@@ -90,9 +90,9 @@ class Config:
 # --- which value a setting has ----------------------------------------------------------------------------------------
 
 
-CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 1.0, 1.0, 1.0, 6.0), feedback=0.01,
+CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 6.0), feedback=0.01,
            nudged_phases="deviations", beta=0.1, steps_free=2, schedule="up", steps_nudged=1, schedule_nudged="down",
-           optimizer="adam", lr=(4e-3, 4e-3, 4e-3, 4e-3, 1.2e-2), weight_decay=0.02, warm_up=200,
+           optimizer="adam", lr=(4e-3, 1.2e-2), weight_decay=0.02, warm_up=200,
            batch_size=32)  # weak feedback: the phases end near their fixed points
 SMALL = dict(channels=(32, 64, 128, 128), scale=(6.0, 2.0, 2.0, 2.0, 2.0), nudged_phases="states", beta=1.0, steps_free=8,
              schedule="checkerboard", tolerance=1e-3, steps_nudged=3, optimizer="sgd", lr=(0.2, 0.03, 0.02, 0.015, 0.01),
@@ -175,7 +175,7 @@ def resolve(dataset, preset=None, device="numpy", ranks=1, **given):
         merged |= layer
     config = Config(**merged)
     own = len(config.channels) + 1  # layers with parameters: the convolutions and the classes
-    unfit = [name for name in ("scale", "lr") if name not in given and len(getattr(config, name)) not in (1, own)]
+    unfit = [name for name in ("scale", "lr") if name not in given and len(getattr(config, name)) not in (1, 2, own)]
     if unfit:
         raise EPError(f"--preset {preset} has other numbers of layers than the {own} of these --channels and the classes: give "
                       f"{' and '.join(f'--{name}' for name in unfit)} too, one number or one for each layer")
