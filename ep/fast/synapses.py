@@ -168,6 +168,7 @@ class FastConv:
         self.up, self.down = of_W.way_up.make(N, scratch), of_B.way_down.make(N, scratch)
         self.pre = self.up.input  # (H, W, N, C_pre), inside its border of zeros
         self.drive = np.zeros((*synapse.post_shape[:2], N, synapse.post_shape[2]), scratch.dtype)
+        self.b = np.empty(self.drive.shape[2:], scratch.dtype)  # as long as a run: adding it is one pass
         self.symmetric, self.product, self.up_again, self.winners = of_W is of_B, None, None, []
         make = POOLS[synapse.pool.name]
         self.pool_up = self.pool_down = make(self.drive.shape)
@@ -182,7 +183,7 @@ class FastConv:
     def start(self, synapse, pair, gain):
         """Take the present weights."""
         (self.of_W, self.of_B), self.gain = pair, gain
-        self.b = np.broadcast_to(synapse.b, (self.N, len(synapse.b))).copy()  # as long as a run: adding it is one pass
+        self.b[...] = synapse.b
         self.up.set(self.of_W.up)
         self.down.set(self.of_B.down, gain)
         for conv in self.winners:
