@@ -72,10 +72,10 @@ class Col2im:
 
 
 class PatchProduct:
-    """dW = x_0 y_0 + x_1 y_1, as WinogradProduct, for a convolution `up` of any kind: whole patches, for images of few pixels."""
+    """dW = x_0 y_0 + x_1 y_1, as WinogradProduct, for a convolution `up` by im2col."""
 
-    def __init__(self, up, k):
-        (H, width), N, (C_in, C_out) = up.size_out, up.x.shape[2], up.channels
+    def __init__(self, up):
+        (H, width), N, (C_in, C_out), k = up.size_out, up.x.shape[2], up.channels, up.k
         self.up, self.xs, self.rows = up, (up.x, np.zeros_like(up.x)), slice(0, H)
         self.x, self.y = up.inside(self.xs[1]), np.zeros((2, H, width, N, C_out), up.x.dtype)
         self.patches = np.empty((2, H, width, N, k, k, C_in), up.x.dtype)

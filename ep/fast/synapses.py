@@ -164,7 +164,7 @@ class FastConv:
 
     def __init__(self, synapse, pair, N, scratch):
         of_W, of_B = pair
-        self.N, self.scratch, self.k = N, scratch, len(of_W.W)
+        self.N, self.scratch = N, scratch
         self.up, self.down = of_W.way_up.make(N, scratch), of_B.way_down.make(N, scratch)
         self.pre = self.up.input  # (H, W, N, C_pre), inside its border of zeros
         self.drive = np.zeros((*synapse.post_shape[:2], N, synapse.post_shape[2]), scratch.dtype)
@@ -242,8 +242,7 @@ class FastConv:
     def products(self, mu_pre, mu_post, s_post):
         """{"W": dW} or {"W": dW, "B": dB}: hebbian(s_pre, mu_post) and gain hebbian(mu_pre, s_post)."""
         if self.product is None:
-            few = type(self.up) is Im2col or self.up.h * self.up.w == 1  # a kernel is transformed for more than one tile
-            self.product = PatchProduct(self.up, self.k) if few else WinogradProduct(self.up)
+            self.product = PatchProduct(self.up) if type(self.up) is Im2col else WinogradProduct(self.up)
         np.multiply(mu_pre, self.gain, out=self.product.x)
         feeds = (self.pool_up, mu_post), (self.pool_down, s_post)
 
