@@ -12,7 +12,7 @@ import ep
 from ep import dynamics, fast, ops
 from ep.dynamics import Phase, Phases
 from ep.errors import EPError
-from ep.fast import winograd
+from ep.fast import patches, winograd
 from ep.fast.chain import LOCAL, chain_of
 from ep.fast.patches import Col2im, Im2col, PatchProduct
 from ep.fast.winograd import (
@@ -78,6 +78,7 @@ def rows_at_once(request, monkeypatch):
     LOCAL.__dict__.clear()  # the buffers of other tests
     if request.param == "few":
         monkeypatch.setattr(winograd, "CACHED", 1)
+        monkeypatch.setattr(patches, "PATCHES", 1)
     yield
     LOCAL.__dict__.clear()
 
