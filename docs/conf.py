@@ -97,9 +97,11 @@ def gallery():
 
 def api():
     """api/MODULE.md for every module, the core first and in reading order."""
-    modules = sorted(path.stem for path in (ROOT / "ep").glob("*.py") if path.stem != "__init__")
+    modules = sorted(".".join(path.relative_to(ROOT / "ep").with_suffix("").parts) for path in (ROOT / "ep").rglob("*.py"))
+    modules = [m.removesuffix(".__init__") for m in modules if m != "__init__"]  # a door's page is that of its __init__.py
     modules = CORE + [m for m in modules if m not in CORE]
-    pages = {f"{m}.md": f"# ep.{m}\n\n```{{eval-rst}}\n.. automodule:: ep.{m}\n```\n" for m in modules}
+    of_door = {m: "   :no-members:\n" for m in modules if (ROOT / "ep" / m).is_dir()}  # they are on the pages of its modules
+    pages = {f"{m}.md": f"# ep.{m}\n\n```{{eval-rst}}\n.. automodule:: ep.{m}\n{of_door.get(m, '')}```\n" for m in modules}
     write("api", {**pages, "index.md": "\n".join([
         "# API reference\n", "From the docstrings; `[source]` opens the lines themselves.\n",
         "```{eval-rst}\n.. automodule:: ep\n   :no-members:\n```\n", "```{toctree}", ":maxdepth: 1", *modules, "```\n"])})

@@ -27,10 +27,13 @@ class Activation(NamedTuple):
 
 
 def _clip01(u):
-    xp = array_module(u)
+    return _clip(u, 0.0, 1.0)
+
+
+def _clip(u, low, high):
     if u.dtype.kind == "c":  # xp.clip would compare real parts and quietly return nonsense
         raise EPError("a clipped activation is not complex-differentiable: use sigmoid or tanh for complex states")
-    return xp.clip(u, 0.0, 1.0)
+    return array_module(u).clip(u, low, high)
 
 
 def _logistic(v):
@@ -52,7 +55,7 @@ def _sigmoid_slope(u):
 def _clip_difference(v, e):
     """clip(v + e, 0, 1) - clip(v, 0, 1). With c = clip(v, 0, 1), v + e = c + (e + (v - c)), and v - c is 0 inside the bounds."""
     c = _clip01(v)
-    return array_module(v).clip(e + (v - c), -c, 1.0 - c)
+    return _clip(e + (v - c), -c, 1.0 - c)
 
 
 def _tanh_difference(v, e):

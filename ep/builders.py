@@ -60,6 +60,31 @@ def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, 
     return Network(synapses, activation, cost_instance, recipe=recipe, feedback=feedback)
 
 
+def calibrate(network, x, deviation, mean=0.0):
+    """Scale the initial weights so that the drives of every unit vary over the images x by this standard deviation; in place.
+
+        W <- W deviation / std(u),   b <- mean - mean(u)          u the drives of the feed-forward pass over x, per unit (channel)
+
+    Layer by layer from the input, with the states of the layer below as they are by then. No unit is then at a bound in every
+    image, at any depth, for any images and any sigma, and no factor has to be guessed. The readout stays as it is.
+    x (N, *input shape), N a few hundred. Returns the network. Feedback weights of an asymmetric network are not touched: make
+    it asymmetric afterwards.
+    """
+    layers = [x, *network.init_state(x)]
+    for n in sorted(range(1, len(network.shapes)), key=lambda n: network.depths[n]):
+        incoming = [(synapse, i) for synapse, (i, j) in zip(network.synapses, network.wiring) if j == n]
+        u = sum(synapse.drive_post(layers[i])[0] for synapse, i in incoming)
+        over = tuple(range(u.ndim - 1))  # images and places
+        factor = deviation / (u.std(over) + 1e-12)
+        for synapse, _ in incoming:
+            synapse.W *= factor
+            synapse.b *= 0.0
+        u = sum(synapse.drive_post(layers[i])[0] for synapse, i in incoming)
+        incoming[0][0].b += (mean - u.mean(over)).astype(u.dtype)
+        layers[n] = network.activation.sigma(u + incoming[0][0].b)
+    return network
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,8 @@ from threadpoolctl import threadpool_info
 from . import backend, fast
 from .bptt import bptt_gradient
 from .builders import convnet
-from .datasets import cifar as datasets
+from .datasets import cifar, download
+from .dynamics import Phases
 from .eqprop import eqprop_gradient
 from .errors import EPError
 from .fast import kernels
@@ -28,6 +29,7 @@ from .nudging import Nudging
 from .train import commandline, parallel
 
 CUPY = "pip install 'cupy-cuda13x[ctk]'  # where nvidia-smi says CUDA 13; with CUDA 12: pip install 'cupy-cuda12x[ctk]'"
+DOWNLOAD = """python -c "from ep import datasets; datasets.load('cifar10')"  # downloads and checks it"""
 READS = {True: "which reads device memory", False: "which does not read, or does not say that it reads, device memory"}
 ASK_MPI = """from mpi4py import MPI; from ep import doctor; from ep.train import parallel
 print(*MPI.Get_library_version().strip(chr(0)).split(",")[0].split()[:3], doctor.READS[parallel.cuda_aware(MPI.COMM_WORLD)])"""
@@ -58,12 +60,13 @@ def self_test(device):
     xp = backend.device_module(device)
     a = xp.asarray(np.arange(12.0).reshape(3, 4))
     total = float((xp.sqrt(a @ a.T) ** 2).sum())  # of all products of two rows: |sum of the rows|^2 = 12^2 + 15^2 + 18^2 + 21^2
+    phases = Phases(60, 60)
     x, y, errors = np.random.default_rng(0).random((3, 8, 8, 1)), np.array([0, 1, 1]), []
-    exact = bptt_gradient(convnet([2, 3], (8, 8, 1), 2, dtype="float64"), x, y, 60, 60).gradient["1.W"]
+    exact = bptt_gradient(convnet([2, 3], (8, 8, 1), 2, dtype="float64"), x, y, phases).gradient["1.W"]
     eqprop = partial(eqprop_gradient, nudging=Nudging.symmetric(0.01))
     for dtype, gradient in (("float64", eqprop), ("float32", bptt_gradient)):
         network = kernels.fused(convnet([2, 3], (8, 8, 1), 2, dtype=dtype).to(xp))
-        found = gradient(network, xp.asarray(x, dtype=dtype), xp.asarray(y), 60, 60, relax=fast.prepared(network))
+        found = gradient(network, xp.asarray(x, dtype=dtype), xp.asarray(y), phases, solver=fast.prepared(network))
         errors.append(abs(backend.to_host(found.gradient["1.W"]) - exact).max() / abs(exact).max())
     off = f"EP's gradient is BPTT's to {errors[0]:.0e}, and BPTT's in float32 to {errors[1]:.0e}"
     if not (abs(total - 1134.0) < 1e-9 and np.max(errors) < 1e-3):
@@ -94,10 +97,10 @@ def toolkit():
 
 def cifar10(folder):
     """Reads every record. Raises EPError if there are none, or if they are not whole."""
-    place = datasets._place(folder)
-    if not datasets._find(place):
+    layout, place = cifar.LAYOUTS["cifar10"], download.place(folder)
+    if not (found := cifar.find(layout, place)):
         raise EPError(f"not in {place}: training downloads it if it may, or takes the embedded synthetic images")
-    dataset = datasets.cifar10(folder, download=False)
+    dataset = cifar.read(found, layout)
     return f"{dataset.source}, complete, in {dataset.folder}"
 
 
@@ -132,13 +135,13 @@ def checks(folder):
             ("GPU driver", driver, "sudo ubuntu-drivers install  # on Ubuntu; elsewhere as the system installs NVIDIA's driver"),
             ("CuPy", lambda: backend.imported_cupy().__version__, CUPY), ("CUDA libraries", toolkit, CUPY),
             ("GPU backend", partial(self_test, "cuda"), ""),
-            ("CIFAR-10", partial(cifar10, folder), 'python -c "import ep.data; ep.data.cifar10()"  # downloads and checks it'),
+            ("CIFAR-10", partial(cifar10, folder), DOWNLOAD),
             ("MPI", mpi, "pip install 'mpi4py>=4' mpich  # without mpich where the system has an MPI")]
 
 
 def main():
     parser = commandline.Parser(prog="python -m ep.doctor", description=__doc__, formatter_class=commandline.Formatter)
-    parser.add_argument("--data", metavar="DIR", help="where to look for cifar-10-batches-bin")
+    parser.add_argument("--data", type=commandline.path, metavar="DIR", help="where to look for cifar-10-batches-bin")
     folder, failed = parser.parse_args().data, {}
     world = parallel.World()
     with suppress(EPError):  # where ranks do not find each other, MPI's line says why

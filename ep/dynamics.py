@@ -185,8 +185,8 @@ def deviate(network, y, beta, free, phase, transposed=True):
     gradient (vectorfield.py). transposed=False is the plain response of an asymmetric network, through D.
     y: targets as `network.targets` returns them. The phase starts at delta = 0, and the residual is that of delta.
     """
-    phase, u, L = Phase.of(phase), free.u, len(free.states)
-    weights = [min(w, LARGEST_WEIGHT) for w in network.weights]
+    phase, beta, u, L = Phase.of(phase), nudge(network, beta), free.u, len(free.states)
+    weights = [min(max(w, 1 / LARGEST_WEIGHT), LARGEST_WEIGHT) for w in network.weights]  # at gamma = 0 there are inf and 0
     delta = [0.0 * s if not isinstance(beta, complex) else 0j * s for s in free.states]
     groups = SCHEDULES[phase.schedule](network)
 
@@ -279,10 +279,15 @@ def residual(states, old):
 
 
 def checked(network, x, y, beta):
-    """beta as a Python number, so that float32 states stay float32; EPError for arguments that do not fit."""
+    """beta as `nudge` returns it; EPError for arguments that do not fit."""
     network.check_input(x)
     if beta != 0 and (y is None or len(y) != len(x)):
         raise EPError("nudging (beta != 0) needs the targets y, one per input")
+    return nudge(network, beta)
+
+
+def nudge(network, beta):
+    """beta as a Python number, so that float32 states stay float32; EPError if it is complex and the network not holomorphic."""
     if np.iscomplexobj(beta) and not network.holomorphic:
         raise EPError("complex nudging needs a holomorphic network: use sigmoid or tanh and average (or no) pooling "
                       "instead of clipping and max-pooling")

@@ -19,7 +19,7 @@ Step by step of the nudged phases (GDU: "gradient descending updates") the sums 
     g_t = - sum_k c_k [ dPhi/dtheta (s^{beta_k}_{t+1}) - dPhi/dtheta (s^{beta_k}_t) ]                                (5)
 """
 
-from .dynamics import READABLE, Phase, deviate, estimate, relax
+from .dynamics import READABLE, Phase, deviate, estimate, nudge, relax
 from .errors import EPError
 
 
@@ -35,7 +35,8 @@ def eqprop_gradient(network, x, y, phases, *, nudging, transposed=True, solver=R
     Raises EPError for inputs of a wrong shape, complex nudging of a network that is not holomorphic, and for the exact
     gradient of an asymmetric network from differences of states.
     """
-    check_nudging(network, nudging)
+    for beta in nudging.points:
+        nudge(network, beta)  # refuses what will not work before the free phase, not after it
     y = network.targets(y, x.dtype)
     inputs = None if phases.deviations else network.input_drives(x)  # for several phases on x
     free = solver.relax(network, x, phases.free, inputs=inputs)
@@ -82,7 +83,6 @@ def eqprop_increments(network, x, y, states, steps, *, nudging, deviations=True,
     readout's weights, which are no part of the theorem), and mu_t the same increment of - sum_k c_k w_n s_n, a list over
     layers (per example). Bptt's increments are equal to both, entry by entry (GDU).
     """
-    check_nudging(network, nudging)
     y = network.targets(y, x.dtype)
     free = relax(network, x, 1, start=states)  # for u* and the switches: at a fixed point one more step changes nothing
     if not deviations:
@@ -114,12 +114,6 @@ def _increments_of_states(network, x, y, states, switches, steps, nudging, trans
     if nudging.take_real:
         total = [({name: a.real for name, a in g.items()}, [m.real for m in mu]) for g, mu in total]
     return total
-
-
-def check_nudging(network, nudging):
-    if nudging.is_complex and not network.holomorphic:
-        raise EPError("complex nudging needs a holomorphic network: use sigmoid or tanh and average (or no) pooling "
-                      "instead of clipping and max-pooling")
 
 
 def check_energy(network, transposed):

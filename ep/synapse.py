@@ -11,8 +11,11 @@ This identity is the contract of a synapse; `tests/test_synapse.py` holds every 
 
 P of max-pooling depends on pre through its `switches` (which corner of each window won). They are passed explicitly:
 given the switches P is linear, and `linear_post(pre, switches)` is drive_post without the bias, the adjoint of drive_pre.
-The two drives being each other's adjoint is what having a Phi means; vectorfield.py does without. So whoever needs the
-transpose of a drive (BPTT, asymmetric EP) asks for it by name: drive_post_adjoint, drive_pre_adjoint.
+
+Both drives are derivatives of one number, so each is the adjoint of the other, its transpose as a linear map. This holds only
+where there is a Phi: the two drives of an asymmetric synapse (vectorfield.py) have different weights. Code that needs the
+transpose of a drive, such as BPTT and the response to nudging, therefore asks for it by name, drive_post_adjoint or
+drive_pre_adjoint. In the synapses of this file it gets the other drive.
 
     pre  (N, *pre_shape)    post  (N, *post_shape)    shapes are tuples: (units,) or (H, W, C)
 """

@@ -1,21 +1,27 @@
 """Asymmetric networks: feedback weights B that are not the forward weights W. No Phi, no energy, only a vector field.
 
-    u_n = P(W_n * s_{n-1}) + b_n  +  B_{n+1}^T * P_B^T(s_{n+1})         the drives; s <- sigma( u - beta dC/ds )
+    u_n = P(W_n * s_{n-1}) + b_n  +  gamma B_{n+1}^T * P_B^T(s_{n+1})       the drives; s <- sigma( u - beta dC/ds )
 
-P_B chooses its corners by conv(pre, B), not by conv(pre, W): with the forward switches and another B few free phases settle.
-So the switches of such a synapse are a pair, (of W, of B). D is the Jacobian of the drives at s* and those switches.
+gamma is the feedback gain (network.py). P_B chooses its corners by conv(pre, B), and not by conv(pre, W): with the switches of
+W and another B, few free phases settle. So the switches of such a synapse are a pair, those of W and those of B. D is the
+Jacobian of the drives at s* and at its switches.
 
-EP multiplies the response of the nudged states, mu = - sum_k c_k s^{beta_k}, with the free state:
+Without a Phi there is no equation (4). But it is still known how a weight acts on the drives. So once we know mu, what a small
+change of each layer's u costs at the fixed point, the gradient is
 
-    dW = hebbian(s*_pre, mu_post)    db = sum mu_post    dB = hebbian(mu_pre, s*_post)                          (7)
+    dW = hebbian(s*_pre, mu_post)    db = sum mu_post    dB = gamma hebbian(mu_pre, s*_post)                    (7)
 
-That is the gradient of the loss if mu is what BPTT sends back, through D^T. Three rules:
+EP takes for mu the response of the layers to nudging, mu = - sum_k c_k delta^{beta_k}, where delta is the deviation of a nudged
+state from s*. BPTT sends mu back through D^T, so (7) is the gradient if the response, too, goes through D^T. There are three
+rules. They differ in what `dynamics.deviate` relaxes, written here for gamma = 1 (equation (11) has the weights of the layers):
 
-    own            nudge as always, update by (7)            mu goes through D: exact only where B = W   (vector-field EP)
-    Kolen-Pollack  the same, both get dW + dB                W - B only decays while W + B learns, until B = W
-    exact          s <- sigma( drive(s*) + D^T (s - s*) - beta dC/ds ), update by (7)                             (8)
+    own            delta <- sigma( u* + D delta - beta dC/ds ) - sigma( u* ), transposed=False          (vector-field EP)
+    Kolen-Pollack  the same response, but W and B both get dW + dB
+    exact          delta <- sigma( u* + D^T delta - beta dC/ds ) - sigma( u* ), transposed=True                 (8)
 
-(8) is asymmetric EP (Scurria et al., arXiv:2602.03670): the response runs backwards, W and B in exchanged roles.
+The own rule is right only where B = W. So is Kolen-Pollack's, but it brings B to W: both receive the same update, so that only
+weight decay acts on W - B. (8) is asymmetric EP (Scurria et al., arXiv:2602.03670) and right for any B: the response runs
+backwards, which means that W leads down and B leads up.
 """
 
 import copy
@@ -63,7 +69,7 @@ class Asymmetric:
         return up, (of_W, self.feedback.winners(pre))
 
     def linear_post(self, pre, switches):
-        return self.forward.linear_post(pre, switches[0])
+        return self.forward.linear_post(pre, switches[0])  # the way up without the bias
 
     def drive_pre(self, post, switches):
         return self.feedback.drive_pre(post, switches[1])

@@ -17,13 +17,13 @@ and Phi does what the derivative says. Printed:
     of W                         20.180126     20.180126
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
 from ep import Conv
 from ep.datasets.synthetic import synthetic_images
+from ep.train import commandline as cli
 
 rng = np.random.default_rng(0)
 edges = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1.0]]) / 4  # large where pre is brighter on the left than on the right
@@ -100,8 +100,8 @@ def plot(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/three_faces_of_phi"), help="folder for the figure")
+    parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
+    parser.add_argument("--out", type=cli.path, default=Path("runs/three_faces_of_phi"), help="folder for the figure")
     out = parser.parse_args().out
     print(f"{'Phi':40} {phi():14.6f}")
     for name in FACES:

@@ -33,7 +33,7 @@ def trajectory(network, x, y, beta, steps, start):
     """[states after 0, 1, ... steps steps]: relax() one step at a time, to look in between."""
     states = [start]
     for _ in range(steps):
-        states.append(ep.relax(network, x, y, beta, steps=1, start=states[-1], schedule="checkerboard").states)
+        states.append(ep.relax(network, x, ep.Phase(1, "checkerboard"), y, beta, start=states[-1]).states)
     return states
 
 
@@ -126,10 +126,10 @@ def main():
     parser.add_argument("--beta", type=cli.positive, default=0.5)
     parser.add_argument("--steps-free", type=cli.count, default=60)
     parser.add_argument("--steps-nudged", type=cli.count, default=30)
-    parser.add_argument("--out", type=Path, default=Path("runs/relax_and_nudge"), help="folder for picture and film")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/relax_and_nudge"), help="folder for picture and film")
     args = parser.parse_args()
     network, x, y, name = network_and_images(args)
-    states = ep.fast.prepared(network)(network, x, steps=args.steps_free, schedule="checkerboard").states
+    states = ep.fast.prepared(network).relax(network, x, ep.Phase(args.steps_free, "checkerboard")).states
     unsure = [abs(network.cost.output(states[-1])[np.arange(len(y)), y] - 0.4).argmin()]  # an image that a nudge can move
     x, y = x[unsure], y[unsure]
     free = trajectory(network, x, y, 0.0, args.steps_free, network.init_state(x))

@@ -59,15 +59,15 @@ def main():
     parser.add_argument("--beta", type=cli.number, default=1.0, help="the largest |beta| of the points (default: 1)")
     parser.add_argument("--steps", type=cli.count, default=16, help="of the nudged phase (default: 16)")
     parser.add_argument("--images", type=cli.count, default=8)
-    parser.add_argument("--out", type=Path, default=Path("runs/increments"), help="folder for the figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/increments"), help="folder for the figure")
     args = parser.parse_args()
     images, y = synthetic_images(train=args.images, test=1)[:2]
     x = datasets.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)
     network = ep.convnet([8, 16, 16], (16, 16, 3), scale=3.0, paddings=[1, 1, 1], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID,
                          dtype="float64")
-    free = ep.relax(network, x, steps=1000, tolerance=1e-15)
+    free = ep.relax(network, x, ep.Phase(1000, tolerance=1e-15))
     backward = ep.bptt_increments(network, x, y, free.states, args.steps)
-    forward = {name: ep.eqprop_increments(network, x, y, free.states, args.steps, nudging=make(args.beta))
+    forward = {name: ep.eqprop_increments(network, x, y, free.states, args.steps, nudging=make(args.beta), deviations=False)
                for name, make in NUDGINGS.items()}
     errors = {name: [np.linalg.norm(column(found, layer) - column(backward, layer)) / np.linalg.norm(column(backward, layer))
                      for layer in (1, 2, 3)] for name, found in forward.items()}

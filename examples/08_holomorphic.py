@@ -11,11 +11,11 @@ symmetric estimate (N = 2) is wrong in the third. Only N/2 + 1 phases are run: t
     symmetric                 1e-03        4e-03        2e-02
     holomorphic N =  2        1e-03        4e-03        2e-02
     holomorphic N =  4        7e-06        1e-04        2e-03
-    holomorphic N =  6        5e-08        3e-06        2e-04
+    holomorphic N =  6        4e-08        3e-06        2e-04
     holomorphic N =  8        2e-09        4e-07        1e-04
     holomorphic N = 12        5e-13        2e-09        8e-06
-    holomorphic N = 16        2e-14        1e-11        6e-07
-    holomorphic N = 20        1e-14        8e-14        9e-08
+    holomorphic N = 16        4e-16        9e-12        6e-07
+    holomorphic N = 20        4e-16        8e-14        8e-08
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ from ep.datasets.synthetic import synthetic_images
 from ep.train import commandline as cli
 
 BETAS = {0.5: ("#0072B2", "o"), 1.0: ("#D55E00", "s"), 2.0: ("#009E73", "^")}  # colour, marker
-T, K = 200, 200
+PHASES = ep.Phases(free=200, nudged=200)
 
 
 def as_vector(gradient):
@@ -56,16 +56,16 @@ def plot(points, symmetric, holomorphic, path):
 def main():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     parser.add_argument("--points", type=cli.count, nargs="+", default=[2, 4, 6, 8, 12, 16, 20], metavar="N")
-    parser.add_argument("--out", type=Path, default=Path("runs/holomorphic"), help="folder for the figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/holomorphic"), help="folder for the figure")
     args = parser.parse_args()
     images, y = synthetic_images(train=6, test=1)[:2]
     x = datasets.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)
     network = ep.convnet([6, 8], (16, 16, 3), scale=2.0, paddings=[1, 1], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID,
                          dtype="float64")
-    truth = as_vector(ep.bptt_gradient(network, x, y, T, T).gradient)
+    truth = as_vector(ep.bptt_gradient(network, x, y, PHASES).gradient)
 
     def error(nudging):
-        found = ep.eqprop_gradient(network, x, y, T, K, nudging=nudging)
+        found = ep.eqprop_gradient(network, x, y, PHASES, nudging=nudging)
         return np.linalg.norm(as_vector(found.gradient) - truth) / np.linalg.norm(truth)
 
     symmetric = {beta: error(Nudging.symmetric(beta)) for beta in BETAS}

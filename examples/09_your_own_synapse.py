@@ -60,9 +60,6 @@ class Skip:
 
     linear_hebbian, drive_post_adjoint, drive_pre_adjoint = hebbian, drive_pre, linear_post  # it has a Phi, so D^T = D
 
-    def anchored(self, pre, post, switches):
-        return self
-
     def _blocks(self, pre):
         H, W, C = self.post_shape
         return pre.reshape(-1, H, self.r, W, self.r, C).mean((2, 4))
@@ -89,10 +86,10 @@ def networks(rng):
 
 def responses(network, x, y, steps, beta=1e-4):
     """Largest |s_t - s*| / beta of every layer after each nudged step: (steps, layers)."""
-    free = states = ep.relax(network, x, steps=400).states
+    free = states = ep.relax(network, x, 400).states
     found = []
     for _ in range(steps):
-        states = ep.relax(network, x, y, beta, steps=1, start=states).states
+        states = ep.relax(network, x, 1, y, beta, start=states).states
         found.append([abs(s - s_free).max() / beta for s, s_free in zip(states, free)])
     return np.array(found)
 
@@ -115,7 +112,7 @@ def plot(found, path):
 def main():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     parser.add_argument("--steps", type=cli.count, default=16, help="of the nudged phase that is shown (default: 16)")
-    parser.add_argument("--out", type=Path, default=Path("runs/your_own_synapse"), help="folder for the figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/your_own_synapse"), help="folder for the figure")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     images, y = synthetic_images(train=6, test=1)[:2]
@@ -123,8 +120,9 @@ def main():
     faces, (derivative, measured) = contract(nets["with skip"].synapses[-1], rng)
     print("three faces: " + " ".join(f"{face:.7f}" for face in faces))
     print(f"moving the states: derivative {derivative:.7f}, measured {measured:.7f}")
-    g = ep.eqprop_gradient(nets["with skip"], x, y, 300, 300, nudging=Nudging.holomorphic(0.02, 6)).gradient["5.g"]
-    truth = ep.bptt_gradient(nets["with skip"], x, y, 300, 300).gradient["5.g"]
+    phases = ep.Phases(free=300, nudged=300)
+    g = ep.eqprop_gradient(nets["with skip"], x, y, phases, nudging=Nudging.holomorphic(0.02, 6)).gradient["5.g"]
+    truth = ep.bptt_gradient(nets["with skip"], x, y, phases).gradient["5.g"]
     print(f"EP against BPTT, gradient of the gains: relative error {abs(g - truth).max() / abs(truth).max():.0e}")
     found = {name: responses(network, x, y, args.steps) for name, network in nets.items()}
     for name, response in found.items():

@@ -36,9 +36,9 @@ SETTLED = 1e-3  # an image counts as settled below this change per step
 
 def follow(network, x, y, steps):
     """(change (steps, N), right (steps, N)): of every image in every step, and whether the prediction after it is right."""
-    relax, s, change, right = ep.fast.prepared(network), network.init_state(x), [], []
+    relax, s, change, right = ep.fast.prepared(network).relax, network.init_state(x), [], []
     for _ in range(steps):
-        new = relax(network, x, steps=1, start=s, schedule="checkerboard").states
+        new = relax(network, x, ep.Phase(1, "checkerboard"), start=s).states
         change.append(np.max([abs(a - b).reshape(len(x), -1).max(1) for a, b in zip(new, s)], axis=0))
         right.append(network.predict(new) == y)
         s = new
@@ -69,7 +69,7 @@ def main():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add_options(parser.add_argument, images=100)
     parser.add_argument("--steps", type=cli.count, default=200, metavar="T", help="steps of the free phase (default: 200)")
-    parser.add_argument("--out", type=Path, default=Path("runs/settling"), help="folder for the figure")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/settling"), help="folder for the figure")
     args = parser.parse_args()
     network, x, y, name = network_and_images(args)
     change, right = (np.concatenate(parts, axis=1) for parts in zip(

@@ -6,15 +6,14 @@ Cosine of each layer's update with the true gradient (BPTT), feedback from rando
 5 seeds, an untrained max-pooling ConvNet on 16 embedded images. Forward weights of layer 2:
 
     angle between W and B         90    67.5      45    22.5       0
-    own (vector-field EP)       0.08    0.08    0.35    0.80    1.00
-    Kolen-Pollack               0.07    0.07    0.34    0.80    1.00
+    own (vector-field EP)       0.08    0.07    0.44    0.80    1.00
+    Kolen-Pollack               0.07    0.06    0.44    0.80    1.00
     exact (asymmetric EP)       1.00    1.00    1.00    1.00    1.00
 
 Kolen-Pollack moves W and B by the same dW + dB, so it is compared with the derivative of the loss along such moves, the true
 dL/dW + dL/dB: it is no better than the own updates. What it does, and they do not, is to bring W and B together in training.
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import numpy as np
 
 import ep
 from ep import Nudging, datasets
+from ep.train import commandline as cli
 
 ANGLES, SEEDS = (90.0, 67.5, 45.0, 22.5, 0.0), range(5)
 RULES = {"own": "own (vector-field EP)", "kolen-pollack": "Kolen-Pollack", "exact": "exact (asymmetric EP)"}
@@ -32,11 +32,12 @@ def cosines(x, y, angle, seed):
     """{rule: {parameter: cosine with the true gradient}} for one network."""
     network = ep.convnet([8, 16, 16, 16], scale=1.5, seed=seed, dtype="float64")
     network = ep.asymmetric(network, angle, seed=seed)
-    truth = ep.bptt_gradient(network, x, y, T, K).gradient
+    phases = ep.Phases(T, K)
+    truth = ep.bptt_gradient(network, x, y, phases).gradient
     result = {}
     for rule in RULES:
         transposed, combined = ep.FEEDBACK_UPDATES[rule]
-        g = ep.eqprop_gradient(network, x, y, T, K, nudging=Nudging.symmetric(BETA), transposed=transposed).gradient
+        g = ep.eqprop_gradient(network, x, y, phases, nudging=Nudging.symmetric(BETA), transposed=transposed).gradient
         g, goal = combined(g), combined(truth)
         result[rule] = {name: float((g[name] * goal[name]).sum() / ((g[name] ** 2).sum() * (goal[name] ** 2).sum()) ** 0.5)
                         for name in g if name.endswith(("W", "B")) and "readout" not in name}
@@ -73,8 +74,8 @@ def plot(values, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/asymmetric_alignment"), help="folder for figure and tables")
+    parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
+    parser.add_argument("--out", type=cli.path, default=Path("runs/asymmetric_alignment"), help="folder for figure and tables")
     out = parser.parse_args().out
     images, labels = datasets.load("synthetic")[:2]
     x, y = datasets.normalise(images[:16]).astype("float64"), labels[:16]

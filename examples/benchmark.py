@@ -302,7 +302,7 @@ def options():
     parser.add_argument("--quick", action="store_true", help="operations and short training steps only")
     parser.add_argument("--repeat", type=cli.count, default=3, help="take the best of so many (default: 3)")
     parser.add_argument("--threads", type=cli.count, default=cli.cores(), help="worker threads (default: all cores)")
-    parser.add_argument("--out", metavar="DIR", default="runs/benchmark")
+    parser.add_argument("--out", type=cli.path, metavar="DIR", default="runs/benchmark")
     parser.add_argument("--child", choices=list(CHILDREN), help="used by the benchmark itself, for a process of its own")
     return parser.parse_args()
 

@@ -12,11 +12,7 @@ Every option of the main job is here too: it *is* the main job, cifar10_sym_ep.p
 A step needs a third convolution, beside those up and down: the feedback chooses its max-pooling corners by itself.
 """
 
-import sys
-
 import cifar10_sym_ep as main_job
 
 if __name__ == "__main__":
-    main_job.__doc__ = __doc__  # for --help
-    sys.argv[1:1] = ["--connections", "asymmetric"]
-    main_job.parallel.run(main_job.main)
+    main_job.parallel.run(lambda: main_job.main(__doc__, connections="asymmetric"))

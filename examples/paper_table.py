@@ -26,10 +26,10 @@ import numpy as np
 from tqdm import tqdm
 
 import ep
-from ep.train import commandline as cli, runs
+from ep.train import commandline as cli, experiment, loop, runs
 
 HERE = Path(__file__).resolve().parent
-COMMON = "--dataset cifar10 --preset cpu --test-images 10000"
+COMMON = "--dataset cifar10 --preset small --test-images 10000"  # the paper's energy, feedback gain 1, and its rule
 SYNCHRONOUS = "--algorithm bptt --steps-free 16 --steps-nudged 6"  # goes about as far as half as many checkerboard steps
 ASYMMETRIC = "--connections asymmetric --weight-decay 3e-3"  # decay is what aligns W and B: 3e-4 would take a day
 
@@ -115,19 +115,17 @@ def train(name, seed, row, out, args, bar):
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     runs.write_text(f"{stem}.jsonl", "".join(json.dumps(line) + "\n" for line in log))
     del config["data"]  # a path of this machine
-    runs.write_text(f"{stem}.json", json.dumps(dict(row=name, seed=seed, options=f"{COMMON} {row.options} --seed {seed}",
-                                                    numpy=np.__version__, **cost_of(config, log), result=result, config=config),
-                                               indent=1) + "\n")
+    record = dict(row=name, seed=seed, options=f"{COMMON} {row.options} --seed {seed}", numpy=np.__version__,
+                  **cost_of(experiment.Config(**config), log), result=result, config=config)
+    runs.write_text(f"{stem}.json", json.dumps(record, indent=1) + "\n")
 
 
 def cost_of(config, log):
     """What the training took: updates, visits of images, and relaxation steps per visit in the free and all second phases."""
-    visits = config["train_images"] * config["epochs"]
-    phases = 1 if config["algorithm"] == "bptt" else 4 if config["nudging"] == "four-point" else 2
-    if config["nudging"] in ("one-sided", "random-sign"):  # at beta, and at 0 only where the free phase has not settled
-        phases = 2 - float(np.mean([line["converged"] for line in log]))
-    return dict(updates=-(-config["train_images"] // config["batch_size"]) * config["epochs"], visits=visits,
-                steps_free=float(np.mean([line["steps_free"] for line in log])), steps_second=phases * config["steps_nudged"])
+    converged = float(np.mean([line["converged"] for line in log]))
+    return dict(updates=loop.steps_per_epoch(config.train_images, config.batch_size) * config.epochs,
+                visits=config.train_images * config.epochs, steps_free=float(np.mean([line["steps_free"] for line in log])),
+                steps_second=experiment.steps_per_image(config, converged)[1])
 
 
 def table(rows, finished, evaluated_on):
@@ -204,10 +202,10 @@ def options():
     add("--choose-beta", action="store_true", help="train one epoch for every beta, evaluated on held-out training images")
     add("--settled", action="store_true", help="train a smaller network whose phases settle, and its controls")
     add("--only-draw", action="store_true", help="train nothing")
-    add("--data", metavar="DIR", help="where cifar-10-batches-bin is")
-    add("--out", metavar="DIR", type=Path, default=HERE.parent / "docs" / "paper_table",
+    add("--data", type=cli.path, metavar="DIR", help="where cifar-10-batches-bin is")
+    add("--out", type=cli.path, metavar="DIR", default=HERE.parent / "docs" / "paper_table",
         help="results (default: docs/paper_table)")
-    add("--runs", metavar="DIR", type=Path, default=Path("runs"), help="run folders with checkpoints (default: runs)")
+    add("--runs", metavar="DIR", type=cli.path, default=Path("runs"), help="run folders with checkpoints (default: runs)")
     add("--jobs", type=cli.count, default=cli.cores(), help="trainings at once (default: all cores)")
     add("--threads", type=cli.count, default=1, help="worker threads of each; they change no result (default: 1)")
     return parser.parse_args()

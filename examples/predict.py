@@ -1,66 +1,96 @@
-"""What does a trained network see in an image, and how does it make up its mind?
+"""What does a trained network see in a picture, and how does it make up its mind?
 
-    python examples/predict.py photo.jpg other.png      # image files: the middle square, shrunk to 32x32
-    python examples/predict.py --data DIR               # without files: the first test images of CIFAR-10
+    python examples/predict.py photo.jpg other.png      # the shipped network: ten kinds of animals and vehicles
+    python examples/predict.py --model runs/flowers/network.npz photo.jpg      # a network of your own, and its classes
+    python examples/predict.py --data PATH              # without pictures: the first test images of the network's data set
 
-Two seconds. Relaxes the shipped network (models/cifar10.npz, trained by symmetric EP: docs/results.md), or --model
-RUN_DIR/network.npz of a finished run of cifar10_sym_ep.py, step by step; prints the likeliest classes and saves predict.png: each
-image, and how the probabilities change while the network relaxes.
+Two seconds. Relaxes the network step by step; prints the likeliest classes and saves predict.png: each picture, and how the
+probabilities change while the network relaxes. The shipped network (models/cifar10.npz) was trained by symmetric EP
+(docs/results.md). A network.npz of a finished run of cifar10_sym_ep.py carries the names of its classes, the normalisation of its
+images and the steps of its free phase. Pictures are read as a person sees them, cut to their middle square and shrunk
+(ep/datasets/pictures.py).
 """
-
-from pathlib import Path
 
 import numpy as np
 from trained import SHIPPED
 
 import ep
 from ep import datasets
+from ep.datasets import pictures
 from ep.train import commandline as cli
+
+CIFAR10 = dict(dataset="cifar10", classes=list(datasets.CLASSES), image_shape=[32, 32, 3], steps_free=8, schedule="checkerboard",
+               mean=list(datasets.CIFAR10_MEAN), std=list(datasets.CIFAR10_STD))  # what older files are about, if anything
 
 
 def main():
     args = options()
     network = ep.load(args.model)
-    if network.shapes[0] != (32, 32, 3):
-        raise ep.EPError(f"{args.model} is for inputs of shape {network.shapes[0]}, not for 32x32 colour images")
-    images, names = read(args)
-    x, s, probabilities = datasets.normalise(images), None, []
-    for _ in range(args.steps):  # the free phase, looked at after every step
-        s = ep.relax(network, x, steps=1, start=s, schedule="checkerboard").states
-        probabilities.append(network.cost.output(s[-1]))  # o = softmax(W s_L + b), (N, classes)
+    about = what_it_is_about(network, args.model)
+    images, names, titles = read_files(args, about) if args.files else read_test_images(args, about)
+    x = datasets.normalise(images, about["mean"], about["std"]).reshape(-1, *network.shapes[0])
+    steps, s, probabilities = args.steps or about.get("steps_free", 8), None, []
+    for _ in range(steps):  # the free phase, looked at after every step
+        s = ep.relax(network, x, ep.Phase(1, about.get("schedule", "checkerboard")), start=s).states
+        probabilities.append(network.cost.output(s[-1]))  # o = softmax(W s_L + b), (N, classes); squared error: o = s_L
     for name, o in zip(names, probabilities[-1]):
         best = np.argsort(-o)[:3]
-        print(f"{name}: " + ", ".join(f"{datasets.CLASSES[k]} {o[k]:.0%}" for k in best))
-    plot(images, names, np.array(probabilities), args.out)
+        print(f"{name}: " + ", ".join(f"{about['classes'][k]} {o[k]:.0%}" for k in best))
+    plot(images, titles, np.array(probabilities), about["classes"], args.out)
 
 
-def read(args):
-    """(images (N, 32, 32, 3) uint8, names): the files, or test images with their true class."""
-    if not args.files:
-        *_, images, labels = datasets.load("cifar10", args.data, download=False)[:4]
-        return images[:args.count], [f"a test image of class {datasets.CLASSES[k]}" for k in labels[:args.count]]
-    from PIL import Image, ImageOps, UnidentifiedImageError  # comes with matplotlib
+def what_it_is_about(network, path):
+    """Names of classes, normalisation, image shape: what the file says, or CIFAR-10's where it says nothing and they fit."""
+    outputs, about = network.targets(np.zeros(1, int)).shape[1], network.about
+    if about is None:
+        if network.shapes[0] != (32, 32, 3) or outputs != 10:
+            raise ep.EPError(f"{path} does not say what its {outputs} classes are, and they are not CIFAR-10's: train it "
+                             "again with this version, or set network.about = dataset.about() and save it")
+        if path != SHIPPED:
+            print(f"{path} does not say what it was trained on: assuming CIFAR-10, since it has 10 classes and takes 32x32 "
+                  "colour images")
+        return CIFAR10
+    missing = {"classes", "mean", "std", "image_shape"} - about.keys()
+    if missing or len(about["classes"]) != outputs or np.prod(about["image_shape"]) != np.prod(network.shapes[0]):
+        raise ep.EPError(f"{path} contradicts itself: what it says about its images and classes ({', '.join(about)}) does not "
+                         f"belong to a network from {network.shapes[0]} to {outputs} classes")
+    return about
 
-    try:
-        images = [ImageOps.fit(Image.open(path).convert("RGB"), (32, 32)) for path in args.files]
-    except (OSError, UnidentifiedImageError) as error:
-        raise ep.EPError(f"cannot read an image: {error}; give paths of PNG or JPEG files") from None
-    return np.stack([np.asarray(image) for image in images]), args.files
+
+def read_files(args, about):
+    """(images (N, H, W, C) uint8, paths, names of the files)."""
+    shape = tuple(about["image_shape"])
+    return np.stack([pictures.read(path, shape) for path in args.files]), args.files, [path.name for path in args.files]
 
 
-def plot(images, names, probabilities, path):
+def read_test_images(args, about):
+    """(images, which they are, their true classes) of the data set that the network was trained on."""
+    name = about.get("dataset", "auto")
+    if name in ("folder", "npz") and args.data is None:
+        raise ep.EPError(f"this network was trained on {about.get('source', 'images of your own')}: name pictures, or where they "
+                         "are with --data")
+    dataset = datasets.load(name, args.data, download=False)
+    if list(dataset.classes) != about["classes"] or list(dataset.shape) != about["image_shape"]:
+        raise ep.EPError(f"{dataset.source} has other classes or another shape than the images this network was trained on")
+    true = [dataset.classes[k] for k in dataset.test_labels[:args.count]]
+    names, titles = ([f"{what} {name}" for name in true] for what in ("a test image of class", "true:"))
+    return dataset.test_images[:args.count], names, titles
+
+
+def plot(images, titles, probabilities, classes, path):
     """One column per image: the image, and the probabilities of its three likeliest classes over the steps."""
     from matplotlib.figure import Figure  # slow to import, and no display is needed
 
     figure = Figure(figsize=(1 + 2.4 * len(images), 4.6), layout="constrained")
     axes = figure.subplots(2, len(images), squeeze=False, sharey="row")
     steps = range(1, len(probabilities) + 1)
-    for n, (image, name) in enumerate(zip(images, names)):
-        axes[0, n].imshow(image)
-        axes[0, n].set_title(Path(name).name.replace("a test image of class ", "true: "), fontsize="medium")
+    for n, (image, title) in enumerate(zip(images, titles)):
+        shown = image if image.shape[2] in (1, 3) else image[..., 0]  # of other channels the first
+        axes[0, n].imshow(shown, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
+        axes[0, n].set_title(title, fontsize="medium")
         axes[0, n].axis("off")
         for k, colour in zip(np.argsort(-probabilities[-1, n])[:3], ("#0072B2", "#D55E00", "#009E73")):
-            axes[1, n].plot(steps, probabilities[:, n, k], color=colour, label=datasets.CLASSES[k])
+            axes[1, n].plot(steps, probabilities[:, n, k], color=colour, label=classes[k])
         axes[1, n].set(ylim=(0, 1), xlabel="step of the free phase")
         axes[1, n].legend(fontsize="small", loc="upper left")
         axes[1, n].grid(alpha=0.3)
@@ -72,14 +102,14 @@ def plot(images, names, probabilities, path):
 def options():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add = parser.add_argument
-    add("files", nargs="*", metavar="IMAGE", help="image files (default: test images of CIFAR-10)")
-    add("--model", type=Path, default=SHIPPED, metavar="PATH", help="network.npz of a run, or what Network.save wrote "
+    add("files", nargs="*", type=cli.path, metavar="PICTURE", help="picture files (default: test images)")
+    add("--model", type=cli.path, default=SHIPPED, metavar="PATH", help="network.npz of a run, or what Network.save wrote "
         "(default: the shipped one)")
-    add("--data", metavar="DIR", help="where cifar-10-batches-bin is")
+    add("--data", type=cli.path, metavar="PATH", help="where the data set is whose test images are looked at")
     add("--count", type=cli.count, default=5, help="number of test images (default: 5)")
-    add("--steps", type=cli.count, default=8, metavar="T", help="steps of the free phase (default: 8, as the "
-        "shipped network was trained: 10_settling.py shows what more do)")
-    add("--out", default="predict.png", metavar="FILE")
+    add("--steps", type=cli.count, metavar="T", help="steps of the free phase (default: as the network was trained, the shipped "
+        "one with 8: 10_settling.py shows what more do)")
+    add("--out", type=cli.path, default="predict.png", metavar="FILE")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """The same dynamics with torch.autograd: write down Phi, let autograd differentiate it. Needs PyTorch; nothing else here does.
 
-    s_n <- clip(u/2, 0, 1),  u = d[Phi - beta C]/ds_n        autograd.grad instead of drive_post and drive_pre
+    s_n <- clip(u/2, 0, 1),  u = d[Phi - beta C]/ds_n / w_n  autograd.grad instead of drive_post and drive_pre
     g = - sum_k c_k dPhi/dtheta (s^{beta_k})                 autograd.grad instead of hebbian
 
 An oracle for the hand-written derivatives (tests/test_pytorch_twin.py), and what examples/benchmark.py compares with: this is
@@ -25,15 +25,15 @@ class Twin:
             self.theta[name] = w.requires_grad_()
 
     def phi(self, x, states):
-        """Phi(x, s), summed over the batch."""
+        """Phi(x, s) = sum_n w_n Phi_n, summed over the batch; all w_n are 1 at the paper's feedback gain, gamma = 1."""
         layers, total = [x, *states], 0.0
-        for n, synapse in enumerate(self.network.synapses, start=1):
+        for n, (synapse, w) in enumerate(zip(self.network.synapses, self.network.weights), start=1):
             W, b, pre, post = self.theta[f"{n}.W"], self.theta[f"{n}.b"], layers[n - 1], layers[n]
             if W.ndim == 4:
                 drive = F.max_pool2d(F.conv2d(pre, W, b, padding=synapse.padding), 2)
             else:
                 drive = flat(pre) @ W + b
-            total = total + (drive * post).sum()
+            total = total + w * (drive * post).sum()
         return total
 
     def cost(self, s, y):
@@ -46,14 +46,14 @@ class Twin:
         """[s_1 ... s_L] after `steps` steps of equation (1)."""
         states = start or [torch.zeros(len(x), shape[-1], *shape[:-1], dtype=x.dtype) for shape in self.network.shapes[1:]]
         for _ in range(steps):
-            for group in SCHEDULES[schedule](len(states)):
+            for group in SCHEDULES[schedule](self.network):
                 states = [s.detach().requires_grad_() for s in states]
                 objective = self.phi(x, states)
                 if beta:
                     objective = objective - beta * self.cost(states[-1], y)
                 u = torch.autograd.grad(objective, [states[n - 1] for n in group])
                 for n, u_n in zip(group, u):
-                    states[n - 1] = torch.clamp(0.5 * u_n, 0.0, 1.0)
+                    states[n - 1] = torch.clamp(0.5 * u_n / self.network.weights[n - 1], 0.0, 1.0)
         return [s.detach() for s in states]
 
     def gradient(self, x, y, steps_free, steps_nudged, *, nudging, schedule="synchronous", start=None):

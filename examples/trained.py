@@ -1,7 +1,7 @@
 """The trained network and the images that some examples look at; nothing to run here.
 
 --model PATH of Network.save; else, where CIFAR-10 is found, the shipped models/cifar10.npz (trained by symmetric EP:
-docs/results.md); else a small ConvNet, trained first on embedded images.
+docs/results.md); else a small ConvNet, trained first on the images: the embedded ones, or those at --data PATH.
 """
 
 from functools import partial
@@ -15,9 +15,10 @@ SHIPPED = Path(__file__).parent / "models" / "cifar10.npz"
 
 
 def add_options(add, images):
-    add("--model", type=Path, metavar="PATH", help="written by Network.save (default: the shipped one for CIFAR-10, else "
+    add("--model", type=cli.path, metavar="PATH", help="written by Network.save (default: the shipped one for CIFAR-10, else "
         "one is trained)")
-    add("--data", metavar="DIR", help="where cifar-10-batches-bin is (default: EP_DATA, the cache; else embedded images)")
+    add("--data", type=cli.path, metavar="DIR", help="where the images are (default: CIFAR-10 in EP_DATA or the "
+        "cache; else embedded images)")
     add("--images", type=cli.count, default=images, metavar="N", help=f"test images to look at (default: {images})")
     add("--train-images", type=cli.count, default=3000, metavar="N", help="where a small network is trained (default: 3000)")
     add("--epochs", type=cli.count, default=5, help="where a small network is trained (default: 5)")
@@ -30,26 +31,25 @@ def network_and_images(args):
     if path:
         network, name = ep.load(path), f"network {path.name}"
     else:
-        dataset = datasets.load("synthetic")  # what it learns in a minute
         network = train(dataset, args.train_images, args.epochs)
         name = f"small network trained on {args.train_images} images"
     network.set_parameters({key: w.astype("float64") for key, w in network.parameters().items()})
-    x, y = datasets.normalise(dataset.test_images[:args.images]).astype("float64"), dataset.test_labels[:args.images]
+    x, y = dataset.normalise(dataset.test_images[:args.images]).astype("float64"), dataset.test_labels[:args.images]
     images = "embedded synthetic images" if dataset.name == "synthetic" else dataset.source
     return network, x, y, f"{name}, {images}"
 
 
 def train(dataset, images, epochs):
     """A small ConvNet on the first images of the data set: about 10 seconds of one core per 1,000 images and 5 epochs."""
-    network = ep.convnet([16, 32, 32, 32], scale=1.5)
+    network = ep.convnet([16, 32, 32, 32], dataset.shape, len(dataset.classes), scale=1.5)
     optimizer = ep.SGD(network, 0.06, 0.9, 3e-4, epochs)
 
     def gradient(network, x, y, rng):
-        one_chunk = partial(ep.eqprop_gradient, steps_free=15, steps_nudged=6, nudging=ep.Nudging.symmetric(0.5),
-                            schedule="checkerboard", relax=fast.prepared(network))
+        phases = ep.Phases(ep.Phase(15, "checkerboard"), ep.Phase(6, "checkerboard"), deviations=False)
+        one_chunk = partial(ep.eqprop_gradient, phases=phases, nudging=ep.Nudging.symmetric(0.5), solver=fast.prepared(network))
         return ep.in_chunks(one_chunk, network, x, y)
 
     for epoch in range(epochs):
         ep.train_epoch(network, dataset.train_images[:images], dataset.train_labels[:images], gradient, optimizer, batch_size=32,
-                       epoch=epoch, prepare=lambda batch, rng: datasets.normalise(batch))
+                       epoch=epoch, prepare=lambda batch, rng: dataset.normalise(batch))
     return network

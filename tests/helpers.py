@@ -9,7 +9,7 @@ from ep.activations import ACTIVATIONS
 from ep.backend import array_module, to_host
 from ep.builders import convnet, mlp
 from ep.cost import COSTS
-from ep.dynamics import relax
+from ep.dynamics import Phase, Phases, relax
 from ep.ops import POOLINGS
 
 COST_NAMES = ("cross-entropy", "squared-error")
@@ -19,6 +19,9 @@ NETWORKS = [(kind, activation) for kind in ("dense", "average", "max") for activ
 
 
 T, K = 120, 80  # free and nudged steps after which all these networks are at a fixed point
+CONVERGED = Phases(T, K)
+TWO_STATES = Phases(T, K, deviations=False)  # equation (4) with live switches, as the paper's code has it
+BOARD = Phase(T, "checkerboard")
 
 
 def normal(xp, shape, seed, dtype="float64"):
@@ -30,12 +33,13 @@ def normal(xp, shape, seed, dtype="float64"):
     return xp.asarray(a, dtype=dtype)
 
 
-def network(xp, kind="average", activation="sigmoid", cost="cross-entropy", *, seed=0, scale=0.7, dtype="float64"):
+def network(xp, kind="average", activation="sigmoid", cost="cross-entropy", *, seed=0, scale=0.7, dtype="float64", feedback=1.0):
     """dense: 6-5-4-4-3; otherwise two 3x3 convolutions of an 8x8x2 image with that pooling. Three classes.
 
     With scale 0.7 and seed 0 all NETWORKS are contractive (at round-off after T steps) and none of their gradients is 0.
     """
-    common = dict(activation=ACTIVATIONS[activation], cost=COSTS[cost], seed=seed, scale=scale, dtype=dtype)
+    common = dict(activation=ACTIVATIONS[activation], cost=COSTS[cost], seed=seed, scale=scale, dtype=dtype,
+                  feedback=feedback)
     if kind == "dense":
         return mlp([6, 5, 4, 4, 3], **common).to(xp)
     return convnet([3, 4], (8, 8, 2), 3, paddings=[1, 1], pool=POOLINGS[kind], **common).to(xp)
@@ -147,7 +151,7 @@ def sweep_from_a_random_state(xp, net, x, y):
 
 def loss(net, x, y, steps, start=None):
     """Mean cost after `steps` synchronous free steps, a host number (complex where the parameters are)."""
-    final = relax(net, x, steps=steps, start=start).states[-1]
+    final = relax(net, x, steps, start=start).states[-1]
     return to_host(net.cost.value(final, y).sum()).item() / len(x)
 
 
@@ -161,6 +165,11 @@ def same_switches(one, other):
     """Whether two lists of switches are equal (None where a synapse has none, a pair where it is asymmetric)."""
     return all(same_switches(a, b) if isinstance(a, tuple) else
                (a is None and b is None) or np.array_equal(to_host(a), to_host(b)) for a, b in zip(one, other))
+
+
+def nudged_states(net, free, phase, deviations):
+    """s^beta of a nudged phase: its states, or s* + delta/w where they are deviations."""
+    return [s + d / w for s, d, w in zip(free.states, phase.states, net.weights)] if deviations else phase.states
 
 
 def fitted_slope(errors, betas):

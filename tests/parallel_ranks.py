@@ -52,10 +52,11 @@ def train(world, *, dtype="float64", batch_size=64, tolerance=0.0, steps_free=12
     optimizer, log = ep.SGD(network, 0.1, weight_decay=1e-3), []
 
     def gradient(network, x, y, rng):
-        one_chunk = partial(ep.bptt_gradient, steps_free=steps_free, steps_nudged=8)
+        phases = ep.Phases(ep.Phase(steps_free, tolerance=tolerance), 8)
+        one_chunk = partial(ep.bptt_gradient, phases=phases)
         if algorithm == "eqprop":
-            one_chunk = partial(ep.eqprop_gradient, steps_free=steps_free, steps_nudged=8, tolerance=tolerance,
-                                nudging=NUDGINGS[nudging](0.5, rng), relax=fast.prepared(network))
+            one_chunk = partial(ep.eqprop_gradient, phases=phases, nudging=NUDGINGS[nudging](0.5, rng),
+                                solver=fast.prepared(network))
         return world.in_chunks(one_chunk, network, x, y, map, chunk if world.size > 1 else 16)
 
     def on_step(step, estimate):
@@ -68,7 +69,7 @@ def train(world, *, dtype="float64", batch_size=64, tolerance=0.0, steps_free=12
         for epoch in range(epochs):
             ep.train_epoch(network, images, labels, gradient, optimizer, batch_size=batch_size, epoch=epoch, on_step=on_step)
             world.check_parameters(network)
-        evaluation = ep.evaluate(network, images, labels, partial(ep.relax, steps=steps_free), map=world.map(map))
+        evaluation = ep.evaluate(network, images, labels, partial(ep.relax, phase=steps_free), map=world.map(map))
     return network.parameters(), dict(log=log, evaluation=evaluation, cores=world.cores())
 
 

@@ -76,3 +76,75 @@ def test_clipping_refuses_complex_numbers(xp, a, dtype):
     assert not a.holomorphic
     with pytest.raises(EPError, match="not complex-differentiable"):
         a.sigma(xp.asarray([0.5], dtype=dtype))
+
+
+# --- the difference of sigma ------------------------------------------------------------------------------------------
+
+D = np.concatenate([-np.logspace(1, -3, 9), [0.0], np.logspace(-3, 1, 9)])
+
+
+@every_activation
+def test_the_difference_for_large_steps(xp, name):
+    """difference(u, d) = sigma(u + d) - sigma(u), steps of 0.001 to 10 in both directions, bounds reached and left."""
+    a, u, d = ACTIVATIONS[name], xp.asarray(U[:, None]), xp.asarray(D[None, :])
+    assert np.allclose(to_host(a.difference(u, d)), to_host(a.sigma(u + d) - a.sigma(u)), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype,tiny", [("float32", 1e-30), ("float64", 1e-200)])
+@every_activation
+def test_the_difference_for_tiny_steps(xp, name, dtype, tiny):
+    """= sigma'(u) d to the rounding of one product, where sigma(u + d) - sigma(u) is 0; and 0 for d = 0."""
+    a, u = ACTIVATIONS[name], xp.asarray(U, dtype=dtype)
+    eps, slopes = np.finfo(dtype).eps, to_host(a.dsigma(xp.asarray(U.astype(dtype), dtype="float64")))
+    for sign in (1.0, -1.0):
+        found = a.difference(u, xp.full(u.shape, sign * tiny, dtype=dtype))
+        assert str(found.dtype) == dtype
+        relative_to_d = to_host(found).astype("float64") / float(np.asarray(sign * tiny, dtype=dtype))
+        # 1 - tanh^2 has the absolute rounding of 1, as sigma' itself has
+        assert np.allclose(relative_to_d, slopes, rtol=4 * eps, atol=4 * eps)
+        assert not to_host(a.sigma(u + sign * tiny) - a.sigma(u))[np.abs(U) > 0.1].any()
+    assert not to_host(a.difference(u, 0.0 * u)).any()
+
+
+@every_activation
+def test_the_difference_adds_up(xp, name):
+    """sigma(u) + difference(u, d) stays inside the bounds in float32, and two steps are one."""
+    a, u, d = ACTIVATIONS[name], xp.asarray(U[:, None], dtype="float32"), xp.asarray(D[None, :], dtype="float32")
+    low, high = a.bounds
+    s = to_host(a.sigma(u) + a.difference(u, d))
+    assert (s >= low - 1e-6).all() and (s <= high + 1e-6).all()
+    u, d = xp.asarray(U[:, None]), xp.asarray(D[None, :])
+    both = a.difference(u, d) + a.difference(u + d, 0.7 * d)
+    assert np.allclose(to_host(both), to_host(a.difference(u, 1.7 * d)), rtol=1e-12, atol=1e-14)
+
+
+@every_activation
+def test_the_slope_of_the_difference_at_0(xp, name):
+    """d difference(u, d)/dd at d = 0 is sigma'(u), by finite differences; exactly, by the complex step, where holomorphic."""
+    a, u = ACTIVATIONS[name], xp.asarray(U)
+    slopes = to_host(a.dsigma(u))
+    assert np.allclose(to_host(slope(lambda t: a.difference(u, t + 0.0 * u))), slopes, rtol=1e-9, atol=1e-12)
+    if a.holomorphic:
+        assert np.allclose(to_host(complex_step(lambda t: a.difference(u, t + 0.0 * u))), slopes, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype,tiny", [("complex64", 1e-20), ("complex128", 1e-150)])
+@pytest.mark.parametrize("name", [name for name, a in ACTIVATIONS.items() if a.holomorphic])
+def test_complex_differences(xp, name, dtype, tiny):
+    """Large complex steps, and tiny ones of any phase at real and at complex u."""
+    a, real = ACTIVATIONS[name], "float32" if dtype == "complex64" else "float64"
+    eps = np.finfo(real).eps
+    for u in (xp.asarray(U, dtype=real), xp.asarray(U + 0.2j, dtype=dtype)):
+        for phase in (1j, 0.6 - 0.8j):
+            large, small = (xp.full(u.shape, size * phase, dtype=dtype) for size in (0.3, tiny))
+            found, expected = to_host(a.difference(u, large)), to_host(a.sigma(u + large) - a.sigma(u))
+            assert str(found.dtype) == dtype and np.allclose(found, expected, rtol=0, atol=20 * eps)
+            ratio = to_host(a.difference(u, small)).astype("complex128") / tiny / phase
+            assert np.allclose(ratio, to_host(a.dsigma(u)), rtol=0, atol=20 * eps)
+
+
+@pytest.mark.parametrize("a", [HARD_SIGMOID, CLIP], ids=lambda a: a.name)
+def test_clipped_differences_refuse_complex_steps(xp, a):
+    """Also where u is real: it is the step that would be compared by its real part."""
+    with pytest.raises(EPError, match="not complex-differentiable"):
+        a.difference(xp.asarray([0.5]), xp.asarray([0.1j]))

@@ -27,18 +27,19 @@ from test_gpu import example
 sys.path.insert(0, "examples")
 import cifar10_sym_ep as job
 
-from ep.datasets import cifar
-cifar.synthetic_images = functools.partial(cifar.synthetic_images, 16, 8)  # to save time
+from ep.datasets import synthetic
+from ep.train import experiment
+synthetic.synthetic_images = functools.partial(synthetic.synthetic_images, 16, 8)  # to save time
 job.runs.plot_curves = lambda *arguments: None
-job.CPU |= dict(channels=[2, 3], scale=[2.0], lr=[0.1])
-job.PRESETS["cpu", "synthetic"] |= dict(job.CPU, train_images=16, test_images=8, final_test_images=8, epochs=1, flip=True, pad=4)
+experiment.PRESETS["cpu", "synthetic"] |= dict(channels=[2, 3], scale=[2.0], lr=[0.01], train_images=16, test_images=8,
+                                               final_test_images=8, epochs=1, flip=True, pad=4)
 for options in ("", "--algorithm bptt", "--cost squared-error --connections asymmetric --feedback-update exact",
-                "--connections asymmetric --tolerance 0 --algorithm bptt", "--nudging four-point --connections asymmetric"):
+                "--connections asymmetric --algorithm bptt", "--nudging four-point --connections asymmetric"):
     sys.argv = ["job", *"--dataset synthetic --device cuda --steps-free 4 --steps-nudged 2 --batch-size 8".split(),
                 *options.split(), "--out", tempfile.mkdtemp()]
     job.main()
 network, x, y = example(cupy, activation=ep.CLIP)
-ep.eqprop_gradient(network, x, y, 4, 2, nudging=ep.Nudging.symmetric(0.5), freeze_switches=True)
+ep.eqprop_gradient(network, x, y, ep.Phases(4, 2), nudging=ep.Nudging.symmetric(0.5))
 print("compiled:", *sorted(set(executed.compiled_by_nvrtc)))
 """
 

@@ -1,52 +1,61 @@
-"""The data layer on tiny made-up files: layout, provenance, every error sentence, downloading, augmentation. No network."""
+"""The data layer on tiny made-up files: layout, provenance, every error sentence, downloading from 127.0.0.1, augmentation."""
 
 import hashlib
+import http.server
 import io
 import os
+import shutil
 import tarfile
-import urllib.error
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ep import datasets
 from ep.backend import to_host
-from ep.datasets import cifar as datasets
-from ep.datasets.synthetic import CLASSES, synthetic_images
+from ep.datasets import cifar, download
+from ep.datasets.synthetic import CLASSES, SOURCE, synthetic_images
 from ep.errors import EPError
 
-RECORDS = 3  # per file; the real ones have 10,000
-FILES = datasets.TRAIN_FILES + datasets.TEST_FILES
+RECORDS = 3  # per file; the real ones have 10,000 and 50,000
+NOWHERE = "http://127.0.0.1:9/"  # nobody answers there
+LAYOUTS = [cifar.CIFAR10, cifar.CIFAR100]
+both = pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 
 
 @pytest.fixture(autouse=True)
 def small_and_offline(monkeypatch, tmp_path):
     """Files of three records, a cache of its own, and nothing that could reach the network."""
-    monkeypatch.setattr(datasets, "RECORDS", RECORDS)
+    for layout in LAYOUTS:
+        train, test = (dict.fromkeys(files, RECORDS) for files in (layout.train, layout.test))
+        monkeypatch.setitem(cifar.LAYOUTS, layout.name, layout._replace(train=train, test=test, url=NOWHERE + layout.archive))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("EP_DATA", raising=False)
     monkeypatch.delenv("EP_OFFLINE", raising=False)
-    monkeypatch.setattr(datasets.urllib.request, "urlopen", unreachable)
 
 
-def unreachable(url, timeout):
-    raise urllib.error.URLError("no route to host")
-
-
-def contents(number):
-    """(bytes of file `number`, its images (3, 32, 32, 3), its labels)."""
+def contents(number, labels=1):
+    """(bytes of file `number`, its images (3, 32, 32, 3), its labels, the last of the `labels` bytes of each record)."""
     rng = np.random.default_rng(number)
     images = rng.integers(0, 256, (RECORDS, 32, 32, 3), dtype=np.uint8)
-    labels = rng.integers(0, 10, RECORDS, dtype=np.uint8)
-    records = [bytes([label]) + b"".join(image[:, :, c].tobytes() for c in range(3)) for image, label in zip(images, labels)]
-    return b"".join(records), images, labels
+    label = rng.integers(0, 10 if labels == 1 else 100, (RECORDS, labels), dtype=np.uint8)
+    records = [bytes(one) + b"".join(image[:, :, c].tobytes() for c in range(3)) for image, one in zip(images, label)]
+    return b"".join(records), images, label[:, -1]
 
 
-def write_cifar10(folder, source=None):
-    """A made-up CIFAR-10 in folder/cifar-10-batches-bin; returns that folder."""
-    inside = folder / datasets.LAYOUT
+def files_of(name):
+    """{file: bytes} of a made-up data set."""
+    layout = cifar.LAYOUTS[name]
+    return {file: contents(number, layout.labels)[0] for number, file in enumerate(layout.files)}
+
+
+def write_cifar(folder, name="cifar10", source=None):
+    """A made-up CIFAR-10 in folder/cifar-10-batches-bin, or CIFAR-100 in its place; returns that folder."""
+    inside = folder / cifar.LAYOUTS[name].folder
     inside.mkdir(parents=True)
-    for number, file in enumerate(FILES):
-        (inside / file).write_bytes(contents(number)[0])
+    for file, content in files_of(name).items():
+        (inside / file).write_bytes(content)
     if source is not None:
         (inside / "SOURCE.txt").write_text(source)
     return inside
@@ -65,119 +74,184 @@ def sentence(call, *arguments, **options):
 
 def test_layout_round_trip(tmp_path):
     """Records of label, red, green, blue plane become channels-last images, in the order of the files."""
-    dataset = datasets.cifar10(write_cifar10(tmp_path), download=False)
+    dataset = datasets.load("cifar10", write_cifar(tmp_path), download=False)
     train, test = [contents(n) for n in range(5)], contents(5)
     np.testing.assert_array_equal(dataset.train_images, np.concatenate([images for _, images, _ in train]))
     np.testing.assert_array_equal(dataset.train_labels, np.concatenate([labels for _, _, labels in train]))
     np.testing.assert_array_equal(dataset.test_images, test[1])
     np.testing.assert_array_equal(dataset.test_labels, test[2])
-    assert dataset.train_images.dtype == dataset.train_labels.dtype == np.uint8
-    assert dataset.name == "cifar10" and len(dataset.classes) == 10 and dataset.note == ""
+    assert dataset.train_images.dtype == dataset.train_labels.dtype == np.uint8 and dataset.train_images.flags.c_contiguous
+    assert dataset.name == "cifar10" and len(dataset.classes) == 10 and dataset.note == "" and dataset.shape == (32, 32, 3)
+    assert dataset.mean == (0.4914, 0.4822, 0.4465) and dataset.std == (3 * 0.2023, 3 * 0.1994, 3 * 0.2010)
 
 
-@pytest.mark.parametrize("where", ["argument", "string", "inside", "EP_DATA", "cache"])
+def test_cifar100(tmp_path):
+    """Of two labels the fine one is the class; its names are the official ones, or those that lie beside the records."""
+    inside = write_cifar(tmp_path, "cifar100")
+    dataset = datasets.load("cifar100", tmp_path, download=False)
+    for images, labels, number in ((*dataset[:2], 0), (*dataset[2:4], 1)):
+        np.testing.assert_array_equal(images, contents(number, 2)[1])
+        np.testing.assert_array_equal(labels, contents(number, 2)[2])
+    assert len(dataset.classes) == len(set(dataset.classes)) == 100 and dataset.classes[::99] == ("apple", "worm")
+    assert dataset.classes == tuple(sorted(dataset.classes)) and dataset.mean != cifar.CIFAR10_MEAN
+    (inside / "fine_label_names.txt").write_text("\n".join(f"n{k}" for k in range(100)) + "\n\n")
+    assert datasets.load("cifar100", tmp_path).classes[-1] == "n99"
+    (inside / "fine_label_names.txt").write_text("one\ntwo\n")
+    assert "2 names of classes, expected 100" in sentence(datasets.load, "cifar100", tmp_path)
+
+
+@pytest.mark.parametrize("where", ["argument", "string", "inside", "home", "EP_DATA", "cache"])
 def test_where_it_is_looked_for(tmp_path, monkeypatch, where):
-    """--data DIR (the folder itself or the one around it), else EP_DATA, else the cache folder."""
-    inside = write_cifar10(tmp_path / "cache" / "ep-convnets" if where == "cache" else tmp_path / "here")
-    argument = {"argument": inside.parent, "string": str(inside.parent), "inside": inside}.get(where)
+    """--data DIR (the folder itself or the one around it), else EP_DATA, else the cache folder; the answer is absolute."""
+    inside = write_cifar(tmp_path / "cache" / "ep-convnets" if where == "cache" else tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    argument = {"argument": Path("here"), "string": str(inside.parent), "inside": inside, "home": "~/here"}.get(where)
     if where == "EP_DATA":
         monkeypatch.setenv("EP_DATA", str(inside.parent))
     elif argument:
         monkeypatch.setenv("EP_DATA", str(tmp_path / "elsewhere"))  # the argument goes first
-    assert datasets.cifar10(argument, download=False).folder == str(inside)
+    assert datasets.load("cifar10", argument, download=False).folder == str(inside)
 
 
 @pytest.mark.parametrize("text,source", [
-    ("CIFAR-10, JPEG copy\nmore\n", "CIFAR-10, JPEG copy"), (None, datasets.UNVERIFIED), ("\n", datasets.UNVERIFIED),
+    ("CIFAR-10, JPEG copy\nmore\n", "CIFAR-10, JPEG copy"), (None, cifar.CIFAR10.unverified), ("\n", cifar.CIFAR10.unverified),
     ("a\tb\x1b[31m\n", "ab[31m")])
 def test_provenance(tmp_path, text, source):
     """The first line of SOURCE.txt, without control characters; without it the origin is unverified."""
-    assert datasets.cifar10(write_cifar10(tmp_path, text)).source == source
+    assert datasets.load("cifar10", write_cifar(tmp_path, source=text)).source == source
 
 
 @pytest.mark.parametrize("name", ["cifar10", "auto"])
 @pytest.mark.parametrize("change,word", [(-1, "truncated"), (+1, "oversized")])
 def test_wrong_file_size(tmp_path, name, change, word):
     """Both sizes are named; "auto" does not replace damaged files either."""
-    path = write_cifar10(tmp_path) / "data_batch_4.bin"
+    path = write_cifar(tmp_path) / "data_batch_4.bin"
     path.write_bytes((path.read_bytes() + b"?")[: RECORDS * 3073 + change])
     message = sentence(datasets.load, name, tmp_path)
     assert f"data_batch_4.bin is {word}: {9219 + change:,} bytes, expected 9,219" in message
 
 
-@pytest.mark.parametrize("name", ["cifar10", "auto"])
-def test_label_above_nine(tmp_path, name):
-    path = write_cifar10(tmp_path) / "test_batch.bin"
+@pytest.mark.parametrize("name,file,at,last", [
+    ("cifar10", "test_batch.bin", 2 * 3073, 9), ("auto", "test_batch.bin", 2 * 3073, 9),
+    ("cifar100", "train.bin", 2 * 3074 + 1, 99)])
+def test_label_above_the_last_class(tmp_path, name, file, at, last):
+    path = write_cifar(tmp_path, "cifar100" if last == 99 else "cifar10") / file
     damaged = bytearray(path.read_bytes())
-    damaged[2 * 3073] = 10
+    damaged[at] = last + 1
     path.write_bytes(damaged)
-    expected = "test_batch.bin is damaged: record 2 (counted from 0) has label 10, expected 0 to 9"
+    expected = f"{file} is damaged: record 2 (counted from 0) has label {last + 1}, expected 0 to {last}"
     assert expected in sentence(datasets.load, name, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "auto"])
 def test_incomplete_folder(tmp_path, name):
-    inside = write_cifar10(tmp_path)
+    inside = write_cifar(tmp_path)
     (inside / "data_batch_2.bin").unlink()
     message = sentence(datasets.load, name, tmp_path)
     assert message.startswith(f"incomplete CIFAR-10 in {inside}: data_batch_2.bin missing")
 
 
 def test_file_that_cannot_be_read(tmp_path, monkeypatch):
-    inside = write_cifar10(tmp_path)
+    inside = write_cifar(tmp_path)
 
     def refuse(path, dtype):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(datasets.np, "fromfile", refuse)
-    assert f"cannot read {inside / 'data_batch_1.bin'}" in sentence(datasets.cifar10, tmp_path)
+    monkeypatch.setattr(cifar.np, "fromfile", refuse)
+    assert f"cannot read {inside / 'data_batch_1.bin'}: Permission denied" in sentence(datasets.load, "cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("there,name", [("cifar-10-batches-py/data_batch_1", "cifar10"), ("data_batch_1", "cifar10"),
+                                        ("cifar-10-python.tar.gz", "cifar10"), ("cifar-100-python/train", "cifar100"),
+                                        ("cifar-100-python.tar.gz", "cifar100")])
+def test_the_pickled_version_is_refused_with_the_reason(tmp_path, monkeypatch, there, name):
+    """Found in the folder, or given itself, by name and by "auto"; nothing is ever unpickled."""
+    path = tmp_path / there
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
+    monkeypatch.chdir(tmp_path)
+    given = path.parent if path.parent != tmp_path else path
+    for call in ((name, tmp_path), ("auto", tmp_path), ("auto", given), (str(given),)):
+        message = sentence(datasets.load, *call)
+        assert "is pickled: reading a pickle runs whatever code is in it" in message and "binary.tar.gz" in message
+    assert not (tmp_path / "owned").exists()
+
+
+def test_statistics_are_measured():
+    """Measured: mean and three standard deviations of all values, per channel, in bytes or floats; a constant channel is left."""
+    images = np.random.default_rng(0).integers(0, 256, (1500, 4, 5, 3), dtype=np.uint8)
+    images[..., 2] = 51
+    mean, std = datasets.measured(images)
+    values = images.reshape(-1, 3) / 255
+    assert np.allclose(mean, values.mean(0), atol=5e-5) and np.allclose(std[:2], 3 * values.std(0)[:2], atol=2e-4)
+    assert mean[2] == 0.2 and std[2] == 1.0
+    assert datasets.measured((images / 255).astype(np.float32)) == (mean, std)
+    x = datasets.load("synthetic")._replace(mean=mean, std=std).normalise(images)
+    assert np.allclose(x.mean((0, 1, 2)), 0, atol=1e-3) and np.allclose(x.std((0, 1, 2))[:2], 1 / 3, atol=1e-3)
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
 
 
-def test_absent_and_no_download(tmp_path):
+@both
+def test_absent_and_no_download(tmp_path, name):
     """The sentence says where it was looked for and what to do."""
-    message = sentence(datasets.cifar10, tmp_path, download=False)
+    message = sentence(datasets.load, name, tmp_path, download=False)
     assert str(tmp_path) in message and "switched off" in message and "--data" in message and "EP_DATA" in message
 
 
 @pytest.mark.parametrize("value,offline", [("1", True), ("0", False), ("", False)])
 def test_offline_switch(tmp_path, monkeypatch, value, offline):
     monkeypatch.setenv("EP_OFFLINE", value)
-    message = sentence(datasets.cifar10, tmp_path)
-    assert ("switched off" in message) is offline and ("no route to host" in message) is not offline
+    message = sentence(datasets.load, "cifar10", tmp_path)
+    assert ("switched off" in message) is offline and ("Connection refused" in message) is not offline
 
 
-def test_unreachable(tmp_path):
-    message = sentence(datasets.cifar10, tmp_path / "new")
-    assert f"the download of CIFAR-10 to {tmp_path / 'new'} from {datasets.URL} failed: no route to host" in message
+@both
+def test_unreachable(tmp_path, name):
+    """Where, from where, why; and no folder is left behind."""
+    layout = cifar.LAYOUTS[name]
+    message = sentence(datasets.load, name, tmp_path / "new" / "er")
+    assert f"the download of {layout.title} to {tmp_path / 'new' / 'er'} from {layout.url} failed: " in message
+    assert "Connection refused" in message and len(message) < 500
     assert not (tmp_path / "new").exists()
 
 
-def test_an_address_that_never_answers(tmp_path, monkeypatch):
-    """Name resolution has no time-out of its own: the wait is bounded all the same."""
-    release = datasets.threading.Event()
-    monkeypatch.setattr(datasets, "TIMEOUT", 0.05)
-    monkeypatch.setattr(datasets.urllib.request, "urlopen", lambda url, timeout: release.wait(10))
-    assert "no answer within 0.05 s" in sentence(datasets.cifar10, tmp_path)
-    release.set()
-
-
 def test_auto_takes_what_is_there(tmp_path):
-    assert datasets.load("auto", write_cifar10(tmp_path)).name == "cifar10"
+    for name in ("cifar100", "cifar10"):  # of both, CIFAR-10
+        assert datasets.load("auto", write_cifar(tmp_path, name)).name == datasets.load(str(tmp_path)).name == name
 
 
-def test_auto_falls_back_loudly(tmp_path):
-    dataset = datasets.load("auto", tmp_path)
-    assert (dataset.name, dataset.source, dataset.folder, dataset.classes) == ("synthetic", datasets.EMBEDDED, None, CLASSES)
+def test_auto_falls_back_loudly(monkeypatch, tmp_path):
+    """Where no folder was named: neither EP_DATA nor the cache has to hold CIFAR-10."""
+    monkeypatch.setenv("EP_DATA", str(tmp_path))
+    dataset = datasets.load("auto")
+    assert (dataset.name, dataset.source, dataset.folder, dataset.classes) == ("synthetic", SOURCE, None, CLASSES)
     text = datasets.banner(dataset)
-    assert "NOT CIFAR-10" in text and "no route to host" in text and str(tmp_path) in text and len(text.splitlines()) > 3
+    assert "NOT CIFAR-10" in text and "Connection refused" in text and str(tmp_path) in text and len(text.splitlines()) > 3
+    assert dataset.mean == cifar.CIFAR10_MEAN and dataset.std == cifar.CIFAR10_STD and not dataset.flip
+
+
+@pytest.mark.parametrize("made,match", [(None, "no such folder or file"), ("empty/", "no data set in"),
+                                        ("text.txt", "is no data set"),
+                                        ("data.tar.gz", "is no data set")])
+def test_a_named_place_that_holds_nothing_is_an_error(tmp_path, made, match):
+    """Never a silent fall-back, and never a download to a place that may be a typing mistake."""
+    path = tmp_path / (made or "missing")
+    if made:
+        path.mkdir() if made.endswith("/") else path.write_text("nothing")
+    for call in (("auto", path), (str(path),)):
+        message = sentence(datasets.load, *call)
+        assert match in message and str(path) in message
+    if made and path.is_file():
+        assert "it is a file" in sentence(datasets.load, "cifar10", path)
 
 
 def test_banner(tmp_path):
-    dataset = datasets.load("cifar10", write_cifar10(tmp_path, "somewhere\n"))
+    dataset = datasets.load("cifar10", write_cifar(tmp_path, source="somewhere\n"))
     assert datasets.banner(dataset) == f"data: somewhere, 15 training and 3 test images, from {dataset.folder}"
+    assert datasets.banner(dataset._replace(note="mind this")).endswith("\nnote: mind this")
     assert "why" not in datasets.banner(datasets.load("synthetic"))
 
 
@@ -193,17 +267,27 @@ def test_held_out_images_are_the_last_training_images():
         datasets.hold_out(whole, len(whole.train_labels))
 
 
-def test_unknown_name():
-    assert sentence(datasets.load, "mnist") == "unknown data set 'mnist': expected auto, cifar10 or synthetic"
+def test_what_a_network_carries():
+    """Everything that predict.py needs, as JSON, and no path."""
+    about = datasets.load("synthetic").about()
+    assert about == dict(dataset="synthetic", source=SOURCE, classes=list(CLASSES), image_shape=[32, 32, 3],
+                         mean=list(cifar.CIFAR10_MEAN), std=list(cifar.CIFAR10_STD))
 
 
-# --- downloading ------------------------------------------------------------------------------------------------------
+def test_unknown_name(tmp_path):
+    assert sentence(datasets.load, "imagenet") == (
+        "unknown data set 'imagenet': expected auto, cifar10, cifar100, fashion-mnist, mnist, synthetic, or the path of a folder "
+        "or an .npz file")
+    assert "two places" in sentence(datasets.load, str(tmp_path), tmp_path)
 
 
-def archive(members=None, kind=tarfile.REGTYPE):
+# --- archives and downloads -------------------------------------------------------------------------------------------
+
+
+def archive(members=None, kind=tarfile.REGTYPE, name="cifar10"):
     """The bytes of a .tar.gz of `members` {name: bytes} (default: a made-up CIFAR-10) as entries of type `kind`."""
     if members is None:
-        members = {f"{datasets.LAYOUT}/{file}": contents(number)[0] for number, file in enumerate(FILES)}
+        members = {f"{cifar.LAYOUTS[name].folder}/{file}": content for file, content in files_of(name).items()}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, content in members.items():
@@ -213,90 +297,144 @@ def archive(members=None, kind=tarfile.REGTYPE):
     return buffer.getvalue()
 
 
-def serve(monkeypatch, content, md5=None, announced=True):
-    """Let the official address answer with `content`; md5: what is expected (default: that of the content)."""
+@pytest.fixture
+def serve(monkeypatch):
+    """serve(content, ...) -> [paths asked for]: a server on 127.0.0.1 is the official address, and answers with `content`."""
+    servers = []
 
-    class Response(io.BytesIO):
-        headers = {"Content-Length": str(len(content))} if announced else {}
+    def serve(content, name="cifar10", md5=None, announced=None):
+        """md5: what is expected (default: that of the content). announced: the length that is promised."""
+        asked = []
 
-    asked = []
-    monkeypatch.setattr(datasets.urllib.request, "urlopen",
-                        lambda url, timeout: asked.append((url, timeout)) or Response(content))
-    monkeypatch.setattr(datasets, "MD5", md5 or hashlib.md5(content).hexdigest())
-    return asked
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.path)
+                self.send_response(200)
+                self.send_header("Content-Length", str(announced or len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *arguments):
+                pass
+
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        layout = cifar.LAYOUTS[name]
+        monkeypatch.setitem(cifar.LAYOUTS, name, layout._replace(
+            md5=md5 or hashlib.md5(content).hexdigest(), url=f"http://127.0.0.1:{servers[-1].server_port}/{layout.archive}"))
+        return asked
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
-@pytest.mark.parametrize("announced", [True, False])
-def test_download(tmp_path, monkeypatch, capsys, announced):
+@both
+def test_download(tmp_path, serve, capsys, name):
     """Announced, checked, unpacked, moved into place, its origin noted; the second time nothing is asked for."""
-    asked = serve(monkeypatch, archive(), announced=announced)
-    dataset = datasets.load("auto", tmp_path / "new")
-    assert dataset.source == datasets.VERIFIED and dataset.folder == str(tmp_path / "new" / datasets.LAYOUT)
-    np.testing.assert_array_equal(dataset.test_images, contents(5)[1])
-    assert os.listdir(tmp_path / "new") == [datasets.LAYOUT]
-    assert sorted(os.listdir(dataset.folder)) == sorted([*FILES, "SOURCE.txt"])
-    assert "about 162 MB" in capsys.readouterr().err
-    datasets.cifar10(tmp_path / "new")
-    assert asked == [("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 10.0)]
+    asked, layout = serve(archive(name=name), name), cifar.LAYOUTS[name]
+    dataset = datasets.load(name, tmp_path / "new")
+    assert dataset.source == layout.verified and dataset.folder == str(tmp_path / "new" / layout.folder)
+    np.testing.assert_array_equal(dataset.test_images, contents(len(layout.files) - 1, layout.labels)[1])
+    assert os.listdir(tmp_path / "new") == [layout.folder]
+    assert sorted(os.listdir(dataset.folder)) == sorted([*layout.files, "SOURCE.txt"])
+    said = capsys.readouterr().err
+    assert f"downloading {layout.title} to {tmp_path / 'new'} (about 16" in said and "100%" in said
+    datasets.load(name, tmp_path / "new")
+    assert asked == [f"/{layout.archive}"]
 
 
-def test_download_goes_to_the_cache(tmp_path, monkeypatch):
-    serve(monkeypatch, archive())
-    assert datasets.load().folder == str(tmp_path / "cache" / "ep-convnets" / datasets.LAYOUT)
+def test_download_goes_to_the_cache(tmp_path, serve):
+    serve(archive())
+    assert datasets.load().folder == str(tmp_path / "cache" / "ep-convnets" / cifar.CIFAR10.folder)
 
 
-def test_download_fills_an_empty_folder(tmp_path, monkeypatch):
-    serve(monkeypatch, archive())
-    (tmp_path / datasets.LAYOUT).mkdir()
-    assert datasets.cifar10(tmp_path).source == datasets.VERIFIED
+def test_download_fills_an_empty_folder(tmp_path, serve):
+    serve(archive())
+    (tmp_path / cifar.CIFAR10.folder).mkdir()
+    assert datasets.load("cifar10", tmp_path).source == cifar.CIFAR10.verified
 
 
-def test_wrong_md5_leaves_nothing(tmp_path, monkeypatch):
-    serve(monkeypatch, archive(), md5="c32a1d4ab5d03f1284b67883e8d87530")
-    assert "expected c32a1d4ab5d03f1284b67883e8d87530" in sentence(datasets.cifar10, tmp_path)
+def test_wrong_md5_leaves_nothing(tmp_path, serve):
+    serve(archive(), md5="c32a1d4ab5d03f1284b67883e8d87530")
+    message = sentence(datasets.load, "cifar10", tmp_path)
+    assert "is damaged or cut short: its MD5 is not c32a1d4ab5d03f1284b67883e8d87530" in message
     assert os.listdir(tmp_path) == []
 
 
-def test_connection_lost_halfway(tmp_path, monkeypatch):
-    class Response(io.BytesIO):
-        headers = {"Content-Length": "1000000"}
-
-        def read(self, size):
-            raise TimeoutError("timed out")
-
-    monkeypatch.setattr(datasets.urllib.request, "urlopen", lambda url, timeout: Response())
-    assert "failed: timed out" in sentence(datasets.cifar10, tmp_path)
+def test_connection_lost_halfway(tmp_path, serve):
+    content = archive()
+    serve(content, announced=2 * len(content))
+    message = sentence(datasets.load, "cifar10", tmp_path)
+    assert "from http://127.0.0.1" in message and ("IncompleteRead" in message or "cut short" in message)
     assert os.listdir(tmp_path) == []
 
 
-def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
-    serve(monkeypatch, archive())
+def test_folder_that_cannot_be_written(tmp_path, serve):
+    serve(archive())
     (tmp_path / "file").write_text("")
-    assert "failed" in sentence(datasets.cifar10, tmp_path / "file" / "below")
+    message = sentence(datasets.load, "cifar10", tmp_path / "file" / "below")
+    assert "CIFAR-10 cannot be written to" in message
 
 
 @pytest.mark.parametrize("content", [b"no archive at all", archive()[:-2000]])
-def test_archive_that_cannot_be_unpacked(tmp_path, monkeypatch, content):
-    serve(monkeypatch, content)
-    assert "cannot be unpacked" in sentence(datasets.cifar10, tmp_path)
+def test_archive_that_cannot_be_unpacked(tmp_path, serve, content):
+    serve(content)
+    assert "cannot be unpacked" in sentence(datasets.load, "cifar10", tmp_path)
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["../escaped.bin", "/tmp/ep-escaped.bin", f"{datasets.LAYOUT}/../../escaped.bin"])
-def test_path_traversal_is_refused(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("name", ["../escaped.bin", "/tmp/ep-escaped.bin", f"{cifar.CIFAR10.folder}/../../escaped.bin"])
+def test_path_traversal_is_refused(tmp_path, serve, name):
     """Names in the archive are never used as paths: what is not expected is not written, anywhere."""
-    good = {f"{datasets.LAYOUT}/{file}": contents(number)[0] for number, file in enumerate(FILES)}
-    serve(monkeypatch, archive({name: b"bad", **good}))
-    folder = datasets.cifar10(tmp_path / "deep" / "er").folder
-    assert sorted(os.listdir(folder)) == sorted([*FILES, "SOURCE.txt"])
+    good = {f"{cifar.CIFAR10.folder}/{file}": content for file, content in files_of("cifar10").items()}
+    serve(archive({name: b"bad", **good}))
+    folder = datasets.load("cifar10", tmp_path / "deep" / "er").folder
+    assert sorted(os.listdir(folder)) == sorted([*cifar.CIFAR10.files, "SOURCE.txt"])
     assert not list(tmp_path.rglob("*escaped*")) and not os.path.exists("/tmp/ep-escaped.bin")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
-def test_links_are_refused(tmp_path, monkeypatch, kind):
-    serve(monkeypatch, archive(kind=kind))
-    assert "as ordinary files of the right size" in sentence(datasets.cifar10, tmp_path)
+def test_links_are_refused(tmp_path, serve, kind):
+    serve(archive(kind=kind))
+    assert "as ordinary files of the right size" in sentence(datasets.load, "cifar10", tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+@both
+@pytest.mark.parametrize("given", ["folder", "archive"])
+def test_an_archive_on_disk_is_unpacked(tmp_path, monkeypatch, name, given):
+    """Beside itself; its MD5 decides what is said of its origin. CIFAR-100's names of classes come out of it too."""
+    layout = cifar.LAYOUTS[name]
+    members = {f"{layout.folder}/{file}": content for file, content in files_of(name).items()}
+    if layout.names:
+        members[f"{layout.folder}/{layout.names}"] = "\n".join(f"n{k}" for k in range(100)).encode()
+    content = archive(members)
+    (tmp_path / layout.archive).write_bytes(content)
+    dataset = datasets.load("auto", tmp_path / layout.archive if given == "archive" else tmp_path)
+    assert dataset.source == layout.unverified and dataset.folder == str(tmp_path / layout.folder)
+    np.testing.assert_array_equal(dataset.test_images, contents(len(layout.files) - 1, layout.labels)[1])
+    assert dataset.classes[-1] == ("n99" if layout.names else "truck")
+    shutil.rmtree(dataset.folder)
+    monkeypatch.setitem(cifar.LAYOUTS, name, layout._replace(md5=hashlib.md5(content).hexdigest()))
+    assert datasets.load(name, tmp_path, download=False).source == layout.verified
+
+
+def test_a_damaged_archive_on_disk(tmp_path):
+    (tmp_path / cifar.CIFAR10.archive).write_bytes(archive()[:-2000])
+    assert "cannot be unpacked" in sentence(datasets.load, "auto", tmp_path)
+    assert os.listdir(tmp_path) == [cifar.CIFAR10.archive]
+
+
+def test_the_official_addresses():
+    """What is asked for where nobody replaces it: names, hashes, sizes of CIFAR's page."""
+    assert [(layout.archive, layout.md5) for layout in LAYOUTS] == [
+        ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+        ("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8")]
+    assert sum(cifar.CIFAR10.train.values()) == sum(cifar.CIFAR100.train.values()) == 50_000
+    assert all(layout.url.startswith("https://www.cs.toronto.edu/~kriz/") for layout in LAYOUTS)
+    assert download.PROJECT == "ep-convnets"
 
 
 # --- preparing --------------------------------------------------------------------------------------------------------
@@ -313,6 +451,8 @@ def test_normalise(xp):
     assert x.dtype == xp.float32 and x.shape == images.shape and type(x) is type(xp.asarray(images))
     expected = (images / 255 - [0.4914, 0.4822, 0.4465]) / [3 * 0.2023, 3 * 0.1994, 3 * 0.2010]
     np.testing.assert_allclose(to_host(x), expected, rtol=0, atol=1e-6)
+    wide = to_host(datasets.normalise(xp.asarray((images / 255).astype(np.float32)), (0.5, 0.5, 0.5), (1.0, 2.0, 4.0)))
+    np.testing.assert_allclose(wide, (images / 255 - 0.5) / [1, 2, 4], rtol=0, atol=1e-6)  # floats are from 0 to 1 already
 
 
 def test_augment_of_nothing_is_the_identity(xp):

@@ -10,7 +10,7 @@ import pytest
 
 from ep import doctor
 from ep.backend import device_module
-from ep.datasets import cifar as datasets
+from ep.datasets import cifar
 from ep.errors import EPError
 from ep.train import parallel
 
@@ -169,19 +169,20 @@ def test_a_gpu_driver(monkeypatch, tmp_path):
         doctor.driver()
 
 
-def test_data_that_is_there_but_not_whole(report, quick, tmp_path):
+def test_data_that_is_there_but_not_whole(report, quick, monkeypatch, tmp_path):
     """Five of the six files, then a sixth that is cut short, then all."""
-    folder = tmp_path / datasets.LAYOUT
+    layout = cifar.CIFAR10._replace(train=dict.fromkeys(cifar.CIFAR10.train, 3), test=dict.fromkeys(cifar.CIFAR10.test, 3))
+    monkeypatch.setitem(cifar.LAYOUTS, "cifar10", layout)  # three records per file
+    folder, record = tmp_path / layout.folder, bytes(1 + cifar.PIXELS)
     folder.mkdir()
-    record = bytes(datasets.RECORD_BYTES)
-    for file in datasets.TRAIN_FILES:
-        (folder / file).write_bytes(record * datasets.RECORDS)
+    for file in layout.train:
+        (folder / file).write_bytes(3 * record)
     assert "test_batch.bin missing" in report("--data", tmp_path)[1]["CIFAR-10"][1]
     (folder / "test_batch.bin").write_bytes(record)
     assert "is truncated" in report("--data", tmp_path)[1]["CIFAR-10"][1]
-    (folder / "test_batch.bin").write_bytes(record * datasets.RECORDS)
+    (folder / "test_batch.bin").write_bytes(3 * record)
     mark, sentence = report("--data", tmp_path)[1]["CIFAR-10"]
-    assert mark == "ok" and sentence == f"{datasets.UNVERIFIED}, complete, in {folder}"
+    assert mark == "ok" and sentence == f"{layout.unverified}, complete, in {folder}"
 
 
 def test_mpi_that_is_missing_or_breaks(report, monkeypatch):

@@ -18,6 +18,7 @@ from ep.fast import kernels
 from ep.train import loop, runs
 
 pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True)]
+SHORT = ep.Phases(4, 2)
 counted = pytest.mark.skipif(running() is None, reason="nothing counts here: run it on cupy_on_cpu")
 
 
@@ -28,12 +29,11 @@ def example(xp, connections="symmetric", **options):
     return network, normal(xp, (4, 10, 10, 3), 0, "float32"), np.array([0, 1, 2, 0])
 
 
-def training_step(xp, network, steps_free=4, steps_nudged=2, **options):
+def training_step(xp, network, phases=SHORT, **options):
     """One step of the training loop on bytes in device memory, augmentation included; returns the gradient."""
     images = xp.asarray(np.random.default_rng(0).integers(0, 256, (8, 10, 10, 3), dtype=np.uint8))
     labels, kept = np.arange(8) % 3, []
-    one_chunk = partial(ep.eqprop_gradient, steps_free=steps_free, steps_nudged=steps_nudged,
-                        nudging=ep.Nudging.symmetric(0.5), **options)
+    one_chunk = partial(ep.eqprop_gradient, phases=phases, nudging=ep.Nudging.symmetric(0.5), **options)
     ep.train_epoch(network, images, labels, lambda network, x, y, rng: ep.in_chunks(one_chunk, network, x, y, size=8),
                    ep.SGD(network, 0.1, weight_decay=1e-4), batch_size=8,
                    prepare=lambda batch, rng: datasets.normalise(datasets.augment(batch, rng, pad=2)),
@@ -45,12 +45,15 @@ def training_step(xp, network, steps_free=4, steps_nudged=2, **options):
 
 
 def check_waits(xp, network, x, y):
-    """A relaxation waits for the device once per residual, and for nothing else; so does a nudged one."""
+    """A relaxation waits for the device once per residual, and for nothing else; so does a nudged one of either form."""
     for steps, check_every, residuals in ((4, None, 1), (12, None, 1), (12, 4, 3), (12, 5, 3)):
         for beta in (0.0, 0.5):
-            arguments = dict(y=network.targets(xp.asarray(y)), beta=beta, steps=steps, check_every=check_every)
+            arguments = dict(phase=ep.Phase(steps, check_every=check_every), y=network.targets(xp.asarray(y)), beta=beta)
             waits, _ = observe(lambda arguments=arguments: ep.relax(network, x, **arguments))
             assert waits == residuals, f"{waits} waits for {residuals} residuals in {steps} steps"
+        free, arguments = ep.relax(network, x, 4), dict(arguments, beta=0.5)
+        waits, _ = observe(lambda free=free, arguments=arguments: ep.deviate(network, free=free, **arguments))
+        assert waits == residuals, f"{waits} waits for {residuals} residuals of deviations in {steps} steps"
 
 
 @counted
@@ -61,9 +64,10 @@ def test_a_relaxation_waits_only_for_residuals(xp, connections):
 
 
 @counted
-def test_longer_phases_do_not_wait_more_often(xp):
+@pytest.mark.parametrize("deviations", [True, False], ids=["deviations", "two states"])
+def test_longer_phases_do_not_wait_more_often(xp, deviations):
     """A training step waits as often for 9 + 2 x 5 steps as for 4 + 2 x 2."""
-    waits = [observe(partial(training_step, xp, example(xp)[0], *steps))[0] for steps in ((4, 2), (9, 5))]
+    waits = [observe(partial(training_step, xp, example(xp)[0], ep.Phases(*steps, deviations)))[0] for steps in ((4, 2), (9, 5))]
     assert waits[0] == waits[1] > 0
 
 
@@ -71,19 +75,19 @@ def test_longer_phases_do_not_wait_more_often(xp):
 def test_the_numbers_of_the_log_are_looked_at_together(xp):
     """One wait for the norms of all gradients, one for the shares of all layers, one for a chunk's accuracy and loss."""
     network, x, y = example(xp)
-    estimate = ep.eqprop_gradient(network, x, y, 4, 2, nudging=ep.Nudging.symmetric(0.5))
+    estimate = ep.eqprop_gradient(network, x, y, ep.Phases(4, 2), nudging=ep.Nudging.symmetric(0.5))
     assert observe(partial(runs.accumulate, {}, network, estimate, 1.0))[0] == 2
-    relax = partial(ep.relax, steps=4)
+    relax = partial(ep.relax, phase=4)
     assert observe(partial(ep.evaluate, network, x, y, relax, chunk=2))[0] == 2 * (1 + observe(partial(relax, network, x))[0])
 
 
 # --- precision --------------------------------------------------------------------------------------------------------
 
 
-def check_float32(xp, network):
+def check_float32(xp, network, **options):
     """No kernel of a training step computes in float64, not even in between, and what comes out is float32."""
     gradients = []
-    _, wide = observe(lambda: gradients.append(training_step(xp, network)))
+    _, wide = observe(lambda: gradients.append(training_step(xp, network, **options)))
     assert not wide, f"float64 in {sorted(set(wide))}"
     assert {g.dtype for g in gradients[0].values()} == {np.dtype("float32")}
 
@@ -92,7 +96,16 @@ def check_float32(xp, network):
 @pytest.mark.parametrize("cost", [ep.SoftmaxCrossEntropy, ep.SquaredError])
 @pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
 def test_float32_stays_float32(xp, cost, connections):
-    check_float32(xp, example(xp, connections, cost=cost)[0])
+    """At any gain, as deviations and as a difference of states."""
+    for feedback in (1.0, 0.05):
+        check_float32(xp, example(xp, connections, cost=cost, feedback=feedback)[0])
+    check_float32(xp, example(xp, connections, cost=cost)[0], phases=ep.Phases(4, 2, deviations=False), transposed=False)
+
+
+@counted
+@pytest.mark.parametrize("activation", [ep.HARD_SIGMOID, ep.CLIP, ep.SIGMOID, ep.TANH], ids=lambda a: a.name)
+def test_every_difference_stays_float32(xp, activation):
+    check_float32(xp, example(xp, activation=activation, pool=ep.AVERAGE_POOL, feedback=0.3)[0])
 
 
 # --- the same numbers -------------------------------------------------------------------------------------------------
@@ -107,24 +120,26 @@ def test_augmented_images_are_numpys_bit_for_bit(xp):
 
 
 def test_a_training_step_is_numpys(xp):
-    """Bytes to gradient in float32, kernels against plain NumPy: to rounding.
+    """Bytes to gradient in float32, kernels against plain NumPy: to rounding, and a deviation loses no digits.
 
-    A gradient is a difference of states over 2 beta, so it has lost three digits where the response is a thousandth.
+    A difference of states over 2 beta has lost three digits where the response is a thousandth.
     """
-    network = example(xp)[0]
-    plain = ep.convnet([3, 4], (10, 10, 3), 3, paddings=[1, 1], scale=2.0)
-    found, expected = training_step(xp, network), training_step(np, plain)
-    for name, g in expected.items():
-        assert relative(found[name], g) < 2e-3, name
-    for name, w in plain.parameters().items():
-        assert relative(network.parameters()[name], w) < 1e-5, name
+    for feedback, phases, bound in ((1.0, ep.Phases(4, 2), 1e-4), (0.05, ep.Phases(4, ep.Phase(2, "down")), 1e-4),
+                                    (1.0, ep.Phases(4, 2, deviations=False), 2e-3)):
+        network = example(xp, feedback=feedback)[0]
+        plain = ep.convnet([3, 4], (10, 10, 3), 3, paddings=[1, 1], scale=2.0, feedback=feedback)
+        found, expected = training_step(xp, network, phases), training_step(np, plain, phases)
+        for name, g in expected.items():
+            assert relative(found[name], g) < bound, name
+        for name, w in plain.parameters().items():
+            assert relative(network.parameters()[name], w) < 1e-5, name
 
 
 def test_chunks_of_any_size_are_the_batch(xp):
     """With a fixed number of steps the size of the chunks, a choice of speed, changes nothing but rounding (float64)."""
     network = kernels.fused(ep.convnet([3, 4], (10, 10, 3), 3, paddings=[1, 1], scale=2.0, dtype="float64").to(xp))
     x, y = normal(xp, (7, 10, 10, 3), 0), np.arange(7) % 3
-    one_chunk = partial(ep.eqprop_gradient, steps_free=8, steps_nudged=4, nudging=ep.Nudging.symmetric(0.5))
+    one_chunk = partial(ep.eqprop_gradient, phases=ep.Phases(8, 4), nudging=ep.Nudging.symmetric(0.5))
     whole, parts = (loop.in_chunks(one_chunk, network, x, y, size=size).gradient for size in (7, 3))
     for name, g in whole.items():
         assert relative(parts[name], g) < 1e-10

@@ -128,21 +128,22 @@ def pieces(network):
 
 
 @pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
-@pytest.mark.parametrize("algorithm", ["eqprop", "frozen", "transposed", "bptt"])
+@pytest.mark.parametrize("algorithm", ["deviations", "plain", "two states", "bptt"])
 def test_gradients(xp, connections, algorithm, monkeypatch):
-    """EP with live and frozen switches, through the transposed Jacobian, and BPTT: pass by pass or in whole arrays."""
+    """EP through the transposed Jacobian and the plain one, as a difference of states, and BPTT: in passes or whole arrays."""
     monkeypatch.setattr(kernels, "MEMORY", 2 * 16 * 16 * 9 * 2 * 8)  # two images of the first convolution
     nudging = ep.Nudging.symmetric(0.5)
+    phases = ep.Phases(12, 6, deviations=algorithm != "two states")
     gradient = {
-        "eqprop": partial(ep.eqprop_gradient, nudging=nudging),
-        "frozen": partial(ep.eqprop_gradient, nudging=nudging, freeze_switches=True),
-        "transposed": partial(ep.eqprop_gradient, nudging=nudging, transposed=True),
+        "deviations": partial(ep.eqprop_gradient, nudging=nudging),
+        "plain": partial(ep.eqprop_gradient, nudging=nudging, transposed=False),
+        "two states": partial(ep.eqprop_gradient, nudging=nudging, transposed=False),
         "bptt": ep.bptt_gradient}[algorithm]
-    network, x, y = example(xp, connections)
-    expected = gradient(network, x, y, 12, 6)
+    network, x, y = example(xp, connections, feedback=0.7)
+    expected = gradient(network, x, y, phases)
     fused = kernels.fused(pieces(network))
     assert len(fused.synapses[0]._pieces(x)) == 2
-    found = gradient(fused, x, y, 12, 6)
+    found = gradient(fused, x, y, phases)
     assert found.loss == pytest.approx(expected.loss, rel=1e-12)
     for name, g in expected.gradient.items():
         assert relative(found.gradient[name], g) < 1e-10, name
@@ -165,6 +166,6 @@ def test_complex_states_take_the_twins(xp):
     """The kernels are for real numbers; holomorphic EP goes past them."""
     network, x, y = example(xp, pool=ep.AVERAGE_POOL, activation=ep.SIGMOID)
     run = partial(ep.eqprop_gradient, nudging=ep.Nudging.holomorphic(0.3, 4))
-    expected, found = (run(net, x, y, 12, 6).gradient for net in (network, kernels.fused(network)))
+    expected, found = (run(net, x, y, ep.Phases(12, 6)).gradient for net in (network, kernels.fused(network)))
     for name, g in expected.items():
         assert relative(found[name], g) < 1e-10

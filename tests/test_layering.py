@@ -14,11 +14,12 @@ CORE = [  # the files that people read, lowest first
     {"errors"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
     {"network"}, {"dynamics", "builders"}, {"eqprop", "bptt"}, {"rbp"}]
 DOORS = [  # everything else, behind three doors
-    {"fast.winograd", "fast.patches", "fast.pooling", "fast.kernels", "datasets.synthetic", "train.optimizers",
-     "train.checkpoint", "train.commandline"},
-    {"fast.plan", "datasets.cifar"}, {"fast.synapses", "datasets.idx"}, {"fast.chain", "datasets"}, {"fast.relaxation"},
-    {"fast.response"}, {"fast.products"}, {"fast"}, {"train.loop"}, {"train.parallel"},
-    {"train.runs"}, {"train", "doctor"}]
+    {"fast.winograd", "fast.patches", "fast.pooling", "fast.kernels", "datasets.augment", "datasets.download",
+     "datasets.pictures", "train.optimizers", "train.checkpoint", "train.machine", "train.curves", "train.watch"},
+    {"fast.plan", "datasets.dataset", "train.commandline"},
+    {"fast.synapses", "datasets.synthetic", "datasets.cifar", "datasets.folder", "datasets.arrays"},
+    {"fast.chain", "datasets.idx"}, {"fast.relaxation", "datasets.choose"}, {"fast.response", "datasets"}, {"fast.products"},
+    {"fast"}, {"train.loop"}, {"train.parallel", "train.experiment", "train.equilibrium"}, {"train.runs"}, {"train", "doctor"}]
 LEVEL = {module: level for level, modules in enumerate([*CORE, *DOORS]) for module in modules}
 FORBIDDEN_IN_THE_CORE = {"threading", "concurrent", "multiprocessing", "mpi4py", "argparse", "threadpoolctl", "queue"}
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import ep
-from ep.datasets import cifar, synthetic
+from ep.datasets import synthetic
 from ep.npz import read_npz, write_npz
-from ep.train import runs
+from ep.train import experiment, runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
@@ -38,7 +38,7 @@ def start(monkeypatch, capsys):
 
     To save time the embedded images are drawn once for all tests, and curves.png only where a test looks at it.
     """
-    monkeypatch.setattr(cifar, "synthetic_images", synthetic_images)
+    monkeypatch.setattr(synthetic, "synthetic_images", synthetic_images)
     monkeypatch.setattr(runs, "plot_curves", lambda *arguments: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -76,7 +76,11 @@ def test_run_folder(start, tmp_path, monkeypatch):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert [line["epoch"] for line in log] == [1, 2]
     assert {"train_loss", "train_accuracy", "test_accuracy", "steps_free", "residual", "gradient_norm_1",
-            "gradient_norm_readout", "stuck_4"} <= log[0].keys()
+            "gradient_norm_readout", "stuck_4", "cosine_1", "cosine_readout", "settled_images"} <= log[0].keys()
+    for key in ("fixed_point_accuracy", "accuracy_at_T", "smallest_cosine"):
+        assert result[key] == log[1][key]
+    assert result["fixed_point_images"] == 32 and result["accuracy_at_T"] == result["test_accuracy"]  # of the same images
+    assert result["smallest_cosine"] > 0.9 and f"smallest cosine {result['smallest_cosine']:.3f}" in out
     assert result["test_accuracy"] == log[1]["test_accuracy"] and 0 <= result["test_accuracy"] <= 1
     assert (result["dataset"], result["source"]) == ("synthetic", "embedded synthetic images (not CIFAR-10)")
     assert {"train_accuracy", "seconds", "epochs", "nudging", "algorithm", "cost", "preset", "seed", "device"} <= result.keys()
@@ -84,12 +88,15 @@ def test_run_folder(start, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("options", ["--nudging one-sided", "--nudging random-sign", "--nudging four-point", "--algorithm bptt",
+@pytest.mark.parametrize("options", ["--preset small", "--feedback 0.5", "--nudged-phases states", "--optimizer sgd",
+                                     "--schedule-nudged checkerboard", "--nudging one-sided", "--nudging random-sign",
+                                     "--nudging four-point", "--algorithm bptt",
                                      "--cost squared-error", "--schedule synchronous", "--connections asymmetric"])
 def test_variants_run(start, tmp_path, options):
     code, out, err = start(*TINY, "--epochs", 1, *options.split(), "--out", tmp_path / "run")
     assert code == 0, err
-    assert json.loads((tmp_path / "run" / "config.json").read_text())[options.split()[0][2:]] == options.split()[1]
+    option, value = options.split()
+    assert str(json.loads((tmp_path / "run" / "config.json").read_text())[option[2:].replace("-", "_")]) == value
 
 
 @pytest.mark.gpu
@@ -108,7 +115,7 @@ def test_first_steps_on_a_gpu(start, tmp_path, xp):
     for key in cpu:
         if key.startswith("parameter/"):
             assert abs(cuda[key] - cpu[key]).max() <= 5e-5 * abs(cpu[key]).max(), key
-        elif key.startswith("velocity/"):  # differences of states over 2 beta: rounding counts a thousandfold
+        elif key.startswith("optimizer/velocity/"):  # differences of states over 2 beta: rounding counts a thousandfold
             assert abs(cuda[key] - cpu[key]).max() <= 1e-2 * abs(cpu[key]).max() > 1e-4, key
     [one], [other] = (without_time(folder / "log.jsonl") for folder in runs_.values())
     assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
@@ -143,11 +150,13 @@ def test_interrupted_and_resumed_on_a_gpu(start, tmp_path, monkeypatch, xp):
     assert without_time(tmp_path / "straight" / "log.jsonl") == without_time(tmp_path / "stopped" / "log.jsonl")
 
 
-@pytest.mark.parametrize("feedback_update", list(job.ep.FEEDBACK_UPDATES))
-def test_asymmetric_connections(start, tmp_path, monkeypatch, feedback_update):
+@pytest.mark.parametrize("feedback_update, optimizer", [*((rule, "sgd") for rule in job.ep.FEEDBACK_UPDATES),
+                                                        ("kolen-pollack", "adam")])
+def test_asymmetric_connections(start, tmp_path, monkeypatch, feedback_update, optimizer):
     """Angles and distances of every layer with feedback are logged and drawn; Kolen-Pollack's shrinks exactly as predicted."""
     monkeypatch.setattr(runs, "plot_curves", plot_curves)
-    options = ["--connections", "asymmetric", "--feedback-update", feedback_update, "--weight-decay", 0.1]
+    options = ["--connections", "asymmetric", "--feedback-update", feedback_update, "--weight-decay", 0.1,
+               "--optimizer", optimizer]
     code, out, err = start(*TINY, *options, "--out", tmp_path / "run")
     assert code == 0, err
     log = without_time(tmp_path / "run" / "log.jsonl")
@@ -169,8 +178,7 @@ def test_asymmetric_recipe(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (config["connections"], config["feedback_update"], config["weight_decay"]) == (
-        "asymmetric", "kolen-pollack", job.ASYMMETRIC["cpu"]["weight_decay"])
+    assert (config["connections"], config["feedback_update"], config["weight_decay"]) == ("asymmetric", "kolen-pollack", 0.2)
 
 
 @pytest.mark.parametrize("stop_after, number", [(1, signal.SIGINT), (3, signal.SIGTERM), (5, signal.SIGINT)])
@@ -226,7 +234,7 @@ def test_resuming_names_what_differs(start, tmp_path):
     assert start(*TINY, "--out", tmp_path / "run")[0] == 0
     before = (tmp_path / "run" / "log.jsonl").read_text()
     code, _, err = start("--resume", tmp_path / "run", "--beta", 0.3, "--seed", 4, "--epochs", 2)
-    assert code == 2 and "beta (1.0 in the run, 0.3 asked for)" in err and "seed (0 in the run, 4 asked for)" in err
+    assert code == 2 and "beta (0.2 in the run, 0.3 asked for)" in err and "seed (0 in the run, 4 asked for)" in err
     assert "epochs" not in err and (tmp_path / "run" / "log.jsonl").read_text() == before
 
 
@@ -244,16 +252,20 @@ BAD = {
     "--nudging sideways": "invalid choice: 'sideways'",
     "--cost hinge": "invalid choice: 'hinge'",
     "--channels 4 4 4 4 4 4 --scale 1 --lr 0.1": "leaves nothing of a 1x1 image",
-    "--channels 4 4": "give --scale and --lr too",
+    "--channels 4 4": "give --scale too",
+    "--preset small --channels 4 4": "give --scale and --lr too",
     "--train-images 5000": "train images: 5000 asked for, but embedded synthetic images (not CIFAR-10) has 4000",
     "--lr 0.1 0.1": "one for each of the 5 layers",
-    "--preset paper": "refuses the embedded images",
+    "--preset paper": "refuses embedded synthetic images",
     "--feedback-update own": "add --connections asymmetric",
     "--algorithm bptt --steps-nudged 5": "BPTT goes back through 1 to T = 4 steps",
     "--algorithm bptt --schedule checkerboard": "BPTT unrolls a fixed number of synchronous steps",
     "--out /dev/null/run": "cannot write to the output folder",
     "--resume no-such-run": "no such file",
-    "--dataset cifar10 --data no-such-folder --no-download": "no CIFAR-10 in no-such-folder",
+    "--dataset cifar10 --data no-such-folder --no-download": "no-such-folder (expected cifar-10-batches-bin",
+    "--dataset auto --data no-such-folder": "no-such-folder: there is no such folder or file",
+    "--dataset imagenet": "unknown data set 'imagenet'",
+    "--data=": "expected a path",
 }
 
 
@@ -283,17 +295,17 @@ def test_damaged_or_foreign_checkpoints(start, tmp_path):
 
 def test_nan_stops_the_run_and_keeps_the_checkpoint(start, tmp_path, monkeypatch):
     """A gradient that is not finite ends the run with exit code 1, names the layer, and the last good checkpoint stays."""
-    plain = job.ep.eqprop_gradient
+    plain = experiment.eqprop_gradient
 
     def poisoned(network, x, y, *arguments, **options):
         estimate = plain(network, x, y, *arguments, **options)
-        if len(calls := poisoned.calls) == 4:  # the rehearsal, then the third step
+        if len(calls := poisoned.calls) == 5:  # the rehearsal, three steps, the cosines of the first epoch, then
             estimate.gradient["2.W"] = estimate.gradient["2.W"] * np.float32(np.nan)
         calls.append(1)
         return estimate
 
     poisoned.calls = []
-    monkeypatch.setattr(job.ep, "eqprop_gradient", poisoned)
+    monkeypatch.setattr(experiment, "eqprop_gradient", poisoned)
     code, _, err = start(*TINY, "--epochs", 3, "--out", tmp_path / "run")
     assert code == 1 and re.search(r"error: the gradient of 2\.W is not finite at epoch 2, step 1", err), err
     assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] == 1
@@ -326,6 +338,16 @@ def test_quiet_failures_are_said_once(start, tmp_path):
     assert len(re.findall(r"WARNING: \d+% of the units of layer 4 sit at a bound", out + err)) == 1
 
 
+def test_a_network_that_does_not_settle_is_told_so(start, tmp_path):
+    """Strong feedback, large weights, few steps: accuracies part, or the gradient is another one; the run says it, once."""
+    options = "--preset small --scale 12 --steps-free 2 --steps-nudged 1 --tolerance 0".split()
+    code, out, err = start(*TINY, *options, "--out", tmp_path / "run")
+    assert code == 0
+    line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert line["settled_images"] < 0.95 or line["smallest_cosine"] < 0.9
+    assert "no exact gradient" in out or len(re.findall("WARNING: the gradient of layer . has a cosine of", out + err)) == 1
+
+
 def test_uninstalled_package_is_one_sentence(tmp_path):
     """Without the package on the path, the example says how to install it."""
     code = f"import sys; sys.modules['ep'] = None; sys.argv = ['x']; exec(open({str(EXAMPLES / 'cifar10_sym_ep.py')!r}).read())"
@@ -351,10 +373,12 @@ def test_gradient_quality_against_bptt(tmp_path):
     spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
     network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID, scale=2.0, dtype="float64")
     x, y = np.random.default_rng(0).random((20, 32, 32, 3)), np.arange(20) % 10
-    args = SimpleNamespace(nudging="symmetric", beta=1e-3, schedule="synchronous", tolerance=0)
+    args = SimpleNamespace(nudging="symmetric", beta=1e-3, schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0,
+                           tolerance_nudged=0.0, nudged_phases="states")
     for T, agrees in (3, False), (200, True):
-        found = module.gradients(network, x, y, args, map, steps_free=T, steps_nudged=60)
-        assert (module.compared(found, module.unrolled(network, x, y, T, args, map))["batch"] > 0.999) == agrees
+        found, exact = (module.by_chunk(one, network, x, y, map) for one in (
+            module.estimate(network, args, T, 60), module.unrolled(args, T)))
+        assert (module.compared(found, exact)["batch"] > 0.999) == agrees
     network.save(tmp_path / "network.npz")
     command = [sys.executable, EXAMPLES / "gradient_quality.py", "--run", tmp_path / "network.npz", "--out", tmp_path,
                *"--against bptt --schedule checkerboard --images 2 --threads 1".split()]

@@ -11,9 +11,11 @@ import pytest
 import test_activations
 import test_bptt
 import test_cost
+import test_deviations
 import test_dynamics
 import test_eqprop
 import test_fast
+import test_gain
 import test_gdu
 import test_network
 import test_ops
@@ -26,19 +28,31 @@ from ep.fast import chain, pooling, synapses, winograd
 from ep.fast.response import Deviations
 
 CE, SE = "cross-entropy", "squared-error"
-GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "average", "sigmoid", CE)
-MAX_GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "max", "sigmoid", SE)
-GDU = (test_gdu.test_every_increment_is_bptts, "max", "sigmoid", CE)
+GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "average", "sigmoid", CE, True)
+MAX_GRADIENT = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "max", "sigmoid", SE, True)
+TWO_STATES = (test_eqprop.test_eqprop_and_bptt_give_the_gradient_of_the_loss, "average", "sigmoid", CE, False)
+GDU = (test_gdu.test_every_increment_is_bptts, "max", "sigmoid", CE, True)
+GDU_TWO_STATES = (test_gdu.test_every_increment_is_bptts, "max", "sigmoid", CE, False)
 FACES, ADJOINT = test_synapse.test_three_faces_of_one_number, test_synapse.test_linear_post_is_the_adjoint_of_drive_pre
 UNROLLED = (test_bptt.test_bptt_is_the_derivative_of_the_unrolled_loss, "max", "sigmoid", SE, 6, 3)
 SWEEP = (test_bptt.test_the_sweep_from_a_random_state, "max", "sigmoid", SE)
 ASYMMETRIC_SWEEP = (test_vectorfield.test_the_sweep_from_a_random_state, "max", "sigmoid", SE)
 EXACT = (test_vectorfield.test_asymmetric_ep_is_the_gradient_of_the_loss, "max", "sigmoid", SE)
-ANCHORED, DOWN = test_vectorfield.test_anchored_drives_are_the_transpose, test_vectorfield.test_the_way_down_and_its_adjoint
+PLAIN = (test_deviations.test_asymmetric_deviations_are_differences_of_frozen_states, "max", "sigmoid", 1.0)
+DOWN = test_vectorfield.test_the_way_down_and_its_adjoint
 RBP = (test_rbp.test_rbp_is_the_gradient_of_the_loss, "max", "sigmoid", SE)
 STATIONARY = test_dynamics.test_the_free_fixed_point_is_stationary_for_the_energy
 FAST = (test_fast.test_every_phase, 4, "symmetric", "checkerboard", CE, "max")
 FAST_ASYMMETRIC = (test_fast.test_every_phase, 1, "asymmetric", "synchronous", SE, "max")
+WEIGHTS = (test_gain.test_the_three_faces_with_weights, "average", "sigmoid")
+ENERGY = (test_gain.test_the_slope_of_the_energy_anywhere, "average", "sigmoid")
+AT_REST = (test_gain.test_the_free_fixed_point_is_stationary_for_the_energy, "average", "sigmoid", 0.3)
+GAIN_GRADIENT = (test_gain.test_every_gradient_is_that_of_the_loss, "average", "sigmoid", CE, 0.3)
+GAIN_GDU = (test_gain.test_every_increment_is_bptts, "average", "sigmoid", CE, 0.3)
+FROZEN = (test_deviations.test_deviations_are_differences_of_frozen_states, "average", "sigmoid", CE)
+DOWN_AND_UP = """down(layers[j], sw)
+        if j in group:
+            result[j] = result[j] + gain * up(layers[i], sw)"""
 FAST_GAIN = (test_fast.test_feedback, 0.3, "symmetric", "up")
 FAST_TIES = (test_fast.test_max_pooling_from_zero, 4, "symmetric", "synchronous", (4, 4, 4, 4), 40)
 FAST_RESPONSE = (test_fast.test_response_and_products, "max", activations.HARD_SIGMOID, CE, "symmetric", True)
@@ -47,18 +61,25 @@ LATER = ("for (states, u, _), switches in zip(reversed(trajectory), [network.dri
          "[final_states, *[t[0] for t in reversed(trajectory)]]]):")
 
 MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
-    "sign of the estimator": (eqprop.eqprop_gradient, "- c * dPhi[name]", "+ c * dPhi[name]", GRADIENT),
-    "one-sided against s_T": (eqprop.eqprop_gradient, "beta == 0 and free.converged", "beta == 0",
+    "sign of the response": (dynamics.response, "mu_n - c *", "mu_n + c *", GRADIENT, MAX_GRADIENT),
+    "factor 2 in the response": (dynamics.response, "mu_n - c *", "mu_n - 2 * c *", GRADIENT),
+    "sign of the increments": (eqprop.eqprop_increments, "m - c * d for", "m + c * d for", GDU),
+    "sign of the nudging": (dynamics.deviate, "d[L] + beta *", "d[L] - beta *", GRADIENT, GDU),
+    "nudge at s*, not at the nudged state": (
+        dynamics.deviate, "free.states[-1] + delta[-1]", "free.states[-1]", FROZEN),
+    "sign of the difference of states": (eqprop.difference_of_states, "- c * dPhi[name]", "+ c * dPhi[name]", TWO_STATES),
+    "factor 2 in the difference of states": (eqprop.difference_of_states, "- c * dPhi[name]", "- 2 * c * dPhi[name]",
+                                             TWO_STATES),
+    "one-sided against s_T": (eqprop.difference_of_states, "beta == 0 and free.converged", "beta == 0",
                               (test_eqprop.test_what_has_not_settled_cancels,)),
-    "sign of the increments": (eqprop.eqprop_increments, "- c * (dPhi_new", "+ c * (dPhi_new", GDU),
-    "sign of the nudging": (dynamics.step, "u[L] + beta *", "u[L] - beta *", GRADIENT, GDU),
-    "factor 2 in the estimator": (eqprop.eqprop_gradient, "- c * dPhi[name]", "- 2 * c * dPhi[name]", GRADIENT),
+    "sign of the increments of states": (eqprop._increments_of_states, "- c * (dPhi_new", "+ c * (dPhi_new", GDU_TWO_STATES),
+    "sign of the nudging of states": (dynamics.relax, "drives[L] + beta *", "drives[L] - beta *", TWO_STATES, GDU_TWO_STATES),
     "factor 2 in the batch mean": (dynamics.estimate, "gradient[name] / N", "gradient[name] / (2 * N)", GRADIENT),
     "sum over the batch": (dynamics.estimate, "gradient[name] / N", "gradient[name]", GRADIENT,
                            (test_eqprop.test_the_gradient_is_a_batch_mean, "eqprop")),
     "readout's gradient at a nudged state": (
         eqprop.eqprop_gradient, "network.readout_gradient(free.states, y)",
-        "network.readout_gradient(relax(network, x, y, 0.1, steps=9, start=free.states).states, y)", GRADIENT),
+        "network.readout_gradient(relax(network, x, 9, y, 0.1, start=free.states).states, y)", GRADIENT),
     "kernel not flipped": (ops.conv_adjoint_input, "W.reshape(-1", "W[::-1, ::-1].reshape(-1", (FACES, "conv-none"),
                            (test_ops.test_conv_derivatives, 3, 1, 1), GRADIENT, GDU),
     "last of equals wins": (ops.max_pool, "corner > v", "corner >= v", (test_ops.test_ties_first_wins,)),
@@ -68,20 +89,19 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
                                            (FACES, "conv-max"), (ADJOINT, "conv-max"), MAX_GRADIENT, SWEEP),
     "adjoint at live switches": (synapse.Conv.linear_post, "self.pool.pool_at(self._conv(pre), switches)",
                                  "self.pool.pool(self._conv(pre))[0]", (ADJOINT, "conv-max"), GDU),
-    "bias in the adjoint": (bptt.state_adjoint, "synapse.drive_pre_adjoint(mu[i], sw)", "synapse.drive_post(mu[i], sw)[0]",
+    "bias in the adjoint": (network.Network.transposed_drives, "up(layers[i], sw)", "synapse.drive_post(layers[i], sw)[0]",
                             GDU, GRADIENT, SWEEP),
     "bias divided by the window": (synapse.Conv.hebbian, "post.sum((0, 1, 2))", "0.25 * post.sum((0, 1, 2))",
                                        (FACES, "conv-max"), GRADIENT),
     "stale switches in BPTT (those of s_{t+1})": (bptt.sweep, "for states, u, switches in reversed(trajectory):", LATER,
                                                   SWEEP),
-    "dW without its second half": (bptt.parameter_adjoint, "g.get(name, 0.0) + dW", "g.get(name, 0.0)", GDU, GRADIENT, SWEEP),
+    "dW without its second half": (network.Network.parameter_adjoint, "g[name] + gain * dW", "g[name]", GRADIENT, SWEEP),
     "mu without sigma'": (bptt.sweep, "dsigma(u_n) * lam_n", "lam_n", GDU, GRADIENT, SWEEP),
-    "BPTT that starts too late": (bptt.bptt_gradient, "steps=T - K", "steps=T", UNROLLED),
-    "RBP without sigma'": (rbp.rbp_gradient, "slope * lam_n for", "lam_n for", RBP),
-    "RBP that pushes away from the target": (rbp.rbp_gradient, "lam[-1] - network", "lam[-1] + network", RBP),
-    "RBP whose nudge does not stay": (rbp.rbp_gradient, "lam[-1] - network.cost.force(free.states[-1], y)",
-                                      "lam[-1] - network.cost.force(free.states[-1], y) * (not lam[0].any())", RBP),
-    "RBP through D": (bptt.state_adjoint, "synapse.drive_post_adjoint", "synapse.drive_pre",
+    "BPTT that starts too late": (bptt.bptt_gradient, "solver.relax(network, x, T - K)", "solver.relax(network, x, T)", UNROLLED),
+    "RBP without sigma'": (rbp.rbp_gradient, "slopes[n - 1] * (lam", "(lam", RBP),
+    "RBP that pushes away from the target": (rbp.rbp_gradient, "dC = -network", "dC = network", RBP),
+    "RBP whose nudge does not stay": (rbp.rbp_gradient, "lam[n] + dC if", "lam[n] + dC * (not mu[-1].any()) if", RBP),
+    "RBP through D": (network.Network.transposed_drives, "synapse.drive_post_adjoint", "synapse.drive_pre",
                       (test_rbp.test_rbp_goes_through_the_transposed_jacobian, "average", "sigmoid")),
     "sigma' without 1/2": (activations.HARD_SIGMOID.dsigma, activations.CLIP.dsigma, None,
                            (test_activations.test_dsigma_is_the_derivative_of_sigma, "hard-sigmoid")),
@@ -91,8 +111,8 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
     "no top-down drives": (network.Network.drives_of, "u[i] = u[i] +", "u[i] = u[i] + 0.0 *",
                            (test_network.test_drives_and_hebbian_are_the_derivatives_of_phi, "dense", "tanh", CE),
                            (test_dynamics.test_the_energy_itself_is_stationary_along_random_directions, "average")),
-    "synchronous steps from new values": (dynamics.relax, "SCHEDULES[schedule](len(states))",
-                                          "[[n] for n in range(1, 1 + len(states))]", GDU,
+    "synchronous steps from new values": (dynamics.relax, "SCHEDULES[phase.schedule](network)",
+                                          "[[n] for n in range(1, 1 + len(states))]", GDU_TWO_STATES,
                                           (test_dynamics.test_a_step_is_sigma_of_the_drives, "average", "sigmoid")),
     "frozen switches that thaw": (network.Network.drives_of, "if frozen else None", "if False else None",
                                   (test_dynamics.test_frozen_switches_are_kept_throughout,)),
@@ -111,14 +131,54 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
         vectorfield.Asymmetric.drive_post_adjoint, "self.forward.drive_pre(post, switches[0])",
         "self.feedback.drive_pre(post, switches[1])",
         (test_vectorfield.test_the_way_up_and_its_adjoint, "dense"), ASYMMETRIC_SWEEP, EXACT),
-    "reverse sweep not transposed": (bptt.state_adjoint, "synapse.drive_post_adjoint", "synapse.drive_pre", ASYMMETRIC_SWEEP),
-    "correction not transposed": (vectorfield.Anchored.drive_pre, "self.synapse.drive_post_adjoint", "self.synapse.drive_pre",
-                                  (ANCHORED, "dense"), EXACT),
-    "correction by the state, not its deviation": (vectorfield.Anchored.drive_post, "pre - self.pre", "pre",
-                                                   (ANCHORED, "conv-max")),
-    "products of two nudged states": (vectorfield.Anchored.hebbian, "hebbian(self.pre, post,", "hebbian(pre, post,",
-                                      (ANCHORED, "conv-none"), EXACT),
-    "nudged phases that ignore the anchor": (eqprop.eqprop_gradient, "anchored if transposed else network", "network", EXACT),
+    "reverse sweep not transposed": (network.Network.transposed_drives, "synapse.drive_post_adjoint", "synapse.drive_pre",
+                                     ASYMMETRIC_SWEEP, EXACT),
+    "forward switches for both products": (vectorfield.Asymmetric.linear_hebbian, "switches[1]", "switches[0]",
+                                           (DOWN, "conv-max"), EXACT),
+    "transposed ignored in deviate": (dynamics.deviate, "free.switches, group, transposed)", "free.switches, group)", PLAIN),
+    "transposed lost on the way to deviate": (dynamics.response, "phase, transposed)", "phase)",
+                                              (test_vectorfield.test_asymmetric_ep_is_the_gradient_of_the_loss, "average",
+                                               "sigmoid", CE)),
+    "bias in the plain deviations": (vectorfield.Asymmetric.linear_post, "self.forward.linear_post(pre, switches[0])",
+                                     "self.forward.drive_post(pre, switches[0])[0]", PLAIN,
+                                     (test_vectorfield.test_plain_deviations_are_differences_of_drives, "conv-max")),
+    "w_n forgotten in hebbian": (network.Network.hebbian, "= w[j] * g", "= g", WEIGHTS, GAIN_GRADIENT),
+    "w_n forgotten in Phi": (network.Network.phi, "w[j] * synapse.phi", "synapse.phi", WEIGHTS, ENERGY),
+    "w_n forgotten in the energy": (network.Network.energy, "w_n * G(s)", "G(s)", WEIGHTS, ENERGY, AT_REST),
+    "w_n forgotten in the increments of states": (eqprop._increments_of_states, "- c * w *", "- c *", (
+        *GAIN_GDU, False)),
+    "w_n forgotten in the deviations": (dynamics.deviate, "delta[n - 1] = w *", "delta[n - 1] =", GAIN_GRADIENT, FROZEN),
+    "w_n forgotten inside sigma": (dynamics.deviate, "d[n] / w", "d[n]", FROZEN),
+    "gain applied twice on the way down": (network.Network.drives_of, "down = gain *", "down = gain * gain *", WEIGHTS, ENERGY,
+                                           AT_REST, (test_gain.test_a_drive_that_comes_down_is_multiplied_by_its_gain,)),
+    "gain forgotten on the way down": (network.Network.drives_of, "down = gain *", "down =", WEIGHTS, ENERGY, AT_REST),
+    "the same gain on every way down": (network.Network.gains.fget, "self.depths[j] - self.depths[i]", "1",
+                                        (test_gain.test_a_drive_that_comes_down_is_multiplied_by_its_gain,),
+                                        (test_gain.test_a_skip_connection, None, 0.3)),
+    "gain down instead of up in D^T": (
+        network.Network.transposed_drives, DOWN_AND_UP, DOWN_AND_UP.replace("gain * up", "up").replace("down(", "gain * down("),
+        GAIN_GRADIENT, FROZEN, (test_deviations.test_transposed_drives_are_the_transposed_jacobian, "symmetric", 0.3)),
+    "gain forgotten in D^T": (network.Network.transposed_drives, "gain * up", "up", GAIN_GRADIENT, FROZEN),
+    "gain forgotten in the second half of dW": (
+        network.Network.parameter_adjoint, "g[name] + gain * dW", "g[name] + dW", GAIN_GRADIENT, (*GAIN_GDU, False)),
+    "gain forgotten in dB": (network.Network.parameter_adjoint, "else gain * dW", "else dW",
+                             (test_gain.test_asymmetric_ep_is_the_gradient_of_the_loss, "average", "sigmoid", SE, 0.3)),
+    "cancellation put back, clipped": (activations._clip_difference, "_clip(e + (v - c), -c, 1.0 - c)", "_clip01(v + e) - c",
+                                       (test_activations.test_the_difference_for_tiny_steps, "hard-sigmoid", "float32", 1e-30),
+                                       (test_deviations.test_deviations_keep_the_digits_that_a_difference_of_states_loses,)),
+    "cancellation put back, smooth": (activations._tanh_difference, "xp.tanh(e) * (1.0 - xp.tanh(v) * xp.tanh(v + e))",
+                                      "xp.tanh(v + e) - xp.tanh(v)",
+                                      (test_activations.test_the_difference_for_tiny_steps, "sigmoid", "float32", 1e-30)),
+    "difference without bounds": (activations._clip_difference, "_clip(e + (v - c), -c, 1.0 - c)", "e",
+                                  (test_activations.test_the_difference_for_large_steps, "clip"),
+                                  (test_deviations.test_deviations_are_differences_of_frozen_states, "max", "hard-sigmoid", SE)),
+    "downward sweep that uses old values": (dynamics.down, "up(network)[::-1]", "synchronous(network)",
+                                            (test_deviations.test_one_sweep_carries_the_nudge_to_the_first_layer,),
+                                            (test_gain.test_weak_feedback_is_backpropagation, "dense", "tanh", CE)),
+    "downward sweep that goes up": (dynamics.down, "up(network)[::-1]", "up(network)",
+                                    (test_deviations.test_one_sweep_carries_the_nudge_to_the_first_layer,)),
+    "colours by parity": (dynamics.checkerboard, "next(c for c in range(len(network.shapes)) if c not in neighbours)",
+                          "(n + 1) % 2", (test_gain.test_steps_on_a_triangle_never_raise_the_energy, "checkerboard")),
     "fast: kernel not flipped": (winograd.transform_flipped, "[:, ::-1]", "[:, :]", FAST, FAST_RESPONSE),
     "fast: W on the way down": (synapses.FastConv.start, "self.of_B.down, gain", "self.of_W.down, gain", FAST_ASYMMETRIC),
     "fast: no gain on the way down": (synapses.FastConv.start, "self.of_B.down, gain", "self.of_B.down", FAST_GAIN),
@@ -165,7 +225,7 @@ def mutated(function, right, wrong):
     assert source.count(right) == 1, f"'{right}' is not in {function.__qualname__} any more: bring this mutant up to date"
     scope = dict(function.__globals__)
     exec(source.replace(right, wrong), scope)
-    return scope[function.__name__].__code__
+    return getattr(scope[function.__name__], "fget", scope[function.__name__]).__code__  # fget: of a property
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # what overflows in a mutant is the point of it

@@ -23,11 +23,12 @@ from ep import ops
 from ep.activations import HARD_SIGMOID, SIGMOID, TANH
 from ep.backend import to_host
 from ep.bptt import bptt_gradient
+from ep.builders import convnet, load, mlp
 from ep.cost import SoftmaxCrossEntropy, SquaredError
-from ep.dynamics import relax
+from ep.dynamics import Phases, relax
 from ep.eqprop import eqprop_gradient
 from ep.errors import EPError
-from ep.network import Network, convnet, load, mlp
+from ep.network import Network
 from ep.nudging import Nudging
 from ep.synapse import Conv, Dense
 
@@ -43,7 +44,7 @@ def skip_network(xp):
 
 
 def check_derivatives(xp, net):
-    """drives = dPhi/ds and hebbian = dPhi/dtheta along random directions, and E = sum G - Phi, at a random state."""
+    """w_n u_n = dPhi/ds_n, hebbian = dPhi/dtheta along random directions, and E = sum w_n G - Phi, at a random state."""
     x, _ = data(xp, net)
     states = random_states(xp, net)
     d = [normal(xp, s.shape, [9, k]) for k, s in enumerate(states)]
@@ -52,9 +53,9 @@ def check_derivatives(xp, net):
     by_state = slope(lambda t: to_host(net.phi(x, moved(states, d, t))).sum())
     everywhere = {k: direction.get(k, 0.0) for k in net.parameters()}
     by_theta = slope(along(net, everywhere, lambda: to_host(net.phi(x, states)).sum()))
-    assert by_state == pytest.approx(dot(u, d), rel=1e-9)
+    assert by_state == pytest.approx(dot([w * u_n for w, u_n in zip(net.weights, u)], d), rel=1e-9)
     assert by_theta == pytest.approx(dot(direction, net.hebbian(x, states, switches)), rel=1e-9)
-    G = sum(to_host(net.activation.G(s)).reshape(len(x), -1).sum(1) for s in states)
+    G = sum(w * to_host(net.activation.G(s)).reshape(len(x), -1).sum(1) for w, s in zip(net.weights, states))
     assert np.allclose(to_host(net.energy(x, states)), G - to_host(net.phi(x, states)), rtol=1e-12, atol=0)
 
 
@@ -72,9 +73,9 @@ def test_a_skip_connection_is_only_wiring(xp):
     x, y = data(xp, net)
     direction = random_direction(net)
     expected = slope(along(net, direction, lambda: loss(net, x, y, T)))
-    ep = eqprop_gradient(net, x, y, T, T, nudging=Nudging.four_point(1e-3)).gradient
+    ep = eqprop_gradient(net, x, y, Phases(T, T), nudging=Nudging.four_point(1e-3)).gradient
     assert dot(ep, direction) == pytest.approx(expected, rel=1e-8)
-    assert dot(bptt_gradient(net, x, y, T, T).gradient, direction) == pytest.approx(expected, rel=1e-8)
+    assert dot(bptt_gradient(net, x, y, Phases(T, T)).gradient, direction) == pytest.approx(expected, rel=1e-8)
     assert min(abs(to_host(g)).max() for g in ep.values()) > 1e-5
 
 
@@ -88,19 +89,21 @@ def test_the_drives_of_a_group_are_those_of_everyone(xp):
     assert list(part) == [2] and relative(part[2], u[1]) == 0
 
 
-def check_single_precision(xp, kind, activation, nudging):
+def check_single_precision(xp, kind, activation, nudging, deviations=True):
     net = network(xp, kind, activation, dtype="float32")
     x, y = data(xp, net, dtype="float32")
-    result = eqprop_gradient(net, x, y, 5, 3, nudging=nudging)
-    arrays = [s for phase in (result.free, *result.nudged) for s in phase.states] + list(result.gradient.values())
+    result = eqprop_gradient(net, x, y, Phases(5, 3, deviations), nudging=nudging)
+    arrays = [*result.free.u, *result.gradient.values()]
+    arrays += [s for phase in (result.free, *result.nudged) for s in phase.states]
     assert {str(a.dtype) for a in arrays} == {"float32"}
-    assert {str(g.dtype) for g in bptt_gradient(net, x, y, 5, 3).gradient.values()} == {"float32"}
+    assert {str(g.dtype) for g in bptt_gradient(net, x, y, Phases(5, 3)).gradient.values()} == {"float32"}
 
 
+@pytest.mark.parametrize("deviations", [True, False], ids=["deviations", "two states"])
 @every_network
-def test_single_precision_is_kept(xp, kind, activation):
+def test_single_precision_is_kept(xp, kind, activation, deviations):
     """float32 in, float32 states and gradients out."""
-    check_single_precision(xp, kind, activation, Nudging.symmetric(0.1))
+    check_single_precision(xp, kind, activation, Nudging.symmetric(0.1), deviations)
 
 
 @pytest.mark.parametrize("beta", [np.float64(0.1), np.float32(0.1)], ids=["float64", "float32"])
@@ -143,7 +146,7 @@ def test_a_saved_network_comes_back(xp, tmp_path, kind, cost):
     again = load(tmp_path / "net.npz").to(xp)
     assert net.parameters().keys() == again.parameters().keys()
     assert relative(net.parameters(), again.parameters()) == 0
-    assert relative(relax(net, x, steps=5).states, relax(again, x, steps=5).states) == 0
+    assert relative(relax(net, x, 5).states, relax(again, x, 5).states) == 0
     assert again.recipe == net.recipe and type(again.cost) is type(net.cost)
 
 
@@ -268,7 +271,7 @@ def test_the_papers_network(monkeypatch):
     net.input_drives(x)
     of_input, count[:] = sum(count), []
     for steps in (1, 2):
-        relax(net, x, steps=steps)
+        relax(net, x, steps)
         count[:] = [*count[:steps - 1], sum(count[steps - 1:])]
     assert of_input + count[1] - count[0] == pytest.approx(324e6, rel=2e-3)
     assert count[1] - count[0] == 2 * 160_432_128

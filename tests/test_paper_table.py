@@ -1,4 +1,4 @@
-"""paper_table.py: every row is a real training that leaves its log; finished ones are never trained again. And predict.py."""
+"""paper_table.py: every row is a real training that leaves its log; finished ones are never trained again."""
 
 import importlib.util
 import json
@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ep
-from ep import datasets
-from ep.datasets.synthetic import synthetic_images
+from ep.train import experiment
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -50,7 +48,8 @@ def test_rows_differ_only_by_what_they_name():
                                                        ("symmetric", "bptt", 25)])
 def test_cost_counts_the_phases_that_run(nudging, algorithm, steps):
     """One-sided nudging takes the settled state for its phase at beta = 0, so that one costs nothing there."""
-    config = dict(train_images=100, epochs=2, batch_size=32, nudging=nudging, algorithm=algorithm, steps_nudged=25)
+    config = experiment.Config(train_images=100, epochs=2, batch_size=32, nudging=nudging, algorithm=algorithm, steps_nudged=25,
+                               nudged_phases="states")
     cost = example("paper_table").cost_of(config, [dict(steps_free=30, converged=1.0), dict(steps_free=50, converged=0.0)])
     assert cost == dict(updates=8, visits=200, steps_free=40, steps_second=steps)
 
@@ -58,8 +57,8 @@ def test_cost_counts_the_phases_that_run(nudging, algorithm, steps):
 def test_table_of_trainings(run, monkeypatch, tmp_path):
     """Two rows, one with two seeds: numbers of the table are those of the logs, and a second call trains nothing."""
     table = example("paper_table")
-    monkeypatch.setattr(table, "COMMON", "--dataset synthetic --channels 4 4 4 4 --train-images 32 --test-images 32 "
-                                         "--batch-size 16 --epochs 2 --steps-free 4 --steps-nudged 2")
+    monkeypatch.setattr(table, "COMMON", "--dataset synthetic --preset small --channels 4 4 4 4 --train-images 32 "
+                                         "--test-images 32 --batch-size 16 --epochs 2 --steps-free 4 --steps-nudged 2")
     monkeypatch.setattr(table, "ROWS", {"symmetric": table.Row("--nudging symmetric", 2, "88.3%"),
                                         "bptt-squared": table.Row("--algorithm bptt --cost squared-error")})
     places = ("--out", tmp_path / "out", "--runs", tmp_path / "runs")
@@ -86,36 +85,6 @@ def test_a_failed_training_is_one_sentence(run, monkeypatch, tmp_path):
     assert code == 1 and err.splitlines()[-1].startswith("error: the training symmetric, seed 0, failed")
     code, _, err = run(table, "--only-draw", "--out", tmp_path / "out", "--runs", tmp_path / "runs")
     assert code == 2 and "no finished training" in err
-
-
-def test_predict(run, monkeypatch, tmp_path):
-    """An image file goes through the saved network and comes out as classes that agree with one long relaxation."""
-    network = ep.convnet([4, 4, 4, 4], scale=3.0, seed=1)
-    network.save(tmp_path / "network.npz")
-    image = synthetic_images()[0][0]
-    from matplotlib.image import imsave
-    imsave(tmp_path / "image.png", image)
-    monkeypatch.syspath_prepend(str(EXAMPLES))  # it shares a module with other examples
-    predict = example("predict")
-    options = ("--model", tmp_path / "network.npz", "--out", tmp_path / "predict.png", "--steps", 10)
-    code, out, err = run(predict, tmp_path / "image.png", *options)
-    assert code == 0, err
-    states = ep.relax(network, datasets.normalise(image[None]), steps=10, schedule="checkerboard").states
-    k, o = int(network.predict(states)[0]), network.cost.output(states[-1]).max()
-    assert f"image.png: {datasets.CLASSES[k]} {o:.0%}" in out and (tmp_path / "predict.png").read_bytes().startswith(b"\x89PNG")
-    code, _, err = run(predict, tmp_path / "network.npz", *options)
-    assert code == 2 and err.startswith("error: cannot read an image")
-
-
-def test_the_shipped_network_fits_cifar10(run, monkeypatch, tmp_path):
-    """It loads, takes 32x32 colour images, has ten classes, and predict.py takes it where none is named."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    predict = example("predict")
-    assert ep.load(predict.SHIPPED).shapes[0] == (32, 32, 3) and predict.SHIPPED.stat().st_size < 5e6
-    from matplotlib.image import imsave
-    imsave(tmp_path / "image.png", synthetic_images()[0][0])
-    code, out, err = run(predict, tmp_path / "image.png", "--out", tmp_path / "predict.png")
-    assert code == 0 and out.startswith(str(tmp_path / "image.png")) and "%" in out, err
 
 
 def test_the_page_of_results_shows_the_table_as_it_was_written():

@@ -54,8 +54,10 @@ PRELUDE = f"""
 import functools, os, signal, sys
 sys.path.insert(0, {str(JOB.parent)!r})
 import cifar10_sym_ep as job
-from ep.datasets import cifar
-cifar.synthetic_images = functools.partial(cifar.synthetic_images, 88, 40)  # to save time, as is the missing picture
+from ep import READABLE
+from ep.datasets import synthetic
+from ep.train import experiment
+synthetic.synthetic_images = functools.partial(synthetic.synthetic_images, 88, 40)  # to save time, as is the missing picture
 job.runs.plot_curves = lambda *arguments: open(arguments[-1], "w").close()
 rank = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", 0)))
 """
@@ -66,12 +68,13 @@ def job(R, *options, plant="", **environment):
     return on_ranks(R, "-c", f"{PRELUDE}\n{plant}\njob.parallel.run(job.main)", *options, **environment)
 
 
-# Float64, and the readable `relax`: where the drives of a pooling window are all equal (units at a bound around it), the fast
+# Float64, and the readable solver: where the drives of a pooling window are all equal (units at a bound around it), the fast
 # path's rounding decides, and then one bit of one weight changes a gradient as much as another number of ranks does.
 FLOAT64 = """
-job.fast.prepared = lambda network, **options: job.ep.relax
-job.ep.convnet = functools.partial(job.ep.convnet, dtype="float64")
-normalise, job.datasets.normalise = job.datasets.normalise, lambda images: normalise(images).astype("float64")
+job.fast.prepared = lambda network, **options: READABLE
+experiment.convnet = functools.partial(experiment.convnet, dtype="float64")
+normalise = job.datasets.Dataset.normalise
+job.datasets.Dataset.normalise = lambda dataset, images: normalise(dataset, images).astype("float64")
 """
 AT_STEP = """
 plain, calls = job.runs.Run.on_step, []
@@ -351,7 +354,7 @@ def test_the_ranks_that_differ_from_most_are_named(values, wrong):
 def test_cores_are_divided_among_the_ranks_that_share_them(monkeypatch):
     """Bound ranks keep their own cores, ranks of other machines do not count, and nobody gets none."""
     monkeypatch.setattr(parallel.socket, "gethostname", lambda: "here")
-    monkeypatch.setattr(parallel.commandline, "core_numbers", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(parallel.machine, "core_numbers", lambda: {0, 1, 2, 3})
     own, bound, elsewhere = ("here", {0, 1, 2, 3}), ("here", {4, 5}), ("there", {0, 1, 2, 3})
     assert parallel.World().cores() == 4
     for ranks, cores in [([own], 4), ([own, own], 2), ([own, bound], 4), ([own, elsewhere], 4), ([own] * 6, 1)]:

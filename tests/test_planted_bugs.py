@@ -29,20 +29,20 @@ def with_sigma(network, sigma):
 @only_on("executed", "rules")
 def test_a_host_array_mixed_in_is_refused(xp):
     network, x, _ = example(xp)
-    ep.relax(network, x, steps=2)
+    ep.relax(network, x, 2)
     network.synapses[1].b = to_host(network.synapses[1].b)
     with pytest.raises(TypeError, match="Unsupported type <class 'numpy.ndarray'>"):
-        ep.relax(network, x, steps=2)
+        ep.relax(network, x, 2)
 
 
 @only_on("executed", "rules")
 def test_a_keyword_that_cupy_lacks_is_refused(xp):
     network, x, _ = example(xp)
     with_sigma(network, lambda u: u.clip(0.0, 1.0))
-    ep.relax(network, x, steps=2)
+    ep.relax(network, x, 2)
     with_sigma(network, lambda u: xp.clip(u, 0.0, 1.0, where=True))
     with pytest.raises(TypeError, match="unexpected keyword argument 'where'"):
-        ep.relax(network, x, steps=2)
+        ep.relax(network, x, 2)
 
 
 @only_on("executed", "rules")

@@ -19,20 +19,22 @@ def close(found, expected, bound):
     return abs(found - expected).max() <= bound * max(abs(expected).max(), 1e-300)
 
 
-@pytest.mark.parametrize("schedule", ["synchronous", "checkerboard"])
+@pytest.mark.parametrize("schedule", ["synchronous", "checkerboard", "down"])
 @pytest.mark.parametrize("cost", [ep.SoftmaxCrossEntropy, ep.SquaredError])
 def test_a_small_network_step_by_step_in_float64(schedule, cost):
-    """States after every phase and every gradient agree to rounding, with a last layer larger than 1x1."""
+    """States after every phase and every gradient agree to rounding, with a last layer larger than 1x1, at two gains."""
     network = ep.convnet([4, 5], (12, 12, 2), 3, cost=cost, scale=1.5, dtype="float64", paddings=[1, 1])
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(4, 12, 12, 2)), np.array([0, 1, 2, 0])
-    found, free, nudged = Twin(network).gradient(x, y, 9, 5, nudging=NUDGING, schedule=schedule)
-    expected = ep.eqprop_gradient(network, x, y, 9, 5, nudging=NUDGING, schedule=schedule)
-    assert all(close(a, b, 1e-12) for a, b in zip(free, expected.free.states))
-    for states, phase in zip(nudged, expected.nudged):
-        assert all(close(a, b, 1e-12) for a, b in zip(states, phase.states))
-    for name, g in expected.gradient.items():
-        assert abs(g).max() > 0 and close(found[name], g, 1e-10), name
+    phases = ep.Phases(ep.Phase(9, schedule), ep.Phase(5, schedule), deviations=False)
+    for network.feedback in (1.0, 0.3):
+        found, free, nudged = Twin(network).gradient(x, y, 9, 5, nudging=NUDGING, schedule=schedule)
+        expected = ep.eqprop_gradient(network, x, y, phases, nudging=NUDGING)
+        assert all(close(a, b, 1e-12) for a, b in zip(free, expected.free.states))
+        for states, phase in zip(nudged, expected.nudged):
+            assert all(close(a, b, 1e-12) for a, b in zip(states, phase.states))
+        for name, g in expected.gradient.items():
+            assert abs(g).max() > 0 and close(found[name], g, 1e-10), name
 
 
 def test_the_papers_network():
@@ -46,11 +48,12 @@ def test_the_papers_network():
     x, y = rng.normal(size=(2, 32, 32, 3)), np.array([3, 8])
     start = [rng.random((2, *shape)) for shape in network.shapes[1:]]
     found, free, _ = Twin(network).gradient(x, y, 3, 5, nudging=NUDGING, start=start)
-    for relax in (ep.relax, ep.fast.prepared(network)):
-        def relax_from_there(*arguments, relax=relax, **options):
+    for solver in (ep.READABLE, ep.fast.prepared(network)):
+        def relax_from_there(*arguments, relax=solver.relax, **options):
             return relax(*arguments, **{"start": start} | options)
 
-        expected = ep.eqprop_gradient(network, x, y, 3, 5, nudging=NUDGING, relax=relax_from_there)
+        expected = ep.eqprop_gradient(network, x, y, ep.Phases(3, 5, deviations=False), nudging=NUDGING,
+                                      solver=solver._replace(relax=relax_from_there))
         assert all(close(a, b, 1e-12) for a, b in zip(free, expected.free.states))
         for name, g in expected.gradient.items():
             assert abs(g).max() > 0 and close(found[name], g, 1e-8), name

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from helpers import COST_NAMES, NETWORKS, K, T, data, dot, loss_slope, network, random_direction, relative
+from helpers import CONVERGED, COST_NAMES, NETWORKS, K, T, data, dot, loss_slope, network, random_direction, relative
 from test_network import skip_network
 
 from ep.backend import to_host
 from ep.bptt import bptt_gradient, bptt_increments
-from ep.dynamics import relax
+from ep.dynamics import Phase, Phases, relax
 from ep.errors import EPError
 from ep.rbp import rbp_gradient
 from ep.vectorfield import asymmetric
@@ -16,10 +16,10 @@ from ep.vectorfield import asymmetric
 def check(xp, net):
     """Every parameter has a gradient, the same as BPTT's; along a random direction, the derivative of C(s*, y)."""
     x, y = data(xp, net)
-    found, direction = rbp_gradient(net, x, y, T, K), random_direction(net)
+    found, direction = rbp_gradient(net, x, y, CONVERGED), random_direction(net)
     assert found.free.residual < 1e-14
     assert all(abs(to_host(g)).max() > 1e-5 for g in found.gradient.values())
-    assert relative(found.gradient, bptt_gradient(net, x, y, 2 * T, T).gradient) < 1e-11
+    assert relative(found.gradient, bptt_gradient(net, x, y, Phases(2 * T, T)).gradient) < 1e-11
     assert dot(found.gradient, direction) == pytest.approx(loss_slope(net, x, y, T, direction), rel=1e-10)
     assert not found.nudged
 
@@ -47,25 +47,26 @@ def test_few_steps_are_truncated_bptt(xp, cost):
     """K steps of mu = the sum of BPTT's increments over K steps at the fixed point, long before either has converged."""
     net = network(xp, "max", "sigmoid", cost)
     x, y = data(xp, net)
-    states = relax(net, x, steps=T).states
+    states = relax(net, x, T).states
     parts = bptt_increments(net, x, y, states, 4)
-    found = rbp_gradient(net, x, y, T, 4).gradient
+    found = rbp_gradient(net, x, y, Phases(T, 4)).gradient
     assert relative({name: found[name] for name in parts[0][0]},
                     {name: sum(g[name] for g, _ in parts) for name in parts[0][0]}) < 1e-12
-    assert relative(found, rbp_gradient(net, x, y, T, K).gradient) > 1e-4
+    assert relative(found, rbp_gradient(net, x, y, CONVERGED).gradient) > 1e-4
 
 
-def test_a_tolerance_ends_both_relaxations(xp):
-    """Fewer free steps with the checkerboard schedule and a tolerance, and the same gradient to about that tolerance."""
+@pytest.mark.parametrize("free,nudged", [("checkerboard", "checkerboard"), ("up", "down")])
+def test_a_tolerance_ends_both_relaxations(xp, free, nudged):
+    """Fewer free steps with other schedules and a tolerance, and the same gradient to about that tolerance."""
     net = network(xp, "average")
     x, y = data(xp, net)
-    found = rbp_gradient(net, x, y, T, K, schedule="checkerboard", tolerance=1e-10)
+    found = rbp_gradient(net, x, y, Phases(Phase(T, free, 1e-10), Phase(K, nudged, 1e-10)))
     assert found.free.steps < T / 2
-    assert 1e-14 < relative(found.gradient, rbp_gradient(net, x, y, T, K).gradient) < 1e-7
+    assert 1e-14 < relative(found.gradient, rbp_gradient(net, x, y, CONVERGED).gradient) < 1e-7
 
 
 def test_no_step_is_refused():
     """K = 0 would be a gradient of 0."""
     net = network(np)
-    with pytest.raises(EPError, match="got K = 0"):
-        rbp_gradient(net, *data(np, net), 5, 0)
+    with pytest.raises(EPError, match="at least 1 step"):
+        rbp_gradient(net, *data(np, net), Phases(5, 0))

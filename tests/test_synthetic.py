@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import minimize
 
 from ep.builders import convnet
-from ep.datasets.cifar import normalise
+from ep.datasets import normalise
 from ep.datasets.synthetic import CLASSES, synthetic_images
 from ep.dynamics import relax
 

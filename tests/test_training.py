@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ep
-from ep import Nudging
+from ep import Nudging, Phase, Phases
 from ep.backend import to_host
 from ep.train import loop
 
@@ -18,7 +18,7 @@ def small(dtype="float32", seed=1, xp=np):
     return network, xp.asarray(rng.normal(size=(40, 8, 8, 3)).astype(dtype)), rng.integers(0, 3, 40)
 
 
-one_chunk = partial(ep.eqprop_gradient, steps_free=15, steps_nudged=5, nudging=Nudging.symmetric(0.5), tolerance=1e-3)
+one_chunk = partial(ep.eqprop_gradient, phases=Phases(Phase(15, tolerance=1e-3), 5), nudging=Nudging.symmetric(0.5))
 
 
 def gradient(network, x, y, rng):
@@ -41,7 +41,7 @@ def test_threads_change_no_bit():
 def test_chunks_add_up(xp):
     """With a fixed number of steps, chunking changes the gradient by no more than rounding (40 = 16 + 16 + 8 images)."""
     network, x, y = small("float64", xp=xp)
-    fixed = partial(one_chunk, tolerance=0.0)
+    fixed = partial(one_chunk, phases=Phases(15, 5))
     whole, chunked = fixed(network, x, y), ep.in_chunks(fixed, network, x, y)
     for name, g in whole.gradient.items():
         np.testing.assert_allclose(to_host(chunked.gradient[name]), to_host(g), rtol=1e-10, atol=1e-14)
@@ -93,7 +93,7 @@ def test_resuming_in_the_middle_of_an_epoch_changes_no_bit(xp):
         return images * np.float32(rng.uniform(0.5, 1.5))
 
     def random_sign(network, x, y, rng):
-        return ep.eqprop_gradient(network, x, y, 10, 4, nudging=Nudging.random_sign(0.5, rng))
+        return ep.eqprop_gradient(network, x, y, Phases(10, 4), nudging=Nudging.random_sign(0.5, rng))
 
     def run(stop):
         network, x, y = small(xp=xp)
@@ -144,7 +144,7 @@ def test_check_finite_names_the_parameter(xp, bad):
 
 def test_evaluate_is_the_plain_average(xp):
     network, x, y = small("float64", xp=xp)
-    relax = partial(ep.relax, steps=20)
+    relax = partial(ep.relax, phase=20)
     states = relax(network, x).states
     accuracy, loss = ep.evaluate(network, x, y, relax)
     assert accuracy == (to_host(network.predict(states)) == y).mean()
@@ -161,9 +161,9 @@ def test_learns_a_separable_task_by_ep_and_by_bptt():
         network = ep.convnet([4, 8], (8, 8, 1), classes=2, scale=1.5)
         optimizer = ep.SGD(network, 0.1)
         for epoch in range(6):
-            ep.train_epoch(network, x, y, lambda network, x, y, rng, one=one: one(network, x, y, 20, 8), optimizer,
+            ep.train_epoch(network, x, y, lambda network, x, y, rng, one=one: one(network, x, y, Phases(20, 8)), optimizer,
                            batch_size=16, epoch=epoch)
-        assert ep.evaluate(network, x, y, partial(ep.relax, steps=20))[0] == 1.0
+        assert ep.evaluate(network, x, y, partial(ep.relax, phase=20))[0] == 1.0
 
 
 def test_stuck_shares_and_gradient_norms(xp):

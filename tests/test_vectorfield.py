@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import (
+    CONVERGED,
     COST_NAMES,
     NETWORKS,
-    K,
+    TWO_STATES,
     T,
     data,
     dot,
@@ -25,6 +26,7 @@ from helpers import (
     moved,
     network,
     normal,
+    nudged_states,
     random_direction,
     random_states,
     relative,
@@ -38,12 +40,14 @@ from test_synapse import SYNAPSES
 from ep import bptt, dynamics, eqprop
 from ep.backend import to_host
 from ep.builders import convnet, load
+from ep.dynamics import Phase, Phases
 from ep.errors import EPError
 from ep.nudging import Nudging
 from ep.train.optimizers import SGD
 from ep.vectorfield import Asymmetric, alignment, asymmetric, kolen_pollack
 
 ANGLE = 90.0
+LIMIT = Phases(T, T)  # for BPTT: all the way back to zero
 EXAMPLES = Path(__file__).parents[1] / "examples"
 every_network = pytest.mark.parametrize("kind,activation", NETWORKS)
 every_cost = pytest.mark.parametrize("cost", COST_NAMES)
@@ -61,12 +65,14 @@ def case(xp, name):
 
 def estimate(net, x, y, nudging, **options):
     """The gradient by EP between converged phases; no switch and no clip may differ between s* and the nudged states."""
-    result = eqprop.eqprop_gradient(net, x, y, T, K, nudging=nudging, **options)
+    phases = options.setdefault("phases", CONVERGED)
+    result = eqprop.eqprop_gradient(net, x, y, nudging=nudging, **options)
     assert all(phase.residual < 1e-14 for phase in (result.free, *result.nudged))
     for phase in result.nudged:
         assert same_switches(phase.switches, result.free.switches)
         if not net.activation.holomorphic:
-            assert all(np.array_equal(a, b) for a, b in zip(insides(net, phase.states), insides(net, result.free.states)))
+            states = nudged_states(net, result.free, phase, phases.deviations)
+            assert all(np.array_equal(a, b) for a, b in zip(insides(net, states), insides(net, result.free.states)))
     return result.gradient
 
 
@@ -114,19 +120,15 @@ def test_up_through_W_and_down_through_B(xp, name):
 
 
 @every_synapse
-def test_anchored_drives_are_the_transpose(xp, name):
-    """(8): at s* the drives of s*; for deviations v, w the transpose: < up(v), w > = < v, D_down w >, and the other way."""
-    synapse, pre, post, _ = case(xp, name)
-    up, switches = synapse.drive_post(pre)
-    down, anchored = synapse.drive_pre(post, switches), synapse.anchored(pre, post, switches)
+def test_plain_deviations_are_differences_of_drives(xp, name):
+    """What transposed=False moves deviations by: linear_post(v) = drive_post(pre + v) - drive_post(pre) at these switches;
+    drive_pre is linear anyway."""
+    synapse, pre, post, switches = case(xp, name)
     v, w = normal(xp, pre.shape, 7), normal(xp, post.shape, 8)
-    assert relative(anchored.drive_post(pre)[0], up) < 1e-14 and relative(anchored.drive_pre(post), down) < 1e-14
-    assert dot(anchored.drive_post(pre + v)[0] - up, w) == pytest.approx(dot(v, synapse.drive_pre(w, switches)), rel=1e-11)
-    forward = synapse.drive_post(v, switches)[0] - synapse.b
-    assert dot(v, anchored.drive_pre(post + w) - down) == pytest.approx(dot(forward, w), rel=1e-11)
-    products = anchored.hebbian(v, w)
-    assert relative(products["B"], synapse.linear_hebbian(v, post, switches)["B"]) == 0
-    assert relative(products["W"], synapse.hebbian(pre, w, switches)["W"]) == 0
+    moved_up = synapse.drive_post(pre + v, switches)[0] - synapse.drive_post(pre, switches)[0]
+    assert relative(synapse.linear_post(v, switches), moved_up) < 1e-13
+    moved_down = synapse.drive_pre(post + w, switches) - synapse.drive_pre(post, switches)
+    assert relative(synapse.drive_pre(w, switches), moved_down) < 1e-13
 
 
 # --- equal weights: the symmetric network -----------------------------------------------------------------------------
@@ -142,7 +144,7 @@ def test_equal_weights_state_by_state(xp, kind, activation, cost, schedule):
     for beta in (0.0, 0.3):
         states = random_states(xp, net)
         for _ in range(4):
-            one, two = (dynamics.relax(n, x, y, beta, steps=1, start=states, schedule=schedule) for n in (net, other))
+            one, two = (dynamics.relax(n, x, Phase(1, schedule), y, beta, start=states) for n in (net, other))
             assert one.residual > 1e-6 and relative(two.states, one.states) < 1e-14
             states = one.states
 
@@ -153,14 +155,14 @@ def test_equal_weights_gradient_by_gradient(xp, kind, activation, cost):
     """With B = W: dW + dB = the symmetric gradient, exactly for BPTT, to O(beta^2) for all rules of EP; db without ado."""
     net = network(xp, kind, activation, cost)
     other, (x, y) = asymmetric(net, angle=0.0), data(xp, net)
-    exact, backward = (bptt.bptt_gradient(n, x, y, T, K).gradient for n in (net, other))
+    exact, backward = (bptt.bptt_gradient(n, x, y, CONVERGED).gradient for n in (net, other))
     assert backward.keys() - exact.keys() == {name for name in other.parameters() if name.endswith(".B")} != set()
     joined = kolen_pollack(backward)
     assert relative({name: joined[name] for name in exact}, exact) < 1e-12
     nudging = Nudging.symmetric(1e-3)
     symmetric = estimate(net, x, y, nudging)
-    for transposed in (False, True):
-        own = estimate(other, x, y, nudging, transposed=transposed)
+    for options in (dict(transposed=False), dict(transposed=True), dict(transposed=False, phases=TWO_STATES)):
+        own = estimate(other, x, y, nudging, **options)
         joined = kolen_pollack(own)
         assert relative(own, backward) < 1e-5  # own updates are right where B = W
         for name in exact:
@@ -170,11 +172,12 @@ def test_equal_weights_gradient_by_gradient(xp, kind, activation, cost):
 
 @every_cost
 def test_a_symmetric_network_is_its_own_transpose(xp, cost):
-    """`transposed` with a symmetric network is the same as freezing its switches, bit for bit."""
-    net = network(xp, "max", "sigmoid", cost, scale=1.5)
+    """`transposed` changes nothing in a symmetric network, bit for bit, at any gain."""
+    net = network(xp, "max", "sigmoid", cost, scale=1.5, feedback=0.6)
     x, y = data(xp, net)
-    one, other = (eqprop.eqprop_gradient(net, x, y, 20, 10, nudging=Nudging.symmetric(0.3), **options).gradient
-                  for options in (dict(transposed=True), dict(freeze_switches=True)))
+    phases, nudging = Phases(20, 10), Nudging.symmetric(0.3)
+    one, other = (eqprop.eqprop_gradient(net, x, y, phases, nudging=nudging, transposed=transposed).gradient
+                  for transposed in (True, False))
     assert relative(one, other) == 0
 
 
@@ -188,10 +191,10 @@ def test_bptt_is_the_derivative_of_the_unrolled_loss(xp, kind, activation, cost,
     """d/d(W, b, B) of C(s_T, y), where they act in the last K of T steps, far from a fixed point."""
     net = asymmetric(network(xp, kind, activation, cost, scale=1.5, seed=6), ANGLE)
     x, y = data(xp, net)
-    start = dynamics.relax(net, x, steps=steps_free - steps_back).states if steps_back < steps_free else None
+    start = dynamics.relax(net, x, steps_free - steps_back).states if steps_back < steps_free else None
     direction = random_direction(net)
     expected = loss_slope(net, x, y, steps_back, direction, start)
-    result = bptt.bptt_gradient(net, x, y, steps_free, steps_back)
+    result = bptt.bptt_gradient(net, x, y, Phases(steps_free, steps_back))
     assert result.free.residual > 1e-6 and abs(expected) > 1e-4
     assert dot(result.gradient, direction) == pytest.approx(expected, rel=1e-11)
     assert result.gradient.keys() == net.parameters().keys()
@@ -214,14 +217,14 @@ def test_the_sweep_from_a_random_state(xp, kind, activation, cost):
 
 
 @every_network
-def test_state_adjoint_is_the_transposed_jacobian(xp, kind, activation):
+def test_transposed_drives_are_the_transposed_jacobian(xp, kind, activation):
     """< D v, mu > = < v, D^T mu > with D v by differences of the drives; and D is not its own transpose."""
     net = asymmetric(network(xp, kind, activation), ANGLE)
     x, _ = data(xp, net)
     states, mu, v = random_states(xp, net), *([normal(xp, (3, *s), [seed, k]) for k, s in enumerate(net.shapes[1:])]
                                              for seed in (1, 2))
     switches = net.drives(x, states)[1]
-    there, back = dot(bptt.state_adjoint(net, switches, mu), v), dot(bptt.state_adjoint(net, switches, v), mu)
+    there, back = (dot(list(net.transposed_drives(a, switches).values()), b) for a, b in ((mu, v), (v, mu)))
     assert slope(lambda t: dot(net.drives(x, moved(states, v, t))[0], mu)) == pytest.approx(there, rel=1e-9)
     assert abs(there - back) > 1e-2 * abs(there)
 
@@ -233,8 +236,8 @@ def test_any_wiring(xp):
     direction = random_direction(net)
     expected = loss_slope(net, x, y, T, direction)
     assert [name for name in net.parameters() if name.endswith("B")] == ["1.B", "3.B", "4.B"] and abs(expected) > 1e-4
-    assert dot(bptt.bptt_gradient(net, x, y, T, T).gradient, direction) == pytest.approx(expected, rel=1e-11)
-    exact = estimate(net, x, y, Nudging.four_point(1e-3), transposed=True)
+    assert dot(bptt.bptt_gradient(net, x, y, LIMIT).gradient, direction) == pytest.approx(expected, rel=1e-11)
+    exact = estimate(net, x, y, Nudging.four_point(1e-3))
     assert dot(exact, direction) == pytest.approx(expected, rel=1e-8)
 
 
@@ -249,11 +252,11 @@ def test_asymmetric_ep_is_the_gradient_of_the_loss(xp, kind, activation, cost):
     x, y = data(xp, net)
     direction, nudging = random_direction(net), Nudging.four_point(1e-3)
     expected = loss_slope(net, x, y, T, direction)
-    exact, backward = estimate(net, x, y, nudging, transposed=True), bptt.bptt_gradient(net, x, y, T, T).gradient
+    exact, backward = estimate(net, x, y, nudging), bptt.bptt_gradient(net, x, y, LIMIT).gradient
     assert all(abs(to_host(g)).max() > 1e-5 for g in backward.values())
     assert dot(exact, direction) == pytest.approx(expected, rel=1e-9)
     assert relative(exact, backward) < 1e-8
-    own, inside = estimate(net, x, y, nudging), [name for name in backward if "readout" not in name]
+    own, inside = estimate(net, x, y, nudging, transposed=False), [name for name in backward if "readout" not in name]
     assert relative([own[name] for name in inside], [backward[name] for name in inside]) > 1e-2
 
 
@@ -263,21 +266,21 @@ def test_the_bias_of_asymmetric_ep_falls_as_beta_squared(xp, kind, activation, c
     """Symmetric nudging; with max-pooling at the switches of s*, which stay whatever beta is."""
     net = asymmetric(network(xp, kind, activation, cost), ANGLE)
     x, y = data(xp, net)
-    exact, betas = bptt.bptt_gradient(net, x, y, T, T).gradient, (2e-2, 1e-2)
-    errors = [relative(estimate(net, x, y, Nudging.symmetric(b), transposed=True), exact) for b in betas]
+    exact, betas = bptt.bptt_gradient(net, x, y, LIMIT).gradient, (2e-2, 1e-2)
+    errors = [relative(estimate(net, x, y, Nudging.symmetric(b)), exact) for b in betas]
     assert errors[1] < 0.02
     assert fitted_slope(errors, betas) == pytest.approx(2, abs=0.1)
 
 
 @pytest.mark.parametrize("kind,activation", SMOOTH)
 def test_chunks_and_schedules_change_nothing(xp, kind, activation):
-    """At fixed points: checkerboard = synchronous, and the batch is the mean over its images, each with an anchor of its own."""
+    """At fixed points checkerboard = sweeps = synchronous, and the batch is the mean over its images, each with its own s*."""
     net = asymmetric(network(xp, kind, activation), ANGLE)
     (x, y), nudging = data(xp, net), Nudging.symmetric(0.05)
-    whole = estimate(net, x, y, nudging, transposed=True)
-    checkerboard = estimate(net, x, y, nudging, transposed=True, schedule="checkerboard")
-    singles = [estimate(net, x[n:n + 1], y[n:n + 1], nudging, transposed=True) for n in range(3)]
-    assert relative(checkerboard, whole) < 1e-10
+    whole = estimate(net, x, y, nudging)
+    for free, nudged in (("checkerboard", "checkerboard"), ("up", "down")):
+        assert relative(estimate(net, x, y, nudging, phases=Phases(Phase(T, free), Phase(T, nudged))), whole) < 1e-10
+    singles = [estimate(net, x[n:n + 1], y[n:n + 1], nudging) for n in range(3)]
     assert relative({name: sum(g[name] for g in singles) / 3 for name in whole}, whole) < 1e-10
 
 
@@ -287,24 +290,24 @@ def test_complex_nudging(xp, kind, activation, cost):
     """Holomorphic nudging with 6 phases: the exact gradient to round-off, real."""
     net = asymmetric(network(xp, kind, activation, cost), ANGLE)
     x, y = data(xp, net)
-    gradient = estimate(net, x, y, Nudging.holomorphic(0.01, 6), transposed=True)
+    gradient = estimate(net, x, y, Nudging.holomorphic(0.01, 6))
     assert {str(g.dtype) for g in gradient.values()} == {"float64"}
-    assert relative(gradient, bptt.bptt_gradient(net, x, y, T, T).gradient) < 1e-9
+    assert relative(gradient, bptt.bptt_gradient(net, x, y, LIMIT).gradient) < 1e-9
 
 
 @every_cost
 @pytest.mark.parametrize("kind,activation", SMOOTH)
 def test_its_increments_are_bptts(xp, kind, activation, cost):
-    """GDU with asymmetric weights: each step of the corrected nudged phase makes BPTT's update; its states make -mu."""
+    """GDU with asymmetric weights: each step of the nudged phase through D^T makes BPTT's update; its deviations make mu."""
     net = asymmetric(network(xp, kind, activation, cost), ANGLE)
     x, y = data(xp, net)
-    free = dynamics.relax(net, x, steps=2 * T, start=random_states(xp, net))
+    free = dynamics.relax(net, x, 2 * T, start=random_states(xp, net))
     assert free.residual < 1e-14
     backward = bptt.bptt_increments(net, x, y, free.states, 8)
     assert min(max(abs(flat(g[name])).max() for g, _ in backward) for name in backward[0][0]) > 1e-5
     for transposed in (True, False):
         forward = eqprop.eqprop_increments(net, x, y, free.states, 8, nudging=Nudging.symmetric(1e-3), transposed=transposed)
-        error = relative([ds for _, ds in forward], [[-m for m in mu] for _, mu in backward])
+        error = relative([mu for _, mu in forward], [mu for _, mu in backward])
         if transposed:
             assert error < 2e-5 and relative([g for g, _ in forward], [g for g, _ in backward]) < 2e-5
         else:
@@ -323,9 +326,10 @@ def test_vector_field_ep_improves_from_random_to_aligned_feedback(xp, kind):
         for seed in range(5):
             net = asymmetric(network(xp, kind, "sigmoid", "squared-error", seed=seed, scale=1.0), angle, seed=seed)
             x, y = data(xp, net)
-            own = eqprop.eqprop_gradient(net, x, y, 2 * T, T, nudging=Nudging.symmetric(1e-3), freeze_switches=True)
+            phases = Phases(2 * T, T)
+            own = eqprop.eqprop_gradient(net, x, y, phases, nudging=Nudging.symmetric(1e-3), transposed=False)
             assert own.free.residual < 1e-12
-            exact = bptt.bptt_gradient(net, x, y, 2 * T, T).gradient
+            exact = bptt.bptt_gradient(net, x, y, phases).gradient
             hidden = [name for name in exact if name.endswith("W")][:-1]
             assert all(abs(to_host(exact[name])).max() > 1e-5 for name in hidden)
             cosines += [cosine(own.gradient[name], exact[name]) for name in hidden]
@@ -344,7 +348,8 @@ def trained(xp, combine, weight_decay, epochs=2, steps=5, **annealing):
     optimizer, before = SGD(net, 0.1, weight_decay=weight_decay, **annealing), alignment(net.parameters())["2"]
     for epoch in range(epochs):
         for _ in range(steps):
-            gradient = eqprop.eqprop_gradient(net, x, y, 30, 10, nudging=Nudging.symmetric(0.3)).gradient
+            gradient = eqprop.eqprop_gradient(net, x, y, Phases(30, 10, deviations=False), nudging=Nudging.symmetric(0.3),
+                                              transposed=False).gradient
             assert abs(to_host(gradient["2.B"])).max() > 1e-5
             optimizer.step(combine(gradient), epoch)
     return before, alignment(net.parameters())["2"], optimizer.decay("2", epochs, steps)
@@ -431,7 +436,7 @@ def test_a_saved_network_comes_back(xp, tmp_path, kind, cost):
     net.save(tmp_path / "net.npz")
     again = load(tmp_path / "net.npz").to(xp)
     assert relative(net.parameters(), again.parameters()) == 0 and net.parameters().keys() == again.parameters().keys()
-    assert relative(dynamics.relax(net, x, steps=5).states, dynamics.relax(again, x, steps=5).states) == 0
+    assert relative(dynamics.relax(net, x, 5).states, dynamics.relax(again, x, 5).states) == 0
 
 
 def test_there_is_no_energy():
@@ -452,7 +457,9 @@ def test_there_is_no_energy():
         Asymmetric(synapse, synapse.W[..., :1])
     with pytest.raises(EPError, match="holomorphic network"):
         max_pooling = asymmetric(network(np, "max"))
-        eqprop.eqprop_gradient(max_pooling, *data(np, max_pooling), 5, 5, nudging=Nudging.holomorphic(0.1, 4))
+        eqprop.eqprop_gradient(max_pooling, *data(np, max_pooling), Phases(5, 5), nudging=Nudging.holomorphic(0.1, 4))
+    with pytest.raises(EPError, match="the exact gradient of an asymmetric network needs deviations"):
+        eqprop.eqprop_gradient(max_pooling, *data(np, max_pooling), TWO_STATES, nudging=Nudging.symmetric(0.1))
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -461,17 +468,17 @@ def test_single_precision_is_kept(xp, kind, activation, transposed):
     """float32 in, float32 states and gradients out."""
     net = asymmetric(network(xp, kind, activation, dtype="float32"), 60.0)
     x, y = data(xp, net, dtype="float32")
-    result = eqprop.eqprop_gradient(net, x, y, 5, 3, nudging=Nudging.symmetric(0.1), transposed=transposed)
+    result = eqprop.eqprop_gradient(net, x, y, Phases(5, 3), nudging=Nudging.symmetric(0.1), transposed=transposed)
     arrays = [s for phase in (result.free, *result.nudged) for s in phase.states] + list(result.gradient.values())
     assert {str(a.dtype) for a in arrays} == {"float32"}
-    assert {str(g.dtype) for g in bptt.bptt_gradient(net, x, y, 5, 3).gradient.values()} == {"float32"}
+    assert {str(g.dtype) for g in bptt.bptt_gradient(net, x, y, Phases(5, 3)).gradient.values()} == {"float32"}
 
 
 def test_own_switches_let_free_phases_settle(xp):
     """Max-pooling, unrelated feedback, 10 seeds: every free phase settles; with the forward switches most do not."""
     def settled(net):
         x, _ = data(xp, net)
-        return dynamics.relax(net, x, steps=4 * T).residual < 1e-10
+        return dynamics.relax(net, x, 4 * T).residual < 1e-10
 
     nets = [asymmetric(network(xp, "max", "sigmoid", seed=seed, scale=1.5), ANGLE, seed=seed) for seed in range(10)]
     assert all(settled(net) for net in nets)

@@ -1,5 +1,9 @@
-"""The third door: images. CIFAR-10, IDX files and the embedded set; preparation and augmentation."""
+"""The third door: images. `load` opens every data set, official ones and one's own; preparation and augmentation."""
 
-from .cifar import CLASSES, Dataset, augment, banner, cifar10, hold_out, load, normalise
+from .augment import CIFAR10_MEAN, CIFAR10_STD, augment, normalise
+from .choose import NAMES, load
+from .cifar import CLASSES
+from .dataset import Dataset, banner, hold_out, measured
 
-__all__ = ["CLASSES", "Dataset", "augment", "banner", "cifar10", "hold_out", "load", "normalise"]
+__all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "CLASSES", "NAMES", "Dataset", "augment", "banner", "hold_out", "load",
+           "measured", "normalise"]

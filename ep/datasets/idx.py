@@ -2,41 +2,93 @@
 
     file = 0, 0, type (8: unsigned bytes), number of dimensions, every size (4 bytes each, big-endian), then the bytes
 
-Where they are looked for: the folder that is asked for, else the one of Debian's package dataset-fashion-mnist.
+Both have files of the same names, so the name that is asked for decides which one it is. Where they are looked for: the folder
+that is asked for, else the environment variable EP_DATA, else the cache (download.py), in it the folder of that name; for
+Fashion-MNIST also where Debian's package dataset-fashion-mnist puts it. Where they are not, they are downloaded to.
 """
 
 import gzip
 import struct
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import EPError
-from .cifar import Dataset
+from . import download as downloads
+from .cifar import provenance
+from .dataset import Dataset, measured
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"
-FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-DIGITS = tuple("0123456789")
 UNSIGNED_BYTES = 8
+FILES = tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 
 
-def load(folder=None):
-    """The images in `folder` as a `Dataset` of (N, 28, 28, 1) uint8; it is called Fashion-MNIST if the folder's name says so.
+class Kind(NamedTuple):
+    """What the files do not say themselves."""
 
+    title: str
+    classes: tuple
+    url: str  # of the folder that holds the four files, gzipped
+    md5: tuple  # of them, in the order of FILES
+    flip: bool  # a mirrored sneaker is a sneaker, a mirrored 3 is no digit
+
+
+KINDS = {
+    "fashion-mnist": Kind("Fashion-MNIST", ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker",
+                                            "bag", "ankle boot"),
+                          "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+                          ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
+                           "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"), True),
+    "mnist": Kind("MNIST", tuple("0123456789"), "https://ossci-datasets.s3.amazonaws.com/mnist",
+                  ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
+                   "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"), False)}
+
+
+def load(name=None, folder=None, download=True):
+    """The images in `folder` as a Dataset of (N, 28, 28, 1) uint8.
+
+    name  "mnist", "fashion-mnist", or None: Fashion-MNIST if no folder is named or its path says so, else it is taken for MNIST
     Raises EPError if a file is not there, damaged, or if images and labels do not belong together.
     """
-    place = Path(folder or DEBIAN)
-    splits = []
-    for split in ("train", "t10k"):
-        images, labels = read(find(place, f"{split}-images-idx3-ubyte"), 3), read(find(place, f"{split}-labels-idx1-ubyte"), 1)
-        if len(images) != len(labels) or not len(labels) or labels.max() > 9:
-            raise EPError(f"{place} is damaged: {split} has {len(images)} images and {len(labels)} labels up to "
-                          f"{labels.max(initial=0)}, expected as many of both and labels from 0 to 9")
-        splits += [images[..., None], labels]
-    fashion = "fashion" in str(place.resolve()).lower()
-    return Dataset(*splits, FASHION if fashion else DIGITS, "fashion-mnist" if fashion else "mnist",
-                   "Fashion-MNIST" if fashion else "IDX files, taken for MNIST", str(place))
+    name = name or ("fashion-mnist" if not folder or "fashion" in str(Path(folder).resolve()).lower() else "mnist")
+    place, kind, splits = obtain(name, folder, download), KINDS[name], []
+    for images, labels in (FILES[:2], FILES[2:]):
+        x, y = read(find(place, images), 3), read(find(place, labels), 1)
+        if len(x) != len(y) or not len(y) or y.max() >= len(kind.classes):
+            raise EPError(f"{place} is damaged: {images.split('-')[0]} has {len(x)} images and {len(y)} labels up to "
+                          f"{y.max(initial=0)}, expected as many of both and labels from 0 to {len(kind.classes) - 1}")
+        splits += [x[..., None], y]
+    named = name == "fashion-mnist" and "fashion" in str(place.resolve()).lower()
+    source = kind.title if named else f"IDX files, taken for {kind.title}"
+    mean, std = measured(splits[0])
+    return Dataset(*splits, kind.classes, name, provenance(place) or source, str(place.absolute()), mean=mean, std=std,
+                   flip=kind.flip, pad=2)
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def obtain(name, folder=None, download=True):
+    """The folder of the four files, downloaded if need be. Raises EPError that says why there is none."""
+    place, kind = downloads.place(folder), KINDS[name]
+    for candidate in (place, place / name, *([Path(DEBIAN)] if name == "fashion-mnist" and not folder else [])):
+        if any(holds(candidate, file) for file in FILES):
+            return candidate
+    if place.exists() and not place.is_dir():
+        raise EPError(f"{place} is a file: name the folder that holds the four IDX files of {kind.title}")
+    if not downloads.allowed(download):
+        find(place, FILES[0])  # raises: it says what is missing, and what to do
+    with downloads.prepared(place / name, kind.title) as target:
+        for file, md5 in zip(FILES, kind.md5):
+            downloads.fetch(f"{kind.title} to {place / name}", f"{kind.url}/{file}.gz", md5, target)
+        (target / "SOURCE.txt").write_text(f"{kind.title}\n", encoding="utf-8")
+    return place / name
+
+
+def holds(place, name):
+    return any((place / file).is_file() for file in (name, f"{name}.gz"))
 
 
 def find(place, name):
@@ -46,6 +98,9 @@ def find(place, name):
             return path
     raise EPError(f"no {name} (or .gz) in {place}: install Debian's package dataset-fashion-mnist, or name the folder that holds "
                   "the four IDX files of MNIST or Fashion-MNIST with --data")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def read(path, dimensions):

@@ -11,7 +11,9 @@ size; the mask clip(1/2 - d, 0, 1), d in pixels, is its smooth picture.
 import numpy as np
 
 from ..errors import EPError
+from .dataset import Dataset
 
+SOURCE = "embedded synthetic images (not CIFAR-10)"
 TRAIN, TEST = 4000, 1000
 SIDE = 32
 LIGHTNESS = np.array([0.3, 0.4, 0.3])  # of red, green, blue
@@ -59,6 +61,11 @@ SHAPES = {  # name -> d(u, v); the label is the position
 }
 CLASSES = tuple(SHAPES)
 PATTERNS = ("horizontal stripes", "vertical stripes", "checkerboard")  # they fill the image
+
+
+def load(note=""):
+    """The embedded images as a Dataset; they are normalised as CIFAR-10 is. note: why another data set was not taken."""
+    return Dataset(*synthetic_images(), CLASSES, "synthetic", SOURCE, note=note)
 
 
 def synthetic_images(train=TRAIN, test=TEST, seed=0):

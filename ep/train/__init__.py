@@ -3,9 +3,12 @@
     optimizers.py  how gradients change parameters
     loop.py        an epoch, an evaluation, chunks and threads
     experiment.py  from settings to network, gradient and optimizer
+    equilibrium.py how far the network is from its fixed point, and the estimate from the gradient there
     runs.py        the run folder: log, checkpoint, picture, result
     checkpoint.py  what resuming needs, in one file
     curves.py      the log as a picture
+    watch.py       what looks like a run but learns nothing
     parallel.py    one training by many processes
-    commandline.py options, and errors in one sentence
+    machine.py     cores, and errors in one sentence
+    commandline.py options
 """

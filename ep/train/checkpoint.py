@@ -1,7 +1,8 @@
 """Checkpoints: everything a run needs to continue bit for bit, in one .npz file without pickle.
 
-    parameter/NAME, velocity/NAME   arrays
-    meta                            JSON text: format, config, epoch, step, totals of the unfinished epoch, log so far
+    parameter/NAME   arrays
+    optimizer/NAME   whatever the optimizer says is its state
+    meta             JSON text: format, config, epoch, step, totals of the unfinished epoch, log so far
 
 A run has no generator state and no stored permutation: both are drawn anew from (seed, epoch, step), see loop.py.
 """
@@ -14,14 +15,18 @@ from ..backend import array_module, to_host
 from ..errors import EPError
 from ..npz import read_npz, write_npz
 
-FORMAT = 1
+FORMAT = 2  # 1: the state of SGD alone, and networks without a feedback gain
 
 
 def save_checkpoint(path, network, optimizer, meta):
     """Write parameters, optimizer state and the JSON-able dictionary `meta`, atomically."""
-    arrays = {f"parameter/{name}": to_host(w) for name, w in network.parameters().items()}
-    arrays |= {f"velocity/{name}": v for name, v in optimizer.state().items()}
-    write_npz(path, {**arrays, "meta": np.array(json.dumps({"format": FORMAT, **meta}))})
+    write_npz(path, {**arrays_of(network, optimizer), "meta": np.array(json.dumps({"format": FORMAT, **meta}))})
+
+
+def arrays_of(network, optimizer):
+    """{"parameter/1.W": host array, ..., "optimizer/...": host array}"""
+    return ({f"parameter/{name}": to_host(w) for name, w in network.parameters().items()}
+            | {f"optimizer/{name}": a for name, a in optimizer.state().items()})
 
 
 def read_meta(path):
@@ -39,12 +44,13 @@ def read_meta(path):
 def restore(path, network, optimizer):
     """Load parameters and optimizer state in place. Raises EPError, before any change, if they do not fit."""
     arrays = read_npz(path)
-    own = {f"{kind}/{name}": w.shape for kind in ("parameter", "velocity") for name, w in network.parameters().items()}
+    own = {key: a.shape for key, a in arrays_of(network, optimizer).items()}
     found = {key: a.shape for key, a in arrays.items() if key != "meta"}
-    wrong = sorted(key for key in own.keys() | found.keys() if own.get(key) != found.get(key))
+    wrong = [key for key in [*own, *found] if own.get(key) != found.get(key)]  # parameters first
     if wrong:
-        raise EPError(f"{path} belongs to another architecture: {wrong[0]} has shape {found.get(wrong[0])} in the file, "
+        other = "optimizer" if wrong[0].startswith("optimizer/") else "architecture"
+        raise EPError(f"{path} belongs to another {other}: {wrong[0]} has shape {found.get(wrong[0])} in the file, "
                       f"expected {own.get(wrong[0])}")
-    optimizer.set_state({name: arrays[f"velocity/{name}"] for name in optimizer.velocity})
+    optimizer.set_state({key.removeprefix("optimizer/"): a for key, a in arrays.items() if key.startswith("optimizer/")})
     for name, w in network.parameters().items():  # in place: the optimizer holds the same arrays
         w[...] = array_module(w).asarray(arrays[f"parameter/{name}"])

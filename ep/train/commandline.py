@@ -1,12 +1,12 @@
-"""What every example's command line needs: checked numbers, one-sentence errors, and settings with presets."""
+"""What every example's command line needs: checked numbers, and mistakes in one sentence."""
 
 import argparse
 import math
 import os
-import sys
+from pathlib import Path
 
-from ..backend import GOOD, device_error
 from ..errors import EPError
+from .machine import cores as cores, run as run  # what an example needs of both: cli.cores(), cli.run(main)
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,22 +56,25 @@ def not_negative(text):
     return number(text, lambda value: value >= 0, "a number of at least 0")
 
 
-def core_numbers():
-    """The processor cores that this process may use, a set of their numbers."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count()))
+def path(text):
+    """argparse type: a path, with ~ expanded. An empty one is a mistake ("$DATA" that is not set), not a default."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''")
+    return Path(os.path.expanduser(text))
 
 
-def cores():
-    """How many they are."""
-    return len(core_numbers())
+def dataset(text):
+    """argparse type: a name that `datasets.load` knows, or a path, with ~ expanded."""
+    return os.path.expanduser(text)
 
 
 def add_surroundings(add):
     """The options of every training example that are no setting of the experiment: where things are, on what it runs."""
-    add("--data", metavar="DIR", help="where cifar-10-batches-bin is, or is to be downloaded to")
+    add("--data", type=path, metavar="PATH", help="where the data set is, or is to be downloaded to; without --dataset, what "
+        "is found there")
     add("--no-download", action="store_true", help="never touch the network")
-    add("--out", metavar="DIR", help="run folder (default: a new one in runs/)")
-    add("--resume", metavar="RUN_DIR", help="continue this run, bit for bit")
+    add("--out", type=path, metavar="DIR", help="run folder (default: a new one in runs/)")
+    add("--resume", type=path, metavar="RUN_DIR", help="continue this run, bit for bit")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--threads", type=count, help="worker threads; they change no result (default: all cores)")
 
@@ -83,31 +86,9 @@ def given(args, names):
 
 def refuse_changes(config, options):
     """Raise EPError, naming every field, if `options` would change a stored configuration."""
-    changed = [f"{name} ({config.get(name)} in the run, {value} asked for)" for name, value in options.items()
-               if value != config.get(name)]
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    changed = [f"{name} ({getattr(config, name, None)} in the run, {value} asked for)" for name, value in options.items()
+               if value != getattr(config, name, None)]
     if changed:
         raise EPError(f"a run is resumed with its own configuration, but these differ: {', '.join(changed)}; leave them out, "
                       "or start a new run")
-
-
-def run(main, end=sys.exit):
-    """Call main(); an error that is `expected` becomes its sentence on stderr and its exit code.
-
-    end(exit code): what is called then.
-    """
-    try:
-        main()
-    except (Exception, KeyboardInterrupt) as error:
-        if not (known := expected(error)):
-            raise
-        print(f"error: {known}", file=sys.stderr)
-        end(known.exit_code)
-
-
-def expected(error):
-    """The EPError that says it in one sentence, or None for an error that only a bug explains."""
-    if isinstance(error, KeyboardInterrupt):
-        return EPError(f"interrupted; {GOOD}", 130)
-    if isinstance(error, OSError):  # a full disk
-        return EPError(f"{error}: {GOOD}", 1)
-    return error if isinstance(error, EPError) else device_error(error)

@@ -10,6 +10,7 @@ generator state to keep: (seed, epoch, step) says where a run stands, and the nu
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -107,11 +108,11 @@ def rehearse(network, gradient, prepare, images, labels):
     gradient(network, prepare(images[:1], rng), labels[:1], rng)
 
 
-def seconds_per_step(network, x, relax, map, threads):
-    """Measured seconds per image and relaxation step while `threads` chunks like x are relaxed at once by relax(network, x)."""
-    list(map(lambda _: relax(network, x, steps=1), range(threads)))  # the first touches new memory
+def seconds_per_step(network, x, phase, relax, map, threads):
+    """Measured seconds per image and step of this `Phase` while `threads` chunks like x are relaxed at once by `relax`."""
+    list(map(lambda _: relax(network, x, replace(phase, steps=1)), range(threads)))  # the first touches new memory
     start = time.perf_counter()
-    list(map(lambda _: relax(network, x, steps=4), range(threads)))
+    list(map(lambda _: relax(network, x, replace(phase, steps=4)), range(threads)))
     return (time.perf_counter() - start) / (4 * threads * len(x))
 
 

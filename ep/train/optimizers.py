@@ -1,6 +1,18 @@
-"""Stochastic gradient descent with momentum, weight decay and a cosine-annealed rate per layer, as the paper trains."""
+"""How gradients change parameters: SGD as the paper trains, and Adam, which needs less tuning.
+
+The loop, the checkpoint and the alignment's prediction need five methods, the same of both:
+
+    step(gradient, epoch)         one update of every parameter, in place
+    rate(layer, when)             the layer's learning rate; SGD anneals by epoch, Adam by step
+    decay(layer, epochs, steps)   what weight decay alone would leave of 1 by then
+    state(), set_state(state)     {name: array} of all that has to be saved beside the parameters, and back
+
+A third one is a class with these, and a row of OPTIMIZERS below.
+"""
 
 import math
+
+import numpy as np
 
 from ..backend import array_module, to_host
 from ..errors import EPError
@@ -17,25 +29,13 @@ class SGD:
     """
 
     def __init__(self, network, rates, momentum=0.9, weight_decay=0.0, anneal_epochs=None, floor=1e-5):
-        self.parameters = network.parameters()
-        self.velocity = {name: array_module(w).zeros_like(w) for name, w in self.parameters.items()}
-        layers = list(dict.fromkeys(name.split(".")[0] for name in self.parameters))
-        rates = [rates] * len(layers) if isinstance(rates, (int, float)) else list(rates)
-        if len(rates) == 1:
-            rates = rates * len(layers)
-        if len(rates) != len(layers) or not all(0 < rate < math.inf for rate in rates):
-            raise EPError(f"expected one positive learning rate, or one for each of the {len(layers)} layers "
-                          f"({', '.join(layers)}): got {rates}")
-        self.rates = dict(zip(layers, rates))
+        self.parameters, self.rates = network.parameters(), rates_by_layer(network, rates)
+        self.velocity = zeros_like(self.parameters)
         self.momentum, self.weight_decay, self.anneal_epochs, self.floor = momentum, weight_decay, anneal_epochs, floor
 
     def rate(self, layer, epoch):
         """The layer's learning rate in this epoch (0, 1, ...)."""
-        rate = self.rates[layer]
-        if self.anneal_epochs is None:
-            return rate
-        progress = min(epoch / self.anneal_epochs, 1.0)
-        return self.floor + (rate - self.floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+        return annealed(self.rates[layer], epoch, self.anneal_epochs, self.floor)
 
     def step(self, gradient, epoch=0):
         """One update of every parameter by gradient {name: dL/dw}."""
@@ -43,7 +43,7 @@ class SGD:
             v = self.velocity[name]
             v *= self.momentum
             v += gradient[name] + self.weight_decay * w
-            w -= self.rate(name.split(".")[0], epoch) * v
+            w -= self.rate(layer_of(name), epoch) * v
 
     def decay(self, layer, epochs, steps):
         """What weight decay alone leaves of 1 after `epochs` epochs of `steps` steps: by this Kolen-Pollack shrinks W - B.
@@ -59,10 +59,125 @@ class SGD:
         return w
 
     def state(self):
-        """{name: velocity}, host arrays: all that has to be saved."""
-        return {name: to_host(v) for name, v in self.velocity.items()}
+        """{"velocity/1.W": v, ...}, host arrays: all that has to be saved."""
+        return saved("velocity", self.velocity)
 
     def set_state(self, state):
         """Continue from what `state` returned."""
-        for name, v in self.velocity.items():
-            v[...] = array_module(v).asarray(state[name])
+        put_back(state, "velocity", self.velocity)
+
+
+class Adam:
+    """Adam with decoupled weight decay ("AdamW"; Loshchilov and Hutter, arXiv:1711.05101), for every parameter, biases too.
+
+        m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2        after update t = 1, 2, ...
+        w <- w - rate [ m/(1 - b1^t) / ( sqrt(v/(1 - b2^t)) + eps ) + weight_decay w ]
+
+    network:      its parameters are changed in place by `step`
+    rates:        one number, or one per layer, the readout last; update t is made with rate (1 + cos(pi (t-1)/anneal_steps))/2,
+                  and from anneal_steps on with 0
+    anneal_steps: the number of updates of the whole training; None keeps the rates constant
+    warm_up:      the first so many updates are made with a rate that rises in equal steps to its full value. While m and v
+                  have seen few gradients, m/sqrt(v) is near +-1 for every parameter, however small its gradient is, and
+                  such steps push units to a bound from which nothing brings them back
+    Raises EPError if the number of rates is not the number of layers, or a rate is not positive.
+    """
+
+    def __init__(self, network, rates, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, anneal_steps=None,
+                 warm_up=0):
+        self.parameters, self.rates = network.parameters(), rates_by_layer(network, rates)
+        self.mean, self.square, self.scratch = (zeros_like(self.parameters) for _ in range(3))
+        self.betas, self.eps, self.weight_decay, self.anneal_steps, self.warm_up = betas, eps, weight_decay, anneal_steps, warm_up
+        self.updates = 0  # how many have been made: t - 1
+
+    def rate(self, layer, updates):
+        """The layer's learning rate after so many updates (0, 1, ...)."""
+        return annealed(self.rates[layer], updates, self.anneal_steps) * min(1.0, (updates + 1) / (self.warm_up + 1))
+
+    def step(self, gradient, epoch=0):
+        """One update of every parameter by gradient {name: dL/dw}; the epoch does not matter, for updates are counted."""
+        (b1, b2), t = self.betas, self.updates + 1
+        for name, w in self.parameters.items():
+            xp, g, m, v, r = array_module(w), gradient[name], self.mean[name], self.square[name], self.scratch[name]
+            rate = self.rate(layer_of(name), self.updates)
+            xp.multiply(g, 1.0 - b1, out=r)
+            m *= b1
+            m += r
+            xp.multiply(g, g, out=r)
+            r *= 1.0 - b2
+            v *= b2
+            v += r
+            xp.sqrt(v, out=r)
+            r /= math.sqrt(1.0 - b2**t)
+            r += self.eps
+            xp.divide(m, r, out=r)
+            r *= rate / (1.0 - b1**t)
+            w *= 1.0 - rate * self.weight_decay
+            w -= r
+        self.updates = t
+
+    def decay(self, layer, epochs, steps):
+        """What weight decay alone leaves of 1 after `epochs` epochs of `steps` steps: by this Kolen-Pollack shrinks W - B.
+
+        The rule above with g = 0. W and B get the same g, so the same m and v, and the rest of their updates is equal.
+        """
+        return math.prod(1.0 - self.rate(layer, t) * self.weight_decay for t in range(epochs * steps))
+
+    def state(self):
+        """{"updates": number, "mean/1.W": m, "square/1.W": v, ...}, host arrays: all that has to be saved."""
+        return {"updates": np.array(self.updates), **saved("mean", self.mean), **saved("square", self.square)}
+
+    def set_state(self, state):
+        """Continue from what `state` returned."""
+        self.updates = int(state["updates"])
+        put_back(state, "mean", self.mean)
+        put_back(state, "square", self.square)
+
+
+OPTIMIZERS = {  # (network, rates, weight_decay, epochs until the rate has been annealed, steps per epoch, warm_up) -> optimizer
+    "sgd": lambda network, rates, decay, epochs, steps, warm_up=0: SGD(network, rates, 0.9, decay, epochs),
+    "adam": lambda network, rates, decay, epochs, steps, warm_up=0: Adam(
+        network, rates, weight_decay=decay, anneal_steps=epochs * steps, warm_up=warm_up),
+}
+
+
+# --- what both need ---------------------------------------------------------------------------------------------------
+
+
+def layer_of(name):
+    """"2.W" -> "2"."""
+    return name.split(".")[0]
+
+
+def rates_by_layer(network, rates):
+    """{layer: learning rate} from one number, or a list of one or of one per layer."""
+    layers = list(dict.fromkeys(map(layer_of, network.parameters())))
+    rates = [rates] if isinstance(rates, (int, float)) else list(rates)
+    if len(rates) == 1:
+        rates = rates * len(layers)
+    if len(rates) != len(layers) or not all(0 < rate < math.inf for rate in rates):
+        raise EPError(f"expected one positive learning rate, or one for each of the {len(layers)} layers "
+                      f"({', '.join(layers)}): got {rates}")
+    return dict(zip(layers, rates))
+
+
+def annealed(rate, now, end, floor=0.0):
+    """Half a cosine from the rate at now = 0 to the floor at now = end, and the floor from then on; end None: constant."""
+    if end is None:
+        return rate
+    return floor + (rate - floor) * 0.5 * (1.0 + math.cos(math.pi * min(now / end, 1.0)))
+
+
+def zeros_like(arrays):
+    return {name: array_module(w).zeros_like(w) for name, w in arrays.items()}
+
+
+def saved(kind, arrays):
+    """{"1.W": array, ...} -> {"kind/1.W": host array, ...}"""
+    return {f"{kind}/{name}": to_host(a) for name, a in arrays.items()}
+
+
+def put_back(state, kind, arrays):
+    """What `saved` returned, into the arrays."""
+    for name, a in arrays.items():
+        a[...] = array_module(a).asarray(state[f"{kind}/{name}"])

@@ -28,7 +28,7 @@ import numpy as np
 
 from ..backend import DOCTOR, array_module, to_host
 from ..errors import EPError
-from . import commandline, loop
+from . import loop, machine
 
 LAUNCHERS = [  # (number of ranks, rank, rank on this machine) as launchers leave them in the environment
     ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),  # MPICH, Intel MPI, MVAPICH
@@ -184,7 +184,7 @@ class World:
 
     def cores(self):
         """Cores for each rank: those it may run on, divided by the ranks on this machine that may use them too."""
-        host, own = socket.gethostname(), commandline.core_numbers()
+        host, own = socket.gethostname(), machine.core_numbers()
         return max(1, len(own) // sum(host == other and bool(own & cores) for other, cores in self.exchange((host, own))))
 
 
@@ -207,7 +207,7 @@ def cuda_aware(comm):
 
 
 def run(main):
-    """commandline.run(main); under mpiexec, a rank that fails says why and ends all the others."""
+    """machine.run(main); under mpiexec, a rank that fails says why and ends all the others."""
     size, rank, _ = launched()
 
     def main_of_rank():
@@ -218,12 +218,12 @@ def run(main):
                 sys.exit(2)  # mpi4py is missing on every rank, and rank 0 says so
             if rank > 0:
                 time.sleep(PATIENCE)  # if rank 0 makes the same mistake, it says so now, and ends this process
-            if known := commandline.expected(error):
+            if known := machine.expected(error):
                 raise EPError(f"{known} (rank {rank} of {size})", known.exit_code) from None
             print(f"rank {rank} of {size}: {traceback.format_exc()}", file=sys.stderr)
             end_all(1)
 
-    commandline.run(*((main,) if size == 1 else (main_of_rank, end_all)))
+    machine.run(*((main,) if size == 1 else (main_of_rank, end_all)))
 
 
 def end_all(code):

@@ -12,18 +12,23 @@ import json
 import os
 import signal
 import time
-import zlib
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from .. import datasets
+from .. import datasets, fast
 from ..errors import EPError
-from ..vectorfield import alignment
+from ..vectorfield import FEEDBACK_UPDATES, alignment
+from . import equilibrium
 from .checkpoint import read_meta, restore, save_checkpoint
 from .commandline import given, refuse_changes
-from .loop import gradient_norms, stuck_shares
+from .curves import plot_curves
+from .experiment import Config, identity, phases
+from .loop import evaluate, gradient_norms, steps_per_epoch, stuck_shares, train_epoch
 from .parallel import World
+from .watch import in_words, quiet_failures
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
 EARLY = 20  # the step of the first epoch after which a run that cannot work is reported
@@ -33,13 +38,11 @@ SETTLED = 1e-6  # the log says at which step of the free phase the residual pass
 class Run:
     """One training run: counts what happens, logs it, saves it, and stops cleanly on Ctrl-C and SIGTERM.
 
-    for epoch in range(run.epoch, epochs):
-        run.start_epoch(steps)
-        train_epoch(..., epoch=epoch, first_step=run.step, on_step=run.on_step)
-        run.end_epoch(test_accuracy, test_loss)
-    run.finish(...)
+    run = Run.started(folder, config, network, optimizer)
+    run.train(gradient, dataset, prepare)
+    run.finish()
 
-    Starts anew; raises EPError if the folder holds a run already or cannot be written. `resumed` continues one.
+    `started` starts anew; raises EPError if the folder holds a run already or cannot be written. `resumed` continues one.
     world: the `parallel.World` of the processes that train together; each has its `Run`, and that of rank 0 writes.
     """
 
@@ -61,7 +64,7 @@ class Run:
         """A new run in a new folder."""
         if world is None or world.rank == 0:
             claim(folder)
-            write_text(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
+            write_text(Path(folder) / "config.json", json.dumps(vars(config), indent=2) + "\n")
         return cls(folder, config, network, optimizer, world)
 
     @classmethod
@@ -76,21 +79,40 @@ class Run:
         world.check_same("epoch and step", (meta["epoch"], meta["step"]),  # and nobody saves before everyone has read
                          f"they have read different checkpoints; make sure that all machines see the same {path}")
         world.check_parameters(network)
-        return cls(folder, meta["config"], network, optimizer, world, meta)
+        return cls(folder, Config(**meta["config"]), network, optimizer, world, meta)
 
     def save(self):
         if self.world.rank == 0:
             save_checkpoint(self.folder / "checkpoint.npz", self.network, self.optimizer, dict(
-                config=self.config, epoch=self.epoch, step=self.step, totals=self.totals, log=self.log,
+                config=vars(self.config), epoch=self.epoch, step=self.step, totals=self.totals, log=self.log,
                 warned=sorted(self.warned), distances=self.distances))
         self.saved_at = time.monotonic()
 
-    # --- one epoch ----------------------------------------------------------------------------------------------------
+    # --- the epochs ---------------------------------------------------------------------------------------------------
+
+    def train(self, gradient, dataset, prepare, map=map):
+        """Every epoch that is left: train, evaluate, log, save. gradient, prepare: see loop.py. map: of `worker_threads`."""
+        config, network = self.config, self.network
+        for epoch in range(self.epoch, config.epochs):
+            self.start_epoch(steps_per_epoch(len(dataset.train_labels), config.batch_size))
+            train_epoch(network, dataset.train_images, dataset.train_labels, gradient, self.optimizer, epoch=epoch,
+                        batch_size=config.batch_size, seed=config.seed, prepare=prepare, first_step=self.step,
+                        on_step=self.on_step)
+            n = config.test_images if epoch + 1 < config.epochs else config.final_test_images
+            test_images, test_labels = dataset.test_images[:n], dataset.test_labels[:n]
+            relax = fast.prepared(network, map=map).relax
+            shared = dict(prepare=prepare, map=self.world.map(map), chunk=config.chunk)
+            result = evaluate(network, test_images, test_labels, partial(relax, phase=phases(config).free), **shared)
+            estimate = partial(gradient, rng=np.random.default_rng([config.seed, epoch]))
+            distance = equilibrium.distance(network, test_images, test_labels, estimate, phases(config), relax,
+                                            combined=FEEDBACK_UPDATES[config.feedback_update][1], **shared)
+            self.world.check_parameters(network)
+            self.end_epoch(*result, n, distance)
 
     def start_epoch(self, steps):
         self.clock, self.steps = time.monotonic(), steps
         self.bar = tqdm(total=steps, initial=self.step, unit="step", dynamic_ncols=True, disable=self.world.rank > 0,
-                        desc=f"epoch {self.epoch + 1}/{self.config['epochs']}")
+                        desc=f"epoch {self.epoch + 1}/{self.config.epochs}")
 
     def on_step(self, step, estimate):
         """Count one training step; save if it is time to, or if a signal asks to stop."""
@@ -106,11 +128,11 @@ class Run:
         if time.monotonic() - self.saved_at > SAVE_EVERY:
             self.save()
 
-    def end_epoch(self, test_accuracy, test_loss, test_images):
-        """Write the epoch's line to the log, the picture and a checkpoint."""
+    def end_epoch(self, test_accuracy, test_loss, test_images, distance):
+        """Write the epoch's line to the log, the picture and a checkpoint. distance: see `equilibrium.distance`."""
         self.totals["seconds"] += self.lap()
         record = dict(epoch=self.epoch + 1, **averages(self.totals), test_accuracy=test_accuracy, test_loss=test_loss,
-                      test_images=test_images, **self.alignment())
+                      test_images=test_images, **distance, **self.alignment())
         self.bar.close()
         self.warn(record)
         self.log.append(record)
@@ -118,7 +140,8 @@ class Run:
         self.save()  # first: a log line without its checkpoint would be taken back by resuming, not repeated
         self.write_log()
         print(f"epoch {self.epoch}: train loss {record['train_loss']:.3f}, train accuracy {record['train_accuracy']:.1%}, "
-              f"test accuracy {test_accuracy:.1%} ({test_images} images), {record['seconds']:.0f} s", flush=True)
+              f"test accuracy {test_accuracy:.1%} ({test_images} images), {in_words(record)}, {record['seconds']:.0f} s",
+              flush=True)
         for layer in self.distances:
             print(f"  layer {layer}: angle between W and B {record[f'angle_{layer}']:.1f} degrees, |W - B| at "
                   f"{record[f'distance_{layer}']:.3f} of its start (by weight decay alone {record[f'decay_{layer}']:.3f})")
@@ -136,11 +159,13 @@ class Run:
 
     def finish(self, **outcome):
         """Write network.npz and result.json: the outcome, the last line of the log, and what kind of run it was."""
-        kept = ("dataset", "source", "preset", "connections", "feedback_update", "nudging", "algorithm", "cost", "seed", "device")
+        kept = ("dataset", "source", "preset", "feedback", "connections", "feedback_update", "nudging", "nudged_phases",
+                "algorithm", "cost", "seed", "device")
         last = self.log[-1]
-        result = dict({key: self.config.get(key) for key in kept}, epochs=self.epoch,
-                      train_accuracy=last["train_accuracy"], test_accuracy=last["test_accuracy"],
-                      test_images=last["test_images"], seconds=sum(line["seconds"] for line in self.log), **outcome,
+        result = dict({key: getattr(self.config, key) for key in kept}, epochs=self.epoch,
+                      **{key: last[key] for key in ("train_accuracy", "test_accuracy", "test_images", "accuracy_at_T",
+                                                    "fixed_point_accuracy", "fixed_point_images", "smallest_cosine")},
+                      seconds=sum(line["seconds"] for line in self.log), **outcome,
                       **{key: last[key] for key in last if key.startswith("angle_")})
         if self.world.rank == 0:
             self.network.save(self.folder / "network.npz")
@@ -157,9 +182,9 @@ class Run:
             return
         write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
         if self.log:
-            feedback = f", asymmetric, {self.config['feedback_update']}" if self.distances else ""
-            plot_curves(self.log, f"{self.config['source']}: {self.config['nudging']} {self.config['algorithm']}, "
-                                  f"{self.config['cost']}{feedback}", self.folder / "curves.png")
+            config, rule = self.config, f", asymmetric, {self.config.feedback_update}" if self.distances else ""
+            title = f"{config.source}: {config.nudging} {config.algorithm}, {config.cost}{rule}"
+            plot_curves(self.log, title, self.folder / "curves.png")
 
     def warn(self, mean):
         """Say once, for each kind of quiet failure, that it happens and where."""
@@ -211,35 +236,7 @@ def averages(totals):
         **{key: totals[key] / batches for key in totals if key.startswith(("gradient_norm_", "stuck_"))})
 
 
-def quiet_failures(mean, config):
-    """(kind, sentence) for everything that looks like a run but learns nothing, or less than it could."""
-    for key, value in mean.items():
-        kind, _, layer = key.rpartition("_")
-        if kind == "stuck" and value > 0.95:
-            yield key, (f"{value:.0%} of the units of layer {layer} sit at a bound in every image of a batch: they cannot "
-                        "learn; try a smaller learning rate or another scale")
-        if kind == "gradient_norm" and value == 0:
-            yield key, f"the gradient of layer {layer} is exactly 0: it does not learn; try a larger scale or more steps"
-    if config["tolerance"] > 0 and mean["converged"] < 0.5:
-        yield "converged", (f"{1 - mean['converged']:.0%} of the images missed the tolerance {config['tolerance']:g} within "
-                            f"{config['steps_free']} steps (residual up to {mean['residual']:.1g}): their gradients are "
-                            "approximate, which early learning bears; more --steps-free makes them exact")
-
-
 # --- configuration ----------------------------------------------------------------------------------------------------
-
-
-def identity(dataset):
-    """What a configuration keeps of its data set, so that resuming can find, and recognise, the same images."""
-    return dict(dataset=dataset.name, source=dataset.source, data=dataset.folder,
-                checksum=zlib.crc32(dataset.train_images) ^ zlib.crc32(dataset.train_labels))
-
-
-def check_sizes(config, dataset):
-    """Raise EPError if more images are asked for than there are."""
-    for key, labels in (("train_images", dataset.train_labels), ("test_images", dataset.test_labels)):
-        if config[key] > len(labels):
-            raise EPError(f"{key.replace('_', ' ')}: {config[key]} asked for, but {dataset.source} has {len(labels)}")
 
 
 def stored(args):
@@ -247,20 +244,20 @@ def stored(args):
 
     Raises EPError if there is no run, if an option on the command line differs from its configuration, or if the images do.
     """
-    config = read_meta(Path(args.resume) / "checkpoint.npz")["config"]
-    refuse_changes(config, given(args, config.keys() - {"device", "data"}))
-    dataset = datasets.load(config["dataset"], args.data or config["data"], not args.no_download)
-    dataset = datasets.hold_out(dataset, config.get("validation_images", 0))  # an older version had none
-    if identity(dataset)["checksum"] != config["checksum"]:
-        raise EPError(f"these are not the images that {args.resume} was started with ({config['source']}): pass their folder "
+    config = Config(**read_meta(Path(args.resume) / "checkpoint.npz")["config"])
+    refuse_changes(config, given(args, vars(config).keys() - {"device", "data"}))
+    dataset = datasets.load(config.dataset, args.data or config.data, not args.no_download)
+    dataset = datasets.hold_out(dataset, config.validation_images)
+    if identity(dataset)["checksum"] != config.checksum:
+        raise EPError(f"these are not the images that {args.resume} was started with ({config.source}): pass their folder "
                       "with --data")
     return config, dataset
 
 
 def default_folder(config):
     """runs/DATE-TIME-DATASET-NUDGING: a new folder for every run."""
-    name = config["algorithm"] if config["algorithm"] == "bptt" else config["nudging"]
-    return Path("runs") / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{config['dataset']}-{name}"
+    name = config.algorithm if config.algorithm == "bptt" else config.nudging
+    return Path("runs") / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{config.dataset}-{name}"
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -283,47 +280,3 @@ def write_text(path, text):
     temporary = Path(f"{path}.tmp")
     temporary.write_text(text)
     os.replace(temporary, path)
-
-
-def plot_curves(log, title, path):
-    """Accuracy, loss, convergence of the free phase, gradient, saturation and alignment per layer, over epochs."""
-    from matplotlib.figure import Figure  # slow to import, and no display is needed
-
-    epochs = [line["epoch"] for line in log]
-    panels = [("accuracy", {"train": "train_accuracy", "test": "test_accuracy"}),
-              ("loss", {"train": "train_loss", "test": "test_loss"}),
-              ("free phase: largest residual", {"": "residual"}),
-              ("free phase: mean number of steps", {"": "steps_free"}),
-              ("norm of the gradient", per_layer(log[0], "gradient_norm_")),
-              ("share of units stuck at a bound", per_layer(log[0], "stuck_")),
-              ("angle between W and B (degrees)", per_layer(log[0], "angle_")),
-              ("|W - B| / start (dashed: decay alone)", per_layer(log[0], "distance_"))]
-    panels = [panel for panel in panels if panel[1]]  # a symmetric network has no angles
-    figure = Figure(figsize=(11 / 3 * (len(panels) // 2), 6.5), layout="constrained")
-    figure.suptitle(title)
-    axes = figure.subplots(2, len(panels) // 2).flat
-    for axis, (name, lines) in zip(axes, panels):
-        for (label, key), marker in zip(lines.items(), "osD^vP*X" * 4):
-            axis.plot(epochs, [line[key] for line in log], marker=marker, markersize=4, label=label)
-            if key.startswith("distance_"):
-                axis.plot(epochs, [line[key.replace("distance", "decay")] for line in log], "k--", linewidth=0.8)
-        axis.set(title=name, xlabel="epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
-        if len(lines) > 1:
-            axis.legend(fontsize="small", ncols=1 + (len(lines) > 4))
-        if name in ("free phase: largest residual", "norm of the gradient"):
-            axis.set_yscale("log", nonpositive="mask")
-            low, high = axis.get_ylim()
-            axis.set_ylim(low / 3, high * 10)  # decades, so that noise does not look like a trend; room for the legend
-        elif name not in ("accuracy", "loss"):
-            axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
-    temporary = Path(f"{path}.tmp")
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, path)
-
-
-def per_layer(line, prefix):
-    """{layer: key} of the per-layer columns."""
-    layers = {key: key.removeprefix(prefix) for key in line if key.startswith(prefix)}
-    return {f"layer {layer}" if layer.isdecimal() else layer: key for key, layer in layers.items()}

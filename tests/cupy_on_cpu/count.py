@@ -24,7 +24,7 @@ GPUS = {  # (bytes/s, FLOP/s in float32, FLOP/s of TF32 tensor cores without spa
     "A100 80 GB": (2.039e12, 19.5e12, 156e12),
     "H100 80 GB": (3.35e12, 67e12, 494.5e12),
 }
-PAPER = dict(steps_free=250, steps_nudged=25, nudging=ep.Nudging.symmetric(1.0))
+PAPER = ep.Phases(ep.Phase(250, check_every=10), ep.Phase(25, check_every=10), deviations=False)
 
 
 def counts():
@@ -51,13 +51,13 @@ def step_cost(network, images, labels, beta):
     """One step of a relaxation: the difference between relaxing for 3 and for 2 of them."""
     x, y = datasets.normalise(images), network.targets(labels)
     inputs = network.input_drives(x)
-    relax = partial(ep.relax, network, x, y, beta, inputs=inputs)
-    return cost(lambda: relax(steps=3)) - cost(lambda: relax(steps=2))
+    relax = partial(ep.relax, network, x, y=y, beta=beta, inputs=inputs)
+    return cost(lambda: relax(phase=3)) - cost(lambda: relax(phase=2))
 
 
-def training_step(network, optimizer, images, labels, **options):
+def training_step(network, optimizer, images, labels, phases=PAPER):
     x = datasets.normalise(datasets.augment(images, np.random.default_rng(0)))
-    estimate = ep.eqprop_gradient(network, x, labels, **{**PAPER, **options}, relax=partial(ep.relax, check_every=10))
+    estimate = ep.eqprop_gradient(network, x, labels, phases, nudging=ep.Nudging.symmetric(1.0))
     optimizer.step(estimate.gradient)
 
 
@@ -67,7 +67,7 @@ def peak_memory(channels, batch):
     network, images, labels = problem(channels, batch, fused=True)
     optimizer = ep.SGD(network, 0.1)
     device.count["peak bytes"] = device.count["bytes in use"]
-    training_step(network, optimizer, images, labels, steps_free=3, steps_nudged=2)
+    training_step(network, optimizer, images, labels, ep.Phases(3, 2, deviations=False))
     return device.count["peak bytes"] - start
 
 

@@ -1,0 +1,95 @@
+"""A data set of one's own in one .npz file, as numpy.savez writes it:
+
+    x_train, x_test   images (N, H, W, C) or grey ones (N, H, W): uint8 from 0 to 255, or floats from 0 to 1
+    y_train, y_test   labels (N,), integers from 0
+    classes           names of the classes, if they should have some: an array of strings
+
+Nothing is unpickled, so an array of Python objects is refused.
+"""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import EPError
+from .dataset import Dataset, measured
+from .download import reason
+
+NAMES = ("x_train", "y_train", "x_test", "y_test")
+
+
+def load(path):
+    """The arrays of an .npz file as a Dataset. Raises EPError that says which array is missing or wrong, and how."""
+    path = Path(path).absolute()
+    arrays = read(path)
+    images = [checked_images(arrays[name], f"{path}: {name}") for name in ("x_train", "x_test")]
+    if images[0].shape[1:] != images[1].shape[1:] or images[0].dtype != images[1].dtype:
+        raise EPError(f"{path}: x_train and x_test differ: {images[0].shape[1:]} {images[0].dtype} and {images[1].shape[1:]} "
+                      f"{images[1].dtype}")
+    labels = [checked_labels(arrays[f"y_{split}"], len(x), f"{path}: y_{split}") for split, x in zip(("train", "test"), images)]
+    classes = class_names(arrays, *labels, path)
+    dtype = np.min_scalar_type(len(classes) - 1)
+    mean, std = measured(images[0])
+    return Dataset(images[0], labels[0].astype(dtype), images[1], labels[1].astype(dtype), classes, "npz",
+                   f"arrays in {path.name}", str(path), mean=mean, std=std)
+
+
+def read(path):
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if missing := [name for name in NAMES if name not in getattr(file, "files", ())]:
+                raise EPError(f"{path} lacks {', '.join(missing)}: it has {', '.join(file.files) or 'nothing'}, and needs "
+                              f"{', '.join(NAMES)}")
+            return {name: file[name] for name in (*NAMES, *(["classes"] if "classes" in file.files else []))}
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):
+            raise EPError(f"{path} holds pickled Python objects, which are never read here: save plain arrays, with "
+                          "numpy.savez") from None
+        raise EPError(f"{path} is damaged or no .npz file: {reason(error)}") from None
+
+
+def checked_images(x, name):
+    """(N, H, W, C) uint8, or float32 from 0 to 1."""
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim != 4 or 0 in x.shape:
+        raise EPError(f"{name} has shape {x.shape}: expected images (N, H, W, C), or (N, H, W) without colour")
+    if x.shape[1] in (1, 3) and x.shape[3] > 4:
+        raise EPError(f"{name} has shape {x.shape}, which looks like channels first: expected (N, H, W, C), that is "
+                      "numpy.moveaxis(x, 1, -1)")
+    if x.dtype == np.uint8:
+        return np.ascontiguousarray(x)
+    if x.dtype.kind != "f":
+        raise EPError(f"{name} is of type {x.dtype}: expected uint8 from 0 to 255, or floats from 0 to 1")
+    if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
+        raise EPError(f"{name} has values from {x.min():g} to {x.max():g}: floats have to be finite and from 0 to 1 (they are "
+                      "normalised later), and bytes from 0 to 255 have to be uint8")
+    return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def checked_labels(y, images, name):
+    """(N,) integers of at least 0."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1 or len(y) != images or y.dtype.kind not in "iu" or y.min() < 0:
+        raise EPError(f"{name} has shape {y.shape} and type {y.dtype}: expected {images} labels, one per image, integers of at "
+                      "least 0")
+    return y
+
+
+def class_names(arrays, y_train, y_test, path):
+    """The names in the file, else "class 0" ...; Raises EPError for labels that no training image has, or no name."""
+    if "classes" in arrays:
+        names, last = arrays["classes"], max(y_train.max(), y_test.max())
+        if names.ndim != 1 or names.dtype.kind != "U" or len(names) <= last:
+            raise EPError(f"{path}: classes has shape {names.shape} and type {names.dtype}: expected one string for each label "
+                          f"from 0 to {last}")
+        return tuple(names.tolist())
+    present = np.unique(y_train)
+    if len(present) < 2 or present[-1] != len(present) - 1 or y_test.max() > present[-1]:
+        raise EPError(f"{path}: labels have to be 0, 1, 2 ... without a gap, each of them in y_train, and at least two: y_train "
+                      f"has {len(present)} from {present[0]} to {present[-1]}, y_test goes to {y_test.max()} (an array `classes` "
+                      "of names allows gaps)")
+    return tuple(f"class {label}" for label in present)

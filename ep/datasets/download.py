@@ -1,0 +1,84 @@
+"""What comes from the network: fetched by pooch, which checks the hash, shows the progress and knows the platform's cache folder.
+
+pooch (and requests under it) is imported where something is downloaded, so that everything else works without either.
+"""
+
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import EPError
+
+PROJECT = "ep-convnets"
+
+
+def cache():
+    """The folder for downloads where none is named: the platform's cache folder, on Linux ~/.cache/ep-convnets."""
+    import pooch
+
+    return Path(pooch.os_cache(PROJECT))
+
+
+def place(folder=None):
+    """Where official data sets are looked for, and downloaded to: `folder`, else the environment's EP_DATA, else the cache."""
+    chosen = folder or os.environ.get("EP_DATA")
+    return Path(os.path.abspath(os.path.expanduser(chosen))) if chosen else cache()
+
+
+def allowed(download):
+    """Whether the network may be touched: unless download=False, or the environment says EP_OFFLINE=1."""
+    return download and os.environ.get("EP_OFFLINE", "0") in ("", "0")
+
+
+def fetch(title, url, md5, folder, size=""):
+    """Download `url` into `folder`, check its MD5, and return the path. Raises EPError (exit code 1), and then leaves no file."""
+    import pooch
+
+    print(f"downloading {title}{size and f' ({size})'} from {url}", file=sys.stderr)
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # the line above says already what is downloaded, and where to
+    try:
+        path = pooch.retrieve(url, f"md5:{md5}", url.rsplit("/", 1)[1], folder, downloader=pooch.HTTPDownloader(progressbar=True))
+    except ValueError as error:  # a hash that differs
+        if "hash" not in str(error):
+            raise EPError(f"the download of {title} from {url} failed: {reason(error)}", exit_code=1) from None
+        raise EPError(f"the download of {title} from {url} is damaged or cut short: its MD5 is not {md5}; try again later",
+                      exit_code=1) from None
+    except OSError as error:  # of the file system, or of requests
+        raise EPError(f"the download of {title} from {url} failed: {reason(error)}", exit_code=1) from None
+    finally:
+        logger.setLevel(level)
+    return Path(path)
+
+
+@contextmanager
+def prepared(target, title):
+    """A folder to write into, which becomes `target` if all goes well; if not, nothing that was made is left behind.
+
+    It lies beside `target`, so that the renaming is atomic. Where another process was faster, its `target` stays.
+    """
+    made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as temporary:
+            folder = Path(temporary, target.name)
+            folder.mkdir()
+            yield folder
+            if not (target.is_dir() and any(target.iterdir())):
+                os.replace(folder, target)
+    except OSError as error:
+        raise EPError(f"{title} cannot be written to {target}: {reason(error)}", exit_code=1) from None
+    finally:
+        for folder in made:  # the innermost first
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def reason(error):
+    """An exception as part of a sentence: of nested ones (requests wraps urllib3's) the innermost."""
+    while error.args and isinstance(inner := getattr(error.args[0], "reason", None) or error.args[0], Exception):
+        error = inner
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__

@@ -1,0 +1,58 @@
+"""The log of a run as a picture: curves.png."""
+
+import math
+import os
+from pathlib import Path
+
+
+def plot_curves(log, title, path):
+    """Accuracy, loss, distance to equilibrium, gradient, saturation and alignment per layer, over epochs."""
+    from matplotlib.figure import Figure  # slow to import, and no display is needed
+
+    epochs = [line["epoch"] for line in log]
+    panels = [("accuracy", {"train": "train_accuracy", "test": "test_accuracy",
+                            "test, at the fixed point": "fixed_point_accuracy"}),
+              ("loss", {"train": "train_loss", "test": "test_loss"}),
+              ("free phase: largest residual", {"": "residual"}),
+              ("cosine with the exact gradient", per_layer(log[0], "cosine_")),
+              ("norm of the gradient", per_layer(log[0], "gradient_norm_")),
+              ("share of units stuck at a bound", per_layer(log[0], "stuck_")),
+              ("angle between W and B (degrees)", per_layer(log[0], "angle_")),
+              ("|W - B| / start (dashed: decay alone)", per_layer(log[0], "distance_"))]
+    panels = [panel for panel in panels if panel[1]]  # a symmetric network has no angles
+    figure = Figure(figsize=(11 / 3 * (len(panels) // 2), 6.5), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(2, len(panels) // 2).flat
+    for axis, (name, lines) in zip(axes, panels):
+        positive = any(line[key] for line in log for key in lines.values())
+        for (label, key), marker in zip(lines.items(), "osD^vP*X" * 4):
+            axis.plot(epochs, [nan_for_none(line[key]) for line in log], marker=marker, markersize=4, label=label)
+            if key.startswith("distance_"):
+                axis.plot(epochs, [line[key.replace("distance", "decay")] for line in log], "k--", linewidth=0.8)
+        axis.set(title=name, xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        if len(lines) > 1:
+            axis.legend(fontsize="small", ncols=1 + (len(lines) > 4))
+        if name in ("free phase: largest residual", "norm of the gradient") and positive:
+            axis.set_yscale("log", nonpositive="mask")
+            low, high = axis.get_ylim()
+            axis.set_ylim(low / 3, high * 10)  # decades, so that noise does not look like a trend; room for the legend
+        elif name == "cosine with the exact gradient":
+            axis.set_ylim(min(0.9, axis.get_ylim()[0]), 1.01)
+        elif name not in ("accuracy", "loss"):
+            axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
+    temporary = Path(f"{path}.tmp")
+    figure.savefig(temporary, format="png", dpi=110)
+    os.replace(temporary, path)
+
+
+def per_layer(line, prefix):
+    """{layer: key} of the per-layer columns."""
+    layers = {key: key.removeprefix(prefix) for key in line if key.startswith(prefix)}
+    return {f"layer {layer}" if layer.isdecimal() else layer: key for key, layer in layers.items()}
+
+
+def nan_for_none(value):
+    """There is no cosine with a gradient that does not exist."""
+    return math.nan if value is None else value

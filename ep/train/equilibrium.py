@@ -1,0 +1,99 @@
+"""How far is a network from the equilibrium that equilibrium propagation is about? Two answers, for every result.
+
+    accuracy   of the states after the T steps of the free phase, and of the fixed point that they are on the way to
+    cosine     of the gradient estimate with the exact gradient of the loss at the fixed point, layer by layer
+
+Where the free phase settles and the estimate is right, the accuracies are equal and the cosines are 1. Where they are not, the
+numbers of a run still say how well it learns, but no theorem says why.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from ..builders import from_recipe
+from ..dynamics import Phase, Phases
+from ..rbp import rbp_gradient
+from .loop import CHUNK, chunks, numbers
+from .optimizers import layer_of
+
+SETTLED = Phase(200, "checkerboard", 1e-5)  # how a fixed point is looked for: from the states at T, so it is theirs
+FEW, MANY = 128, 1000  # images to relax so far: many, if nearly all of the few have settled, for else it takes minutes
+
+
+def distance(network, images, labels, gradient, phases, relax, *, prepare, combined=dict, map=map, chunk=CHUNK):
+    """Both answers as a flat dictionary of numbers, for the log.
+
+    images, labels: of which the first MANY are looked at, and the first CHUNK for the gradient. Test images, for once training
+    images have been learned, little is left of their gradient.
+    gradient(network, x, y) -> Estimate, the one that trains. phases: its `Phases`. combined: what is made of the exact gradient
+    before they are compared, as of the estimate (see FEEDBACK_UPDATES).
+    Cosines are None where most images have no fixed point within reach: there is no exact gradient then.
+    """
+    result = accuracies(network, images, labels, phases.free, relax, prepare=prepare, map=map, chunk=chunk)
+    cosine = dict.fromkeys(layers(network))
+    if result["settled_images"] >= 0.5:
+        x, y = prepare(images[:CHUNK], None), labels[:CHUNK]
+        estimate = gradient(network, x, y).gradient
+        cosine = cosines(estimate, combined(exact_gradient(network, x, y, phases.free).gradient))
+    smallest = None if None in cosine.values() else min(cosine.values())
+    return {**result, **{f"cosine_{layer}": c for layer, c in cosine.items()}, "smallest_cosine": smallest}
+
+
+def accuracies(network, images, labels, free, relax, *, prepare, map=map, chunk=CHUNK):
+    """Right answers at T and at the fixed point, as shares of the same images.
+
+        accuracy_at_T         after the phase `free`
+        fixed_point_accuracy  after relaxing on, as SETTLED says
+        changed_images        right at only one of them: whose number tells noise from a real difference
+        settled_images        that reached the tolerance of SETTLED
+        fixed_point_images    how many images
+    """
+    def one_chunk(part):
+        x, y = prepare(images[part], None), labels[part]
+        at_T = relax(network, x, free)
+        settled = relax(network, x, SETTLED, start=at_T.states)
+        right, still = (network.predict(states) == network.targets(y).argmax(1) for states in (at_T.states, settled.states))
+        return [*numbers([right.sum(), still.sum(), (right != still).sum()]), len(y) * settled.converged, len(y)]
+
+    images, labels = images[:MANY], labels[:MANY]
+    parts = chunks(len(labels), chunk)
+    few = -(-FEW // chunk)
+    found = list(map(one_chunk, parts[:few]))
+    if sum(row[3] for row in found) >= 0.95 * sum(row[4] for row in found):
+        found += list(map(one_chunk, parts[few:]))
+    *sums, n = np.sum(found, axis=0).tolist()
+    names = ("accuracy_at_T", "fixed_point_accuracy", "changed_images", "settled_images")
+    return {**{name: total / n for name, total in zip(names, sums)}, "fixed_point_images": int(n)}
+
+
+def exact_gradient(network, x, y, free):
+    """dL/dtheta at the fixed point that the phase `free` starts towards, by recurrent backpropagation in float64: an `Estimate`.
+
+    The network is copied. Right to about 1e-8, if there is such a fixed point: see `free.converged` of the result.
+    """
+    wide = in_float64(network)
+    schedule = "checkerboard" if free.schedule == "synchronous" else free.schedule  # where that would alternate for ever
+    to_the_end = replace(free, steps=free.steps + SETTLED.steps, schedule=schedule, tolerance=1e-10, check_every=None)
+    return rbp_gradient(wide, x.astype("float64"), y, Phases(to_the_end, Phase(SETTLED.steps, "down", 1e-10)))
+
+
+def in_float64(network):
+    """A copy of the network, on the same device, without hand-written kernels."""
+    parameters = {name: w.astype("float64") for name, w in network.parameters().items()}
+    return from_recipe({**network.recipe, "feedback": network.feedback}, parameters)
+
+
+def cosines(gradient, exact):
+    """{layer: cosine of the angle between two gradients, weights and biases together}; 0 where either is 0 or not finite."""
+    products = {layer_of(name): np.zeros(3) for name in exact}
+    for name, e in exact.items():
+        g = gradient[name].astype("float64")
+        products[layer_of(name)] += numbers([(g * e).sum(), (g * g).sum(), (e * e).sum()])
+    return {layer: float(ge / math.sqrt(gg * ee)) if 0 < gg * ee < math.inf else 0.0 for layer, (ge, gg, ee) in products.items()}
+
+
+def layers(network):
+    """The names of the layers that have parameters: "1", "2", ..., "readout"."""
+    return list(dict.fromkeys(layer_of(name) for name in network.parameters()))

@@ -1,0 +1,292 @@
+"""One experiment: from a preset, a data set and options to a network, an optimizer and a gradient.
+
+    config = resolve(dataset, preset="cpu", beta=0.5)       every setting, frozen
+    network, optimizer, gradient = build(config)
+
+What is known about settings stands here: their defaults (`Config`), the presets (`PRESETS`), what a choice brings with it
+(`CHOICES`), which of them wins (`layers`), what they mean (`build`), and what they cost (`steps_per_image`).
+"""
+
+import zlib
+from dataclasses import dataclass, fields
+from functools import partial
+
+import numpy as np
+
+from .. import backend, fast
+from ..bptt import bptt_gradient
+from ..builders import CONNECTIONS, calibrate, convnet
+from ..cost import COSTS
+from ..dynamics import Phase, Phases
+from ..eqprop import eqprop_gradient
+from ..errors import EPError
+from ..fast import kernels
+from ..nudging import NUDGINGS
+from ..vectorfield import FEEDBACK_UPDATES
+from . import loop
+from .optimizers import OPTIMIZERS
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of an experiment, as config.json has them; those that nobody sets have these defaults."""
+
+    # images: which, how many, and what augmentation makes of them
+    dataset: str = "synthetic"
+    source: str = ""  # one line about where they come from
+    data: str | None = None  # the folder or file they were read from
+    checksum: int = 0  # of the training images, by which resuming recognises them
+    image_shape: tuple = (32, 32, 3)  # rows, columns, channels
+    classes: int = 10
+    train_images: int = 4000
+    validation_images: int = 0  # held out of the training images, in the place of the test images
+    test_images: int = 1000  # after every epoch
+    final_test_images: int = 1000  # after the last
+    flip: bool = False
+    pad: int = 0
+    # the network
+    channels: tuple = (32, 64, 128, 128)
+    scale: tuple = (1.0,)  # factors on the paper's initial weights
+    initial_drive: float = 0.0  # standard deviation of the initial drives over training images (`calibrate`); 0: as scale has it
+    feedback: float = 1.0  # the gain gamma
+    cost: str = "cross-entropy"
+    connections: str = "symmetric"
+    seed: int = 0  # of initial weights, order, augmentation and signs
+    # the gradient
+    algorithm: str = "eqprop"
+    nudging: str = "symmetric"
+    beta: float = 1.0
+    nudged_phases: str = "deviations"  # or "states": their difference, as in the paper's code
+    feedback_update: str = "own"
+    steps_free: int = 8  # T
+    schedule: str = "synchronous"
+    tolerance: float = 0.0  # of the free phase; nudged phases take their K steps
+    steps_nudged: int = 3  # K
+    schedule_nudged: str | None = None  # default: that of the free phase
+    check_every: int | None = None
+    chunk: int = loop.CHUNK
+    # the optimizer
+    optimizer: str = "sgd"
+    lr: tuple = (0.1,)
+    weight_decay: float = 0.0
+    warm_up: int = 0  # steps over which the rate rises from 0
+    batch_size: int = 32
+    epochs: int = 1
+    anneal_epochs: int | None = None  # default: all of them
+    # where the settings come from, and where the numbers are computed
+    preset: str = "cpu"
+    device: str = "numpy"
+    tf32: bool = False
+
+    def __post_init__(self):
+        for field, value in vars(self).items():
+            if isinstance(value, list):  # as they come from JSON and from the command line
+                object.__setattr__(self, field, tuple(value))
+        for field, default in (("anneal_epochs", self.epochs), ("schedule_nudged", self.schedule)):
+            if getattr(self, field) is None:
+                object.__setattr__(self, field, default)
+
+
+# --- which value a setting has ----------------------------------------------------------------------------------------
+
+
+CPU = dict(channels=(32, 64, 128, 128), scale=(4.0, 4.0, 4.0, 3.0, 1.0), feedback=0.02, nudged_phases="deviations", beta=0.2,
+           steps_free=2, schedule="up", steps_nudged=1, schedule_nudged="down", optimizer="adam", lr=(3e-3,),
+           weight_decay=0.02, batch_size=32)  # weak feedback: the phases end near their fixed points
+SMALL = dict(channels=(32, 64, 128, 128), scale=(6.0, 2.0, 2.0, 2.0, 2.0), nudged_phases="states", beta=1.0, steps_free=8,
+             schedule="checkerboard", tolerance=1e-3, steps_nudged=3, optimizer="sgd", lr=(0.2, 0.03, 0.02, 0.015, 0.01),
+             weight_decay=3e-4, batch_size=32)  # the paper's energy and rule, in too few steps to settle: docs/paper_table
+PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states", beta=1.0, steps_free=250, steps_nudged=25,
+             schedule="synchronous", optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4, batch_size=128,
+             check_every=10)  # the log says at which step the residual passed 1e-6
+SYNTHETIC = dict(epochs=3, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0)
+CIFAR10 = dict(epochs=5, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0)
+PAPERS_IMAGES = dict(epochs=120, anneal_epochs=100, train_images=50000, test_images=10000, final_test_images=10000, flip=True,
+                     pad=4)
+CALIBRATION = 256  # images whose drives `calibrate` looks at
+VISITS = 40_000  # of any other data set: as many epochs as make so many visits of images, but 5 to 50
+PRESETS = {  # (preset, data set) -> its settings; `row` says what any other data set gets
+    ("cpu", "synthetic"): CPU | SYNTHETIC,
+    ("cpu", "cifar10"): CPU | CIFAR10,
+    ("small", "synthetic"): SMALL | SYNTHETIC,
+    ("small", "cifar10"): SMALL | CIFAR10,
+    ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
+    ("paper", "cifar100"): PAPER | PAPERS_IMAGES,
+}
+NAMES = tuple(dict.fromkeys(preset for preset, _ in PRESETS))
+CHOICES = [  # (presets, choice, what it brings with it)
+    (("paper",), dict(cost="squared-error"), dict(beta=0.5, steps_nudged=30)),  # the paper's other two numbers
+    (("paper",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
+    (("small",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
+    (("cpu",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4)),
+    (NAMES, dict(connections="asymmetric"), dict(feedback_update="kolen-pollack")),
+    (("paper",), dict(connections="asymmetric"), dict(steps_nudged=30)),
+    (("small",), dict(connections="asymmetric"), dict(weight_decay=3e-3)),  # by it W and B align: docs/results.md
+    (("cpu",), dict(connections="asymmetric", optimizer="adam"), dict(weight_decay=0.2)),
+    (("cpu",), dict(connections="asymmetric", optimizer="sgd"), dict(weight_decay=3e-3)),
+    (NAMES, dict(feedback_update="exact"), dict(nudged_phases="deviations")),  # the difference of two states cannot give it
+    (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0)),
+    (("cpu",), dict(algorithm="bptt"), dict(steps_free=10, steps_nudged=6)),  # of which a sweep is worth several
+]
+
+
+def row(preset, dataset):
+    """The settings of a preset for a data set. One that PRESETS does not name is used whole, with the augmentation it asks for.
+
+    Raises EPError for the paper's preset where the images are not CIFAR's.
+    """
+    if (preset, dataset.name) in PRESETS:
+        return PRESETS[preset, dataset.name]
+    if preset == "paper":
+        raise EPError(f"--preset paper is for CIFAR-10 and CIFAR-100, and refuses {dataset.source}: pass --data, or use --preset "
+                      "cpu")
+    train, test = len(dataset.train_labels), len(dataset.test_labels)
+    return dict(dict(cpu=CPU, small=SMALL)[preset], train_images=train, test_images=min(test, 2000), final_test_images=test,
+                epochs=min(50, max(5, VISITS // train)), flip=dataset.flip, pad=dataset.pad)
+
+
+def layers(preset, dataset, device, ranks, given):
+    """Where settings come from, the weakest first: each dictionary replaces what those before it say."""
+    defaults, of_preset = {field.name: field.default for field in fields(Config)}, row(preset, dataset)
+    chosen = {**defaults, **of_preset, **given}
+    held_out, batch = chosen["validation_images"], chosen["batch_size"]
+    return [
+        defaults,
+        of_preset,
+        *(brings for presets, choice, brings in CHOICES if preset in presets and choice.items() <= chosen.items()),
+        dict(test_images=held_out, final_test_images=held_out) if held_out else {},
+        dict(chunk=-(-batch // ranks), tf32=backend.tf32()) if device != "numpy" else {},  # a GPU's share: one chunk
+        given,
+        dict(final_test_images=given["test_images"]) if "test_images" in given else {},
+        dict(identity(dataset), preset=preset, device=device),
+    ]
+
+
+def resolve(dataset, preset=None, device="numpy", ranks=1, **given):
+    """The `Config` of an experiment on a data set: a row of PRESETS and what is `given`, in the order of `layers`.
+
+    preset: default "paper" with CUDA and CIFAR-10, else "cpu". Raises EPError for settings that do not fit together.
+    """
+    preset = preset or ("paper" if device != "numpy" and dataset.name == "cifar10" else "cpu")
+    merged = {}
+    for layer in layers(preset, dataset, device, ranks, given):
+        merged |= layer
+    config = Config(**merged)
+    own = len(config.channels) + 1  # layers with parameters: the convolutions and the classes
+    unfit = [name for name in ("scale", "lr") if name not in given and len(getattr(config, name)) not in (1, own)]
+    if unfit:
+        raise EPError(f"--preset {preset} has other numbers of layers than the {own} of these --channels and the classes: give "
+                      f"{' and '.join(f'--{name}' for name in unfit)} too, one number or one for each layer")
+    if "feedback_update" in given and config.connections == "symmetric":
+        raise EPError("--feedback-update is for feedback weights of their own: add --connections asymmetric")
+    for key, labels in (("train_images", dataset.train_labels), ("test_images", dataset.test_labels)):
+        if getattr(config, key) > len(labels):
+            raise EPError(f"{key.replace('_', ' ')}: {getattr(config, key)} asked for, but {dataset.source} has {len(labels)}")
+    return config
+
+
+def identity(dataset):
+    """What a configuration keeps of its data set, so that resuming can find, and recognise, the same images."""
+    return dict(dataset=dataset.name, source=dataset.source, data=dataset.folder, image_shape=dataset.shape,
+                classes=len(dataset.classes),
+                checksum=zlib.crc32(dataset.train_images) ^ zlib.crc32(dataset.train_labels))
+
+
+# --- what the settings mean -------------------------------------------------------------------------------------------
+
+
+def build(config, xp=np, in_chunks=loop.in_chunks, map=map, x=None):
+    """(network, optimizer, gradient) of a configuration, on the device of the module xp; see `gradient_function`.
+
+    x: the first CALIBRATION training images as the network sees them, on the host, for config.initial_drive.
+    """
+    network = kernels.fused(build_network(config, x).to(xp))
+    return network, build_optimizer(config, network), gradient_function(config, in_chunks, map)
+
+
+def build_network(config, x=None):
+    """The initial network; without x it is not calibrated, for whoever replaces its parameters."""
+    network = convnet(config.channels, config.image_shape, config.classes, paddings=paddings(config), cost=COSTS[config.cost],
+                      scale=config.scale, feedback=config.feedback, seed=config.seed)
+    if config.initial_drive and x is not None:
+        calibrate(network, x, config.initial_drive)
+    return CONNECTIONS[config.connections](network, seed=config.seed)
+
+
+def paddings(config):
+    """1 for each convolution, but 0 for the last, as in the paper, if what the poolings leave of the image is large enough."""
+    side = min(config.image_shape[:2]) >> (len(config.channels) - 1)  # in front of the last convolution
+    return [1] * (len(config.channels) - 1) + [0 if side >= 4 else 1]
+
+
+def about(config, dataset):
+    """`Network.about` of the network that was trained: its images and classes, and the free phase that it was trained with."""
+    return dict(dataset.about(), steps_free=config.steps_free, schedule=config.schedule)
+
+
+def build_optimizer(config, network):
+    steps = loop.steps_per_epoch(config.train_images, config.batch_size)
+    return OPTIMIZERS[config.optimizer](network, config.lr, config.weight_decay, config.anneal_epochs, steps,
+                                        config.warm_up)
+
+
+def phases(config):
+    """The `Phases` of a training step."""
+    return Phases(Phase(config.steps_free, config.schedule, config.tolerance, config.check_every),
+                  Phase(config.steps_nudged, config.schedule_nudged, check_every=config.check_every),
+                  deviations=config.nudged_phases == "deviations")
+
+
+def gradient_function(config, in_chunks=loop.in_chunks, map=map):
+    """gradient(network, x, y, rng) -> Estimate, for `train_epoch`. in_chunks: `loop.in_chunks`, or that of several ranks."""
+    transposed, combined = FEEDBACK_UPDATES[config.feedback_update]
+
+    def gradient(network, x, y, rng):
+        solver = fast.prepared(network, map=map)
+        if config.algorithm == "bptt":
+            one_chunk = partial(bptt_gradient, phases=phases(config), solver=solver)
+        else:  # the nudging is drawn once for the batch: its sign may be random
+            one_chunk = partial(eqprop_gradient, phases=phases(config), nudging=nudging(config, rng), transposed=transposed,
+                                solver=solver)
+        estimate = in_chunks(one_chunk, network, x, y, map, config.chunk)
+        estimate.gradient = combined(estimate.gradient)
+        return estimate
+
+    return gradient
+
+
+def nudging(config, rng=None):
+    """The `Nudging`; rng draws what is random in it."""
+    return NUDGINGS[config.nudging](config.beta, rng or np.random.default_rng(0))
+
+
+# --- what they cost ---------------------------------------------------------------------------------------------------
+
+
+def second_phases(config, converged=0.0):
+    """How many phases of K steps follow the free one, on average.
+
+    A phase at beta = 0 costs nothing as a deviation, which stays 0, and where the free phase has converged, for it is that
+    one. converged: the share of images for which it has. BPTT goes back through time once.
+    """
+    if config.algorithm == "bptt":
+        return 1
+    free = 1.0 if config.nudged_phases == "deviations" else converged
+    return sum(1 if beta else 1 - free for beta in nudging(config).points)
+
+
+def steps_per_image(config, converged=0.0):
+    """(T of the free phase, K of all second phases together): what a training step costs. A sweep costs what a step costs."""
+    return config.steps_free, config.steps_nudged * second_phases(config, converged)
+
+
+def expected_time(config, network, x, map, threads, ranks=1):
+    """A sentence about the minutes that training will take, by timing a few relaxation steps of the images x."""
+    T, second = steps_per_image(config)
+    steps = config.epochs * (config.train_images * (T + second) + config.test_images * T) + config.final_test_images * T
+    cut = len(loop.chunks(config.batch_size, config.chunk))  # what ranks can share out
+    one_step = loop.seconds_per_step(network, x, phases(config).free, fast.prepared(network).relax, map, threads)
+    seconds = steps * one_step * -(-cut // ranks) / cut
+    each = f" on each of {ranks} ranks" if ranks > 1 else ""
+    idle = f"; {ranks - cut} of them idle, since a batch has {cut} chunk(s) of {config.chunk} images" if ranks > cut else ""
+    return f"expected time: about {seconds / 60:.1f} minutes for {config.epochs} epochs with {threads} thread(s){each}{idle}"

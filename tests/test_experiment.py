@@ -1,0 +1,117 @@
+"""Settings: one table, one order of precedence, frozen; and they become the network, optimizer and gradient that they say."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import ep
+from ep.datasets.dataset import Dataset
+from ep.nudging import NUDGINGS
+from ep.train import experiment
+from ep.train.experiment import PRESETS, Config, resolve
+
+
+def dataset(name="cifar10", train=50000, test=10000):
+    """A data set of empty images."""
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    many = [np.broadcast_to(images, (n, 32, 32, 3)) for n in (train, test)]
+    labels = [np.zeros(n, np.uint8) for n in (train, test)]
+    return Dataset(many[0], labels[0], many[1], labels[1], tuple("abcdefghij"), name, "made up")
+
+
+@pytest.fixture(autouse=True)
+def no_checksum(monkeypatch):
+    monkeypatch.setattr(experiment.zlib, "crc32", lambda array: 0)  # of images that are views of one
+
+
+def test_the_papers_preset_is_the_papers():
+    """Gain 1, the difference of two states, synchronous, SGD; and its other numbers for other costs and connections."""
+    config = resolve(dataset(), "paper")
+    assert (config.feedback, config.nudged_phases, config.schedule, config.schedule_nudged, config.optimizer) == (
+        1.0, "states", "synchronous", "synchronous", "sgd")
+    assert (config.steps_free, config.steps_nudged, config.beta, config.tolerance) == (250, 25, 1.0, 0.0)
+    assert (config.lr, config.weight_decay, config.anneal_epochs) == ((0.25, 0.15, 0.1, 0.08, 0.05), 3e-4, 100)
+    squared = resolve(dataset(), "paper", cost="squared-error")
+    assert (squared.beta, squared.steps_nudged) == (0.5, 30)
+    asymmetric = resolve(dataset(), "paper", connections="asymmetric")
+    assert (asymmetric.feedback_update, asymmetric.steps_nudged, asymmetric.nudged_phases) == ("kolen-pollack", 30, "states")
+    assert resolve(dataset(), device="cupy") == resolve(dataset(), "paper", device="cupy")  # the default, with CUDA
+    assert resolve(dataset()).preset == "cpu"
+
+
+def test_what_is_given_wins_over_choices_and_they_over_the_preset():
+    """In the order of `layers`: preset, what a choice brings with it, held-out images, what is given."""
+    assert resolve(dataset()).lr == PRESETS["cpu", "cifar10"]["lr"]
+    chosen = resolve(dataset(), optimizer="sgd")
+    assert chosen.optimizer == "sgd" and chosen.lr != PRESETS["cpu", "cifar10"]["lr"]
+    assert resolve(dataset(), optimizer="sgd", lr=[0.07]).lr == (0.07,)
+    bptt = resolve(dataset(), algorithm="bptt")
+    assert (bptt.schedule, bptt.schedule_nudged) == ("synchronous", "synchronous")
+    assert resolve(dataset(), algorithm="bptt", schedule="up").schedule == "up"  # which bptt_gradient refuses, in a sentence
+    held_out = resolve(dataset(), validation_images=100)
+    assert (held_out.test_images, held_out.final_test_images) == (100, 100)
+    few = resolve(dataset(), validation_images=100, test_images=50)
+    assert (few.test_images, few.final_test_images) == (50, 50)
+    assert resolve(dataset(), connections="asymmetric", feedback_update="exact", nudged_phases="states").nudged_phases == "states"
+    assert resolve(dataset(), "small", connections="asymmetric", feedback_update="exact").nudged_phases == "deviations"
+    assert resolve(dataset(), device="cupy", ranks=3, preset="cpu", batch_size=32).chunk == 11
+    assert resolve(dataset(), epochs=7).anneal_epochs == 7 and resolve(dataset(), "paper", epochs=7).anneal_epochs == 100
+
+
+def test_a_configuration_is_frozen_and_survives_json():
+    """Nothing changes it, lists on its way through JSON become tuples again, and equality tells two runs apart."""
+    config = resolve(dataset(), channels=[4, 4], scale=[1.0], lr=[0.1])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.beta = 2.0
+    assert Config(**json.loads(json.dumps(vars(config)))) == config != dataclasses.replace(config, seed=1)
+    assert config.channels == (4, 4)
+
+
+@pytest.mark.parametrize("given, sentence", [
+    (dict(channels=[4, 4]), "give --scale too"), (dict(channels=[4, 4], preset="small"), "give --scale and --lr too"),
+    (dict(feedback_update="own"), "add --connections asymmetric"),
+    (dict(train_images=50001), "train images: 50001 asked for, but made up has 50000")])
+def test_settings_that_do_not_fit_together(given, sentence):
+    with pytest.raises(ep.EPError, match=sentence):
+        resolve(dataset(), **given)
+
+
+@pytest.mark.parametrize("nudged_phases", ["deviations", "states"])
+@pytest.mark.parametrize("name", NUDGINGS)
+def test_the_phases_that_are_counted_are_those_that_run(name, nudged_phases):
+    """`second_phases` against the relaxations that eqprop_gradient makes, settled and not."""
+    network = ep.convnet([3, 4], (8, 8, 2), 3, paddings=[1, 1], scale=1.5, feedback=0.3)
+    x, y = np.random.default_rng(0).random((4, 8, 8, 2), dtype=np.float32), np.arange(4) % 3
+    for T, tolerance in (2, 0.0), (200, 1e-3):
+        config = Config(nudging=name, nudged_phases=nudged_phases, steps_free=T, tolerance=tolerance, steps_nudged=5)
+        estimate = ep.eqprop_gradient(network, x, y, experiment.phases(config), nudging=experiment.nudging(config))
+        ran = sum(phase is not estimate.free for phase in estimate.nudged)
+        assert estimate.free.converged == (tolerance > 0)
+        assert ran == experiment.second_phases(config, float(estimate.free.converged)) > 0
+        assert experiment.steps_per_image(config, float(estimate.free.converged)) == (T, 5 * ran)
+    assert experiment.second_phases(Config(nudging=name, algorithm="bptt")) == 1
+
+
+@pytest.mark.parametrize("given", [dict(), dict(algorithm="bptt", nudged_phases="states"), dict(connections="asymmetric"),
+                                   dict(connections="asymmetric", feedback_update="exact"), dict(cost="squared-error"),
+                                   dict(optimizer="sgd", nudged_phases="states", feedback=0.5)])
+def test_what_is_built_is_what_the_settings_say(given):
+    """Network, optimizer and gradient of the cpu preset and of variants of it: a step changes every layer."""
+    config = resolve(dataset(), channels=[4, 4, 4, 4], **given)
+    network, optimizer, gradient = experiment.build(config)
+    assert network.feedback == config.feedback and type(optimizer).__name__.lower() == config.optimizer
+    assert any(name.endswith(".B") for name in network.parameters()) == (config.connections == "asymmetric")
+    before = {name: w.copy() for name, w in network.parameters().items()}
+    x, y = np.random.default_rng(0).random((20, 32, 32, 3), dtype=np.float32), np.arange(20) % 10
+    estimate = gradient(network, x, y, np.random.default_rng(0))
+    assert estimate.free.steps == config.steps_free
+    optimizer.step(estimate.gradient, 0)
+    assert all((w != before[name]).any() for name, w in network.parameters().items())
+
+
+def test_adam_is_annealed_over_all_steps():
+    """Its last update is the last of the training: steps per epoch come from images and batch size."""
+    config = resolve(dataset(), train_images=70, batch_size=32, epochs=4, test_images=10)
+    assert experiment.build(config)[1].anneal_steps == 4 * 3
