@@ -1,17 +1,23 @@
-"""The trained network and the images that some examples look at; nothing to run here.
+"""The trained networks and the images that some examples look at; nothing to run here.
 
 --model PATH of Network.save; else, where CIFAR-10 is found, the shipped models/cifar10.npz (trained by symmetric EP:
 docs/results.md); else a small ConvNet, trained first on the images: the embedded ones, or those at --data PATH.
+
+A network has a feedback gain gamma. The small one is trained at 0.01, as the main job on a CPU: what comes down from a layer
+then counts for one hundredth of what goes up, so it computes almost as a feed-forward network does, and settles in two or three
+sweeps. An example that is about strong feedback asks for 1, the paper's network: that one is trained as the preset `small` does,
+by phases of 8 and 3 steps that are too short for it to settle.
 """
 
-from functools import partial
 from pathlib import Path
 
 import ep
-from ep import datasets, fast
-from ep.train import commandline as cli
+from ep import datasets
+from ep.train import commandline as cli, experiment
 
 SHIPPED = Path(__file__).parent / "models" / "cifar10.npz"
+WEAK, STRONG = 0.005, 1.0
+CHANNELS = (16, 32, 32, 32)
 
 
 def add_options(add, images):
@@ -20,36 +26,49 @@ def add_options(add, images):
     add("--data", type=cli.path, metavar="DIR", help="where the images are (default: CIFAR-10 in EP_DATA or the "
         "cache; else embedded images)")
     add("--images", type=cli.count, default=images, metavar="N", help=f"test images to look at (default: {images})")
+    add("--feedback", type=cli.not_negative, metavar="GAIN", help="train a small network with this feedback gain, also where "
+        "there is a shipped one")
     add("--train-images", type=cli.count, default=3000, metavar="N", help="where a small network is trained (default: 3000)")
     add("--epochs", type=cli.count, default=5, help="where a small network is trained (default: 5)")
 
 
-def network_and_images(args):
-    """(network in float64, x, labels, one line that says which network and which images)."""
+def network_and_images(args, feedback=None):
+    """(network in float64, x, labels, one line that says which network, its gain, and which images).
+
+    feedback: the gain that the example is about, unless the command line names a model or a gain. Default: the shipped network
+    whatever its gain, or WEAK.
+    """
     dataset = datasets.load("auto", args.data, download=False)
+    gain = feedback if args.feedback is None else args.feedback
     path = args.model or (SHIPPED if dataset.name == "cifar10" else None)  # embedded images mean nothing to the shipped one
-    if path:
-        network, name = ep.load(path), f"network {path.name}"
+    network = ep.load(path) if path else None
+    if network is None or (not args.model and gain not in (None, network.feedback)):
+        network = train(dataset, args.train_images, args.epochs, WEAK if gain is None else gain)
+        name = f"small network of gain {network.feedback:g}, trained on {args.train_images} images"
     else:
-        network = train(dataset, args.train_images, args.epochs)
-        name = f"small network trained on {args.train_images} images"
+        name = f"network {path.name} of gain {network.feedback:g}"
     network.set_parameters({key: w.astype("float64") for key, w in network.parameters().items()})
     x, y = dataset.normalise(dataset.test_images[:args.images]).astype("float64"), dataset.test_labels[:args.images]
     images = "embedded synthetic images" if dataset.name == "synthetic" else dataset.source
     return network, x, y, f"{name}, {images}"
 
 
-def train(dataset, images, epochs):
-    """A small ConvNet on the first images of the data set: about 10 seconds of one core per 1,000 images and 5 epochs."""
-    network = ep.convnet([16, 32, 32, 32], dataset.shape, len(dataset.classes), scale=1.5)
-    optimizer = ep.SGD(network, 0.06, 0.9, 3e-4, epochs)
-
-    def gradient(network, x, y, rng):
-        phases = ep.Phases(ep.Phase(15, "checkerboard"), ep.Phase(6, "checkerboard"), deviations=False)
-        one_chunk = partial(ep.eqprop_gradient, phases=phases, nudging=ep.Nudging.symmetric(0.5), solver=fast.prepared(network))
-        return ep.in_chunks(one_chunk, network, x, y)
-
-    for epoch in range(epochs):
-        ep.train_epoch(network, dataset.train_images[:images], dataset.train_labels[:images], gradient, optimizer, batch_size=32,
-                       epoch=epoch, prepare=lambda batch, rng: dataset.normalise(batch))
+def train(dataset, images, epochs, feedback):
+    """A small ConvNet, trained on the first images of the data set by a preset of the main job, with this gain."""
+    images = min(images, len(dataset.train_labels))
+    config = experiment.resolve(dataset, "cpu" if feedback < STRONG else "small", feedback=feedback, channels=CHANNELS,
+                                train_images=images, epochs=epochs, flip=False, pad=0)
+    first = dataset.normalise(dataset.train_images[:experiment.CALIBRATION])
+    with ep.worker_threads(cli.cores()) as threads:
+        network, optimizer, gradient = experiment.build(config, map=threads, x=first)
+        for epoch in range(epochs):
+            ep.train_epoch(network, dataset.train_images[:images], dataset.train_labels[:images], gradient, optimizer,
+                           batch_size=config.batch_size, epoch=epoch, prepare=lambda batch, rng: dataset.normalise(batch))
+    network.about = experiment.about(config, dataset)
     return network
+
+
+def free_phase(network):
+    """The `Phase` that it was trained with, as its file says; one that says nothing is of before there was a gain."""
+    about = network.about or {}
+    return ep.Phase(about.get("steps_free", 8), about.get("schedule", "checkerboard"))
