@@ -35,7 +35,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from trained import add_options, network_and_images
+from trained import STRONG, WEAK, add_options, network_and_images
 
 import ep
 from ep import Nudging
@@ -76,17 +76,40 @@ def resting(solver):
     return solver._replace(relax=relax_or_rest)
 
 
-def plot(found, settings, residuals, beta, name, path):
-    """Rows: angle, wrong signs. Columns: steps of the phases."""
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
+def columns(network, x, y, all_phases, beta):
+    """Measure and print: [(phases, residual of the free phase, {estimator: angles and wrong signs, (2, layers)})]."""
+    solver, found = ep.fast.prepared(network), []
+    longest = ep.Phase(max(400, *(phases.free.steps for phases in all_phases)), all_phases[0].free.schedule)
+    truth = ep.rbp_gradient(network, x, y, ep.Phases(longest, ep.Phase(150, "checkerboard")))
+    print(f"{truth.correct} of {len(y)} right, the reference's residual {truth.free.residual:.0e}")
+    print("  T  K  residual  nudging      angles, layers 1, 2, ...      wrong signs, %")
+    for phases in all_phases:
+        errors, what = {}, "as deviations" if phases.deviations else ""
+        for estimator, (make, _, _) in NUDGINGS.items():
+            if phases.deviations and estimator == "minus s_T":
+                continue  # a deviation is from s_T and does not drift: it would be the next line
+            g = ep.eqprop_gradient(network, x, y, phases, nudging=make(beta),
+                                   solver=resting(solver) if estimator == "minus s_T" else solver)
+            errors[estimator] = compared(g.gradient, truth.gradient)
+            angles, signs = ("".join(f"{value:7.1f}" for value in values) for values in errors[estimator])
+            print(f"{phases.free.steps:3} {phases.nudged.steps:2}  {g.free.residual:8.0e}  {estimator:9}{angles}  {signs}  "
+                  f"{what}".rstrip())
+        found.append((phases, g.free.residual, errors))
+    return found
+
+
+def plot(found, beta, images, path):
+    """Rows: angle, wrong signs. Columns: gain and steps of the phases."""
+    figure = Figure(figsize=(1 + 2.9 * len(found), 6.6), layout="constrained")
     figure.suptitle("What is wrong with one nudged phase? It takes drift of the free phase for a response; and it is biased\n"
-                    f"({name}; beta = {beta:g})", fontsize=12)
-    panels = figure.subplots(2, len(settings), sharey="row", sharex=True, squeeze=False)
-    for column, (T, K) in enumerate(settings):
+                    f"(small trained networks, {images}; beta = {beta:g})", fontsize=12)
+    panels = figure.subplots(2, len(found), sharey="row", sharex=True, squeeze=False)
+    for column, (gain, phases, residual, errors) in enumerate(found):
         for row, (what, chance, top, meaning) in enumerate(ROWS):
             axes = panels[row, column]
-            for estimator, (_, colour, style) in NUDGINGS.items():
-                values = found[estimator][column][row]
+            for estimator in errors:
+                _, colour, style = NUDGINGS[estimator]
+                values = errors[estimator][row]
                 dashed = "--" in style  # large and hollow, in front: still seen where it is the line below
                 look = dict(zorder=3, markersize=10, markerfacecolor="none") if dashed else {}
                 axes.plot(range(1, len(values) + 1), values, style, color=colour, label=LEGEND[estimator], **look)
@@ -95,12 +118,12 @@ def plot(found, settings, residuals, beta, name, path):
             axes.grid(alpha=0.3)
             if column == 0:
                 axes.set_ylabel(what)
-            if column == len(settings) - 1:
                 axes.text(len(values), chance + 1, meaning, ha="right", va="bottom", fontsize=9)
-        state = "settled: bias only" if residuals[column] < 1e-6 else f"residual {residuals[column]:.0e}: drift and bias"
-        panels[0, column].set_title(f"T = {T}, K = {K}\n{state}", fontsize=11)
+        form = "deviations: no drift" if phases.deviations else "settled: bias only" if residual < 1e-6 else \
+            f"residual {residual:.0e}: drift and bias"
+        panels[0, column].set_title(f"gain {gain:g}, T = {phases.free.steps}, K = {phases.nudged.steps}\n{form}", fontsize=11)
         panels[1, column].set_xlabel("layer (1: next to the image)")
-    panels[0, -1].legend(loc="center right", bbox_to_anchor=(1, 0.37))
+    panels[0, 0].legend(loc="upper right", fontsize=8)
     figure.savefig(path, dpi=80)
 
 
@@ -111,25 +134,18 @@ def main():
     parser.add_argument("--steps-free", type=cli.count, nargs="+", default=[30, 60, 400], metavar="T")
     parser.add_argument("--steps-nudged", type=cli.count, nargs="+", default=[10, 20, 80], metavar="K", help="one for each T")
     parser.add_argument("--out", type=cli.path, default=Path("runs/why_one_sided_fails"), help="folder for the figure")
-    args = parser.parse_args()
-    network, x, y, name = network_and_images(args)
-    settings = list(zip(args.steps_free, args.steps_nudged))
-    solver, longest = ep.fast.prepared(network), max(args.steps_free)
-    truth = ep.rbp_gradient(network, x, y, ep.Phases(ep.Phase(longest, "checkerboard"), ep.Phase(150, "checkerboard")))
-    print(f"{name}: {truth.correct} of {len(y)} right, the reference's residual {truth.free.residual:.0e}")
-    found, residuals = {estimator: [] for estimator in NUDGINGS}, []
-    print("  T  K  residual  nudging      angles, layers 1, 2, ...      wrong signs, %")
-    for T, K in settings:
-        phases = ep.Phases(ep.Phase(T, "checkerboard"), ep.Phase(K, "checkerboard"), deviations=False)
-        for estimator, (make, _, _) in NUDGINGS.items():
-            g = ep.eqprop_gradient(network, x, y, phases, nudging=make(args.beta),
-                                   solver=resting(solver) if estimator == "minus s_T" else solver)
-            found[estimator].append(compared(g.gradient, truth.gradient))
-            angles, signs = ("".join(f"{value:7.1f}" for value in values) for values in found[estimator][-1])
-            print(f"{T:3} {K:2}  {g.free.residual:8.0e}  {estimator:9}{angles}  {signs}")
-        residuals.append(g.free.residual)
+    args, found = parser.parse_args(), []
+    strong = [ep.Phases(ep.Phase(T, "checkerboard"), ep.Phase(K, "checkerboard"), deviations=False)
+              for T, K in zip(args.steps_free, args.steps_nudged)]
+    weak = [ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"), deviations) for deviations in (False, True)]
+    for gain, phases in ((STRONG, strong), (WEAK, weak)):
+        network, x, y, name = network_and_images(args, gain)
+        print(f"{name}: ", end="")
+        found += [(network.feedback, *column) for column in columns(network, x, y, phases, args.beta)]
+        if args.model or args.feedback is not None:
+            break  # the one network that was asked for, by the phases that suit strong feedback
     args.out.mkdir(parents=True, exist_ok=True)
-    plot(found, settings, residuals, args.beta, name, args.out / "why_one_sided_fails.png")
+    plot(found, args.beta, name.split(", ")[-1], args.out / "why_one_sided_fails.png")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ SETTLED = 1e-3  # an image counts as settled below this change per step
 
 
 def follow(network, x, y, steps):
-    """(change, right, answer), each (steps, N): how far a step moved any unit, whether the answer after it is right, and which."""
+    """(change, right, answer), each (steps, N): how far a step moved any unit, whether the answer is right then, and which."""
     relax, schedule, s, change, answer = ep.fast.prepared(network).relax, free_phase(network).schedule, None, [], []
     for _ in range(steps):
         old, s = s or network.init_state(x), relax(network, x, ep.Phase(1, schedule), start=s).states
@@ -56,7 +56,7 @@ def plot(found, path):
         for axes in (moved, share):
             axes.axvline(phase.steps, color="black", linewidth=1)
             axes.grid(alpha=0.3)
-        share.text(phase.steps * 1.08, 3, f"trained with T = {phase.steps}", fontsize=9)
+        moved.text(phase.steps * 1.08, 1e-15, f"trained with T = {phase.steps}", fontsize=9)
     panels[0, 0].set_ylabel("largest change of any unit in a step\nline: median image, band: 80% of the images")
     panels[1, 0].set_ylabel("share of the images (%)")
     panels[1, -1].legend(loc="center right")
@@ -70,7 +70,7 @@ def main():
     parser.add_argument("--out", type=cli.path, default=Path("runs/settling"), help="folder for the figure")
     args, found = parser.parse_args(), []
     for gain in (None, STRONG) if args.model is None and args.feedback is None else (None,):
-        network, x, y, name = network_and_images(args, gain)
+        network, x, y, name = network_and_images(args, gain, steps=(8, 3))
         parts = [follow(network, x[part], y[part], args.steps) for part in ep.train.loop.chunks(len(y))]
         found.append((name, free_phase(network), *(np.concatenate(each, axis=1) for each in zip(*parts))))
         show(*found[-1])
