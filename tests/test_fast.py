@@ -161,7 +161,7 @@ def test_a_sum_of_products(kind, H, W, padding, rows_at_once):
     rng = np.random.default_rng(0)
     kernel, sizes = np.zeros((3, 3, 3, 5)), (H + 2 * padding - 2, W + 2 * padding - 2)
     conv = fast_convolution(kind, kernel, (H, W), sizes, padding, 2)
-    product, x, y = PatchProduct(conv) if kind == "im2col" else WinogradProduct(conv), [], []
+    product, x, y = PatchProduct(conv, 3) if kind == "im2col" else WinogradProduct(conv), [], []
     for i, where in enumerate((conv.input, product.x)):
         x.append(rng.normal(size=(2, H, W, 3)))
         y.append(rng.normal(size=(2, *sizes, 5)))
