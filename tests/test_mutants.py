@@ -156,7 +156,8 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
                                         (test_gain.test_a_drive_that_comes_down_is_multiplied_by_its_gain,),
                                         (test_gain.test_a_skip_connection, None, 0.3)),
     "gain down instead of up in D^T": (
-        network.Network.transposed_drives, DOWN_AND_UP, DOWN_AND_UP.replace("times(gain", "times(1.0").replace("down(", "gain * down("),
+        network.Network.transposed_drives, DOWN_AND_UP,
+        DOWN_AND_UP.replace("times(gain", "times(1.0").replace("down(", "gain * down("),
         GAIN_GRADIENT, FROZEN, (test_deviations.test_transposed_drives_are_the_transposed_jacobian, "symmetric", 0.3)),
     "gain forgotten in D^T": (network.Network.transposed_drives, "times(gain,", "times(1.0,", GAIN_GRADIENT, FROZEN),
     "gain forgotten in the second half of dW": (
