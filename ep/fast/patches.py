@@ -74,7 +74,7 @@ class Col2im:
 
 
 class PatchProduct:
-    """dW = x_0 y_0 + x_1 y_1, as WinogradProduct, but by im2col, for any convolution `up`: patches, a stripe of rows at a time."""
+    """dW = x_0 y_0 + x_1 y_1, as WinogradProduct, but by im2col for any convolution `up`: patches, a stripe of rows at a time."""
 
     def __init__(self, up, k):
         (H, width), N, (C_in, C_out) = up.size_out, up.x.shape[2], up.channels
