@@ -70,7 +70,7 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
     "sign of the difference of states": (eqprop.difference_of_states, "- c * dPhi[name]", "+ c * dPhi[name]", TWO_STATES),
     "factor 2 in the difference of states": (eqprop.difference_of_states, "- c * dPhi[name]", "- 2 * c * dPhi[name]",
                                              TWO_STATES),
-    "one-sided against s_T": (eqprop.difference_of_states, "beta == 0 and free.converged", "beta == 0",
+    "one-sided against s_T": (eqprop.difference_of_states, 'free.converged or conventions.rest == "stays"', "True",
                               (test_eqprop.test_what_has_not_settled_cancels,)),
     "sign of the increments of states": (eqprop._increments_of_states, "- c * (dPhi_new", "+ c * (dPhi_new", GDU_TWO_STATES),
     "sign of the nudging of states": (dynamics.relax, "drives[L] + beta *", "drives[L] - beta *", TWO_STATES, GDU_TWO_STATES),
