@@ -76,7 +76,7 @@ def test_a_configuration_is_frozen_and_survives_json():
 
 
 @pytest.mark.parametrize("given, sentence", [
-    (dict(channels=[4, 4]), "give --scale too"), (dict(channels=[4, 4], preset="small"), "give --scale and --lr too"),
+    (dict(channels=[4, 4], preset="small"), "give --scale and --lr too"),
     (dict(feedback_update="own"), "--feedback-update is for feedback weights of their own: add --connections asymmetric"),
     (dict(algorithm="bptt", beta=0.5), "--beta is for --algorithm eqprop"),
     (dict(algorithm="bptt", nudging="one-sided", nudged_phases="states"), "--nudging and --nudged-phases are for --algorithm eq"),
@@ -85,7 +85,9 @@ def test_a_configuration_is_frozen_and_survives_json():
     (dict(nudged_phases="deviations", conventions="paper"), "--conventions is for --nudged-phases states"),
     (dict(connections="asymmetric", feedback_update="exact", conventions="paper"), "--conventions is for --nudged-phases states"),
     (dict(optimizer="sgd", warm_up=5), "--warm-up is for --optimizer adam"),
-    (dict(initial_drive=0.5, scale=[2.0]), "--scale is for initial weights that --initial-drive leaves as they are"),
+    (dict(initial_drive=0.5, scale=[2.0]), "--scale is for initial weights that --initial-drive does not scale"),
+    (dict(initial_drive=0.5, scale=[2.0, 6.0]), "--scale is for initial weights that --initial-drive does not scale"),
+    (dict(initial_drive=0.5, scale=[1.0, 6.0], cost="squared-error"), "--scale is for initial weights that --initial-drive"),
     (dict(train_images=50001), "train images: 50001 asked for, but made up has 50000")])
 def test_settings_that_do_not_fit_together(given, sentence):
     with pytest.raises(ep.EPError, match=sentence):
@@ -108,10 +110,14 @@ def test_backpropagation_through_time_gives_feedback_weights_their_own_gradient(
     assert asked.feedback_update == "kolen-pollack"
 
 
-def test_calibrated_weights_need_no_scale():
-    """Other channels than the preset's want a scale of their own, but not where --initial-drive scales every layer."""
-    assert resolve(dataset(), channels=[4, 4], initial_drive=0.5).scale == (1.0,)
-    assert resolve(dataset(), channels=[4, 4], initial_drive=0.5, scale=[1.0, 1.0, 3.0]).scale == (1.0, 1.0, 3.0)
+def test_scales_that_have_an_effect():
+    """Factors on the hidden layers' weights switch the preset's --initial-drive off, which would overrule them."""
+    preset = PRESETS["cpu", "cifar10"]["initial_drive"]
+    for scale, cost, drive in (([1.0, 3.0], "cross-entropy", preset), ([1.0], "cross-entropy", preset), ([2.0], "cross-entropy", 0),
+                               ([2.0, 6.0], "cross-entropy", 0), ([1.0, 6.0], "squared-error", 0)):
+        config = resolve(dataset(), scale=scale, cost=cost)
+        assert (config.initial_drive, config.scale) == (drive, tuple(scale))
+    assert resolve(dataset(), scale=[1.0, 3.0], initial_drive=0.5).initial_drive == 0.5
 
 
 @pytest.mark.parametrize("nudged_phases, conventions", [("deviations", "here"), ("states", "here"), ("states", "paper")])

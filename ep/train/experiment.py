@@ -8,7 +8,7 @@ What is known about settings stands here: their defaults (`Config`), the presets
 """
 
 import zlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
@@ -91,9 +91,10 @@ class Config:
 # --- which value a setting has ----------------------------------------------------------------------------------------
 
 
-CPU = dict(channels=(32, 64, 128, 128), scale=(4.0, 4.0, 4.0, 3.0, 1.0), feedback=0.02, nudged_phases="deviations", beta=0.2,
-           steps_free=2, schedule="up", steps_nudged=1, schedule_nudged="down", optimizer="adam", lr=(3e-3,),
-           weight_decay=0.02, batch_size=32)  # weak feedback: the phases end near their fixed points
+CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 6.0), feedback=0.01,
+           nudged_phases="deviations", beta=0.1, steps_free=2, schedule="up", steps_nudged=1, schedule_nudged="down",
+           optimizer="adam", lr=(4e-3, 1.2e-2), weight_decay=0.02, warm_up=200,
+           batch_size=32)  # weak feedback: the phases end near their fixed points
 SMALL = dict(channels=(32, 64, 128, 128), scale=(6.0, 2.0, 2.0, 2.0, 2.0), nudged_phases="states", beta=1.0, steps_free=8,
              schedule="checkerboard", tolerance=1e-3, steps_nudged=3, optimizer="sgd", lr=(0.2, 0.03, 0.02, 0.015, 0.01),
              weight_decay=3e-4, batch_size=32)  # the paper's energy and rule, in too few steps to settle: docs/paper_table
@@ -102,13 +103,14 @@ PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states"
              batch_size=128, check_every=10)  # the log says at which step the residual passed 1e-6
 SYNTHETIC = dict(epochs=3, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0)
 CIFAR10 = dict(epochs=5, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0)
+WHOLE = dict(batch_size=64, epochs=8, train_images=50000, test_images=2000, final_test_images=10000, flip=True, pad=2)
 PAPERS_IMAGES = dict(epochs=120, anneal_epochs=100, train_images=50000, test_images=10000, final_test_images=10000, flip=True,
                      pad=4)
 CALIBRATION = 256  # images whose drives `calibrate` looks at
 VISITS = 40_000  # of any other data set: as many epochs as make so many visits of images, but 5 to 50
 PRESETS = {  # (preset, data set) -> its settings; `row` says what any other data set gets
     ("cpu", "synthetic"): CPU | SYNTHETIC,
-    ("cpu", "cifar10"): CPU | CIFAR10,
+    ("cpu", "cifar10"): CPU | WHOLE,
     ("small", "synthetic"): SMALL | SYNTHETIC,
     ("small", "cifar10"): SMALL | CIFAR10,
     ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
@@ -119,7 +121,7 @@ CHOICES = [  # (presets, choice, what it brings with it)
     (("paper",), dict(cost="squared-error"), dict(beta=0.5, steps_nudged=30)),  # the paper's other two numbers
     (("paper",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
     (("small",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
-    (("cpu",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4)),
+    (("cpu",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4, warm_up=0)),
     (NAMES, dict(connections="asymmetric"), dict(feedback_update="kolen-pollack")),
     (("paper",), dict(connections="asymmetric"), dict(steps_nudged=30)),
     (("small",), dict(connections="asymmetric"), dict(weight_decay=3e-3)),  # by it W and B align: docs/results.md
@@ -158,6 +160,7 @@ def layers(preset, dataset, device, ranks, given):
         defaults,
         of_preset,
         *(brings for presets, choice, brings in CHOICES if preset in presets and choice.items() <= chosen.items()),
+        dict(initial_drive=0.0) if scaled_by_hand(given.get("scale", ()), chosen["cost"]) else {},
         dict(test_images=held_out, final_test_images=held_out) if held_out else {},
         dict(chunk=-(-batch // ranks), tf32=backend.tf32()) if device != "numpy" else {},  # a GPU's share: one chunk
         given,
@@ -177,9 +180,7 @@ def resolve(dataset, preset=None, device="numpy", ranks=1, **given):
         merged |= layer
     config = Config(**merged)
     own = len(config.channels) + 1  # layers with parameters: the convolutions and the classes
-    if config.initial_drive and "scale" not in given and len(config.scale) not in (1, own):
-        config = replace(config, scale=(1.0,))  # every layer is scaled anyway
-    unfit = [name for name in ("scale", "lr") if name not in given and len(getattr(config, name)) not in (1, own)]
+    unfit = [name for name in ("scale", "lr") if name not in given and len(getattr(config, name)) not in (1, 2, own)]
     if unfit:
         raise EPError(f"--preset {preset} has other numbers of layers than the {own} of these --channels and the classes: give "
                       f"{' and '.join(f'--{name}' for name in unfit)} too, one number or one for each layer")
@@ -200,13 +201,19 @@ def refuse_what_would_be_ignored(config, given):
         (config.connections == "symmetric", ("feedback_update",), "feedback weights of their own: add --connections asymmetric"),
         (bptt and config.feedback_update == "own", ("feedback_update",), "--algorithm eqprop: the updates of bptt are exact"),
         (config.optimizer != "adam", ("warm_up",), "--optimizer adam"),
-        (config.initial_drive > 0 and (len(config.scale) == 1 or config.cost == "squared-error"), ("scale",),
-         "initial weights that --initial-drive leaves as they are, those of the readout: give one for each layer"),
+        (config.initial_drive > 0 and scaled_by_hand(config.scale, config.cost), ("scale",),
+         "initial weights that --initial-drive does not scale: give 1 for all but the readout, or --initial-drive 0"),
     ]
     for so, names, purpose in without_effect:
         options = [f"--{name.replace('_', '-')}" for name in names if name in given]
         if so and options:
             raise EPError(f"{' and '.join(options)} {'are' if len(options) > 1 else 'is'} for {purpose}")
+
+
+def scaled_by_hand(scale, cost):
+    """Whether there are factors other than 1 on weights that `calibrate` would scale anyway: all but those of a readout."""
+    readout = len(scale) > 1 and cost != "squared-error"
+    return any(factor != 1 for factor in (scale[:-1] if readout else scale))
 
 
 def identity(dataset):
