@@ -101,6 +101,9 @@ def main():
     parser.add_argument("--steps-nudged", type=cli.count, nargs="+", default=[10, 20, 80], metavar="K", help="one for each T")
     parser.add_argument("--out", type=cli.path, default=Path("runs/why_one_sided_fails"), help="folder for the figure")
     args = parser.parse_args()
+    if len(args.steps_free) != len(args.steps_nudged):
+        raise ep.EPError(f"expected one --steps-nudged for each --steps-free: got {len(args.steps_nudged)} for "
+                         f"{len(args.steps_free)}")
     network, x, y, name = network_and_images(args)
     settings = list(zip(args.steps_free, args.steps_nudged))
     solver, longest = ep.fast.prepared(network), max(args.steps_free)

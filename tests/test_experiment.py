@@ -113,8 +113,8 @@ def test_backpropagation_through_time_gives_feedback_weights_their_own_gradient(
 def test_scales_that_have_an_effect():
     """Factors on the hidden layers' weights switch the preset's --initial-drive off, which would overrule them."""
     preset = PRESETS["cpu", "cifar10"]["initial_drive"]
-    for scale, cost, drive in (([1.0, 3.0], "cross-entropy", preset), ([1.0], "cross-entropy", preset), ([2.0], "cross-entropy", 0),
-                               ([2.0, 6.0], "cross-entropy", 0), ([1.0, 6.0], "squared-error", 0)):
+    for scale, cost, drive in (([1.0, 3.0], "cross-entropy", preset), ([1.0], "cross-entropy", preset),
+                               ([2.0], "cross-entropy", 0), ([2.0, 6.0], "cross-entropy", 0), ([1.0, 6.0], "squared-error", 0)):
         config = resolve(dataset(), scale=scale, cost=cost)
         assert (config.initial_drive, config.scale) == (drive, tuple(scale))
     assert resolve(dataset(), scale=[1.0, 3.0], initial_drive=0.5).initial_drive == 0.5
