@@ -94,6 +94,19 @@ def test_settings_that_do_not_fit_together(given, sentence):
         resolve(dataset(), **given)
 
 
+def test_exact_updates_go_through_the_transpose():
+    """--feedback-update exact is asymmetric EP, and own is not."""
+    x, y = np.random.default_rng(0).random((4, 32, 32, 3), dtype=np.float32), np.arange(4)
+    for rule, transposed in (("exact", True), ("own", False)):
+        config = resolve(dataset(), connections="asymmetric", feedback_update=rule, channels=[4, 4, 4, 4], feedback=0.5,
+                         steps_free=9, steps_nudged=4)
+        network, _, gradient = experiment.build(config)
+        found = gradient(network, x, y, np.random.default_rng(0)).gradient
+        expected, other = (ep.eqprop_gradient(network, x, y, experiment.phases(config), nudging=experiment.nudging(config),
+                                              transposed=way).gradient for way in (transposed, not transposed))
+        assert abs(found["2.W"] - expected["2.W"]).max() < 1e-2 * abs(expected["2.W"] - other["2.W"]).max()
+
+
 def test_backpropagation_through_time_gives_feedback_weights_their_own_gradient():
     """Kolen-Pollack, a rule of EP, is not its default, in no preset; whoever wants it may ask for it."""
     for preset in experiment.NAMES:
