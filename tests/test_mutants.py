@@ -54,7 +54,7 @@ FROZEN = (test_deviations.test_deviations_are_differences_of_frozen_states, "ave
 PAPERS_CODE = (test_papers_code.test_with_its_conventions_the_published_code_is_reproduced,)
 DOWN_AND_UP = """down(layers[j], sw)
         if j in group:
-            result[j] = result[j] + gain * up(layers[i], sw)"""
+            result[j] = result[j] + times(gain, up(layers[i], sw))"""
 FAST_GAIN = (test_fast.test_feedback, 0.3, "symmetric", "up")
 FAST_TIES = (test_fast.test_max_pooling_from_zero, 4, "symmetric", "synchronous", (4, 4, 4, 4), 40)
 FAST_RESPONSE = (test_fast.test_response_and_products, "max", activations.HARD_SIGMOID, CE, "symmetric", True)
@@ -161,16 +161,17 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
         *GAIN_GDU, False)),
     "w_n forgotten in the deviations": (dynamics.deviate, "delta[n - 1] = w *", "delta[n - 1] =", GAIN_GRADIENT, FROZEN),
     "w_n forgotten inside sigma": (dynamics.deviate, "d[n] / w", "d[n]", FROZEN),
-    "gain applied twice on the way down": (network.Network.drives_of, "down = gain *", "down = gain * gain *", WEIGHTS, ENERGY,
+    "gain applied twice on the way down": (network.Network.drives_of, "times(gain,", "times(gain * gain,", WEIGHTS, ENERGY,
                                            AT_REST, (test_gain.test_a_drive_that_comes_down_is_multiplied_by_its_gain,)),
-    "gain forgotten on the way down": (network.Network.drives_of, "down = gain *", "down =", WEIGHTS, ENERGY, AT_REST),
+    "gain forgotten on the way down": (network.Network.drives_of, "times(gain,", "times(1.0,", WEIGHTS, ENERGY, AT_REST),
     "the same gain on every way down": (network.Network.gains.fget, "self.depths[j] - self.depths[i]", "1",
                                         (test_gain.test_a_drive_that_comes_down_is_multiplied_by_its_gain,),
                                         (test_gain.test_a_skip_connection, None, 0.3)),
     "gain down instead of up in D^T": (
-        network.Network.transposed_drives, DOWN_AND_UP, DOWN_AND_UP.replace("gain * up", "up").replace("down(", "gain * down("),
+        network.Network.transposed_drives, DOWN_AND_UP,
+        DOWN_AND_UP.replace("times(gain", "times(1.0").replace("down(", "gain * down("),
         GAIN_GRADIENT, FROZEN, (test_deviations.test_transposed_drives_are_the_transposed_jacobian, "symmetric", 0.3)),
-    "gain forgotten in D^T": (network.Network.transposed_drives, "gain * up", "up", GAIN_GRADIENT, FROZEN),
+    "gain forgotten in D^T": (network.Network.transposed_drives, "times(gain,", "times(1.0,", GAIN_GRADIENT, FROZEN),
     "gain forgotten in the second half of dW": (
         network.Network.parameter_adjoint, "g[name] + gain * dW", "g[name] + dW", GAIN_GRADIENT, (*GAIN_GDU, False)),
     "gain forgotten in dB": (network.Network.parameter_adjoint, "else gain * dW", "else dW",
