@@ -46,7 +46,18 @@ from .backend import array_module, device_module, to_host
 from .bptt import bptt_gradient, bptt_increments
 from .builders import CONNECTIONS, convnet, load, mlp
 from .cost import SoftmaxCrossEntropy, SquaredError
-from .dynamics import READABLE, Phase, Phases, Solver, deviate, relax, residual
+from .dynamics import (
+    PAPERS_CODE,
+    PAPERS_COMMON_UPDATE,
+    READABLE,
+    Conventions,
+    Phase,
+    Phases,
+    Solver,
+    deviate,
+    relax,
+    residual,
+)
 from .eqprop import eqprop_gradient, eqprop_increments
 from .errors import EPError
 from .network import Network
@@ -61,9 +72,10 @@ from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, ko
 __version__ = "0.1.0"
 
 __all__ = [
-    "AVERAGE_POOL", "Adam", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES", "HARD_SIGMOID",
-    "MAX_POOL", "NO_POOL", "Network", "Nudging", "Phase", "Phases", "READABLE", "SGD", "SIGMOID", "SoftmaxCrossEntropy",
-    "Solver", "SquaredError", "TANH", "alignment", "array_module", "asymmetric", "bptt_gradient", "bptt_increments",
-    "convnet", "deviate", "device_module", "eqprop_gradient", "eqprop_increments", "evaluate", "fast", "in_chunks",
-    "kolen_pollack", "load", "mlp", "rbp_gradient", "relax", "residual", "to_host", "train_epoch", "worker_threads",
+    "AVERAGE_POOL", "Adam", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Conventions", "Dense", "EPError", "FEEDBACK_UPDATES",
+    "HARD_SIGMOID", "MAX_POOL", "NO_POOL", "Network", "Nudging", "PAPERS_CODE", "PAPERS_COMMON_UPDATE", "Phase", "Phases",
+    "READABLE", "SGD", "SIGMOID", "SoftmaxCrossEntropy", "Solver", "SquaredError", "TANH", "alignment", "array_module",
+    "asymmetric", "bptt_gradient", "bptt_increments", "convnet", "deviate", "device_module", "eqprop_gradient",
+    "eqprop_increments", "evaluate", "fast", "in_chunks", "kolen_pollack", "load", "mlp", "rbp_gradient", "relax", "residual",
+    "to_host", "train_epoch", "worker_threads",
 ]

@@ -11,7 +11,7 @@ about beta gamma^(L - n), and subtracting two float32 states leaves little more 
 difference itself, equation (11), which loses no digits however small it is.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -60,19 +60,54 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Conventions:
+    """Where the difference of nudged states, equation (4), leaves a choice. The defaults give the gradient; PAPERS_CODE has what
+    the published code of the paper chose, so that both can be compared number by number (docs/theory/paper.md).
+
+    readout   where the softmax readout's own gradient dC/dtheta is taken. "free": at s*, which is exact. "nudged": at the nudged
+              states, sum_k c_k beta_k dC/dtheta (s^{beta_k}); with symmetric nudging this is the mean over its two states
+    rest      what the phase at beta = 0 does. "moves": K steps like the others, unless the free phase has converged. "stays": it
+              is s_T, the state where the free phase stopped, converged or not
+    products  of asymmetric networks, where dW and dB are products of two states. "free": one state is s*, the other nudged, at
+              the switches of s*. "own": the same, but dB at the switches of the nudged states. "common": both states are nudged,
+              at their own switches, and half of the product goes to W and half to B, for `kolen_pollack` adds them up
+    Raises EPError for other words.
+    """
+
+    readout: str = "free"
+    rest: str = "moves"
+    products: str = "free"
+
+    def __post_init__(self):
+        choices = dict(readout=("free", "nudged"), rest=("moves", "stays"), products=("free", "own", "common"))
+        for name, words in choices.items():
+            if getattr(self, name) not in words:
+                raise EPError(f"unknown convention {name}='{getattr(self, name)}': expected one of {', '.join(words)}")
+
+
+PAPERS_CODE = Conventions(readout="nudged", rest="stays", products="own")
+PAPERS_COMMON_UPDATE = replace(PAPERS_CODE, products="common")  # the published code with Kolen-Pollack
+
+
+@dataclass(frozen=True)
 class Phases:
     """The free phase and the nudged phases of one gradient: T = free.steps, K = nudged.steps.
 
     free, nudged  a `Phase` each, or a number of steps
     deviations    True: the nudged phases relax the deviation from s*, by (11), at the switches of s*. False: they relax the
                   nudged states, by (1), with the switches of those states, as the paper's code does
+    conventions   `Conventions` of the difference of nudged states
+    Raises EPError for other conventions than the default with deviations, for which there is nothing to choose.
     """
 
     free: Phase
     nudged: Phase
     deviations: bool = True
+    conventions: Conventions = Conventions()
 
     def __post_init__(self):
+        if self.deviations and self.conventions != Conventions():
+            raise EPError("the conventions of the paper's code are about differences of nudged states: use deviations=False")
         object.__setattr__(self, "free", Phase.of(self.free))
         object.__setattr__(self, "nudged", Phase.of(self.nudged))
 

@@ -65,17 +65,6 @@ def compared(found, truth):
     return np.array(result).T
 
 
-def resting(solver):
-    """The same solver, but a phase at beta = 0 rests where the free phase stopped."""
-    free, relax = [], solver.relax
-
-    def relax_or_rest(network, x, phase, y=None, beta=0.0, *, start=None, **options):
-        if start is None:
-            free[:] = [relax(network, x, phase, y, beta, **options)]
-        return free[0] if beta == 0 else relax(network, x, phase, y, beta, start=start, **options)
-    return solver._replace(relax=relax_or_rest)
-
-
 def plot(found, settings, residuals, beta, name, path):
     """Rows: angle, wrong signs. Columns: steps of the phases."""
     figure = Figure(figsize=(10, 6.4), layout="constrained")
@@ -112,6 +101,9 @@ def main():
     parser.add_argument("--steps-nudged", type=cli.count, nargs="+", default=[10, 20, 80], metavar="K", help="one for each T")
     parser.add_argument("--out", type=cli.path, default=Path("runs/why_one_sided_fails"), help="folder for the figure")
     args = parser.parse_args()
+    if len(args.steps_free) != len(args.steps_nudged):
+        raise ep.EPError(f"expected one --steps-nudged for each --steps-free: got {len(args.steps_nudged)} for "
+                         f"{len(args.steps_free)}")
     network, x, y, name = network_and_images(args)
     settings = list(zip(args.steps_free, args.steps_nudged))
     solver, longest = ep.fast.prepared(network), max(args.steps_free)
@@ -120,10 +112,10 @@ def main():
     found, residuals = {estimator: [] for estimator in NUDGINGS}, []
     print("  T  K  residual  nudging      angles, layers 1, 2, ...      wrong signs, %")
     for T, K in settings:
-        phases = ep.Phases(ep.Phase(T, "checkerboard"), ep.Phase(K, "checkerboard"), deviations=False)
         for estimator, (make, _, _) in NUDGINGS.items():
-            g = ep.eqprop_gradient(network, x, y, phases, nudging=make(args.beta),
-                                   solver=resting(solver) if estimator == "minus s_T" else solver)
+            conventions = ep.Conventions(rest="stays" if estimator == "minus s_T" else "moves")
+            phases = ep.Phases(ep.Phase(T, "checkerboard"), ep.Phase(K, "checkerboard"), False, conventions)  # no deviations
+            g = ep.eqprop_gradient(network, x, y, phases, nudging=make(args.beta), solver=solver)
             found[estimator].append(compared(g.gradient, truth.gradient))
             angles, signs = ("".join(f"{value:7.1f}" for value in values) for values in found[estimator][-1])
             print(f"{T:3} {K:2}  {g.free.residual:8.0e}  {estimator:9}{angles}  {signs}")

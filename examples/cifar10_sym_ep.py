@@ -76,7 +76,7 @@ def options(description, chosen):
         "it what comes down from a layer counts less than what goes up")
     add("--connections", choices=list(ep.CONNECTIONS), help="asymmetric: feedback weights of their own (default: symmetric)")
     add("--feedback-update", choices=list(ep.FEEDBACK_UPDATES), help="how they and the forward weights learn: each "
-        "from its own update, both from the sum, or each from the exact gradient (default: kolen-pollack)")
+        "from its own update, both from the sum, or each from the exact gradient (default: kolen-pollack; with bptt exact)")
     add("--beta", type=cli.number, help="nudging strength, the largest |beta| of the points")
     add("--steps-free", type=cli.count, metavar="T", help="steps of the free phase, at most")
     add("--steps-nudged", type=cli.count, metavar="K", help="steps of each nudged phase")
@@ -84,10 +84,12 @@ def options(description, chosen):
     add("--schedule-nudged", choices=list(SCHEDULES), help="the same of the nudged phases")
     add("--nudged-phases", choices=["deviations", "states"], help="what nudged phases relax: the deviations from the free state, "
         "which lose no digits, or the states, as in the paper's code")
+    add("--conventions", choices=["here", "paper"], help="of --nudged-phases states: where this code and the paper's take "
+        "different numbers, ours or theirs (docs/theory/paper.md; default: here, and paper with --preset paper)")
     add("--tolerance", type=cli.not_negative, help="end the free phase once the residual is below this; 0: never")
     add("--channels", type=cli.count, nargs="+", metavar="C", help="channels of each convolution")
     add("--scale", type=cli.positive, nargs="+", help="factor on the paper's initial weights: one, two (hidden layers, "
-        "classes), or one per layer")
+        "classes), or one per layer; factors on hidden layers stand in the place of --initial-drive")
     add("--initial-drive", type=cli.not_negative, metavar="STD", help="scale the initial weights of every unit so that its "
         "drives vary this much over the first training images, around 0; 0: do not")
     add("--optimizer", choices=list(optimizers.OPTIMIZERS), help="with learning rates and weight decay of its own")

@@ -35,7 +35,7 @@ def main():
     args = options()
     dataset = datasets.load("auto", args.data, download=False)
     print(datasets.banner(dataset))
-    network = trained(args.run) if args.run else ep.convnet(seed=args.seed)
+    network = trained(args.run) if args.run else ep.convnet(seed=args.seed or 0)
     x, y = dataset.normalise(dataset.train_images[-args.images:]), dataset.train_labels[-args.images:]
     with ep.worker_threads(args.threads) as threads:
         print(f"{args.images} images, feedback gain {network.feedback:g}, schedules {args.schedule} and {args.schedule_nudged}, "
@@ -143,10 +143,12 @@ def options():
     add("--beta", type=cli.positive, default=0.5)
     add("--images", type=cli.count, default=128, help="the last so many training images")
     add("--data", type=cli.path, metavar="DIR", help="where the images are (default: as in the main job)")
-    add("--seed", type=cli.whole, default=0, help="of the initial network")
+    add("--seed", type=cli.whole, help="of the initial network (default: 0)")
     add("--threads", type=cli.count, default=cli.cores())
     add("--out", type=cli.path, metavar="DIR", default="runs/gradient_quality")
     args = parser.parse_args()
+    if args.run and args.seed is not None:
+        raise ep.EPError("--seed is for the initial network: leave it out with --run")
     args.schedule_nudged = args.schedule_nudged or args.schedule
     return args
 

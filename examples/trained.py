@@ -20,19 +20,21 @@ def add_options(add, images):
     add("--data", type=cli.path, metavar="DIR", help="where the images are (default: CIFAR-10 in EP_DATA or the "
         "cache; else embedded images)")
     add("--images", type=cli.count, default=images, metavar="N", help=f"test images to look at (default: {images})")
-    add("--train-images", type=cli.count, default=3000, metavar="N", help="where a small network is trained (default: 3000)")
-    add("--epochs", type=cli.count, default=5, help="where a small network is trained (default: 5)")
+    add("--train-images", type=cli.count, metavar="N", help="where a small network is trained (default: 3000)")
+    add("--epochs", type=cli.count, help="where a small network is trained (default: 5)")
 
 
 def network_and_images(args):
     """(network in float64, x, labels, one line that says which network and which images)."""
     dataset = datasets.load("auto", args.data, download=False)
     path = args.model or (SHIPPED if dataset.name == "cifar10" else None)  # embedded images mean nothing to the shipped one
+    if path and (args.train_images or args.epochs):
+        raise ep.EPError(f"--train-images and --epochs are for a network that is trained first: leave them out with {path.name}")
     if path:
         network, name = ep.load(path), f"network {path.name}"
     else:
-        network = train(dataset, args.train_images, args.epochs)
-        name = f"small network trained on {args.train_images} images"
+        n = args.train_images or 3000
+        network, name = train(dataset, n, args.epochs or 5), f"small network trained on {n} images"
     network.set_parameters({key: w.astype("float64") for key, w in network.parameters().items()})
     x, y = dataset.normalise(dataset.test_images[:args.images]).astype("float64"), dataset.test_labels[:args.images]
     images = "embedded synthetic images" if dataset.name == "synthetic" else dataset.source
