@@ -41,7 +41,8 @@ def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, 
     channels: output channels of each convolution. paddings: one per convolution; default 1, and 0 for the last.
     cost:     SoftmaxCrossEntropy (readout outside the system) or SquaredError (one more dense layer inside it).
     scale:    factor on the paper's initial weights U(-1/sqrt(fan_in), 1/sqrt(fan_in)), not on biases: one number, which
-              leaves the readout outside the system as it is, or one per layer, the last for the classes.
+              leaves the readout outside the system as it is; two, for the hidden layers and for the classes; or one per
+              layer, the last for the classes.
     feedback: the feedback gain gamma of equation (10). 1 is the paper's network.
     seed:     of the initial parameters, drawn on the host. dtype: "float32" or "float64".
     pool, activation and cost may be given by name. Raises EPError for sizes that are none, and if the layers shrink the image
@@ -149,8 +150,11 @@ def _scales(scale, layers, cost):
     scales = [real(factor, "scale") for factor in (scale if np.ndim(scale) else [scale])]
     if len(scales) == 1:
         scales = scales * (layers - 1) + [1.0 if issubclass(cost, SoftmaxCrossEntropy) else scales[0]]
+    if len(scales) == 2:
+        scales = [scales[0]] * (layers - 1) + [scales[1]]
     if len(scales) != layers or not min(scales) > 0:
-        raise EPError(f"expected one positive scale, or one for each of the {layers} layers: got {scale}")
+        raise EPError(f"expected one positive scale, two (hidden layers, classes), or one for each of the {layers} layers: got "
+                      f"{scale}")
     return scales
 
 

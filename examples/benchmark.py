@@ -5,8 +5,9 @@
 
 Prints the rate of sgemm (n = 4096), of every convolution, and of whole training steps, all counted in the FLOPs that im2col
 takes; seconds per image; threads, batch sizes, steps; peak memory. Where PyTorch is installed, examples/pytorch_twin.py does
-the reference's training step (synchronous, T = 250, K = 25) in turn, and the ratios are printed. benchmark.json and
-benchmark.png go to --out. docs/performance.md explains the numbers.
+in turn the reference's training step (synchronous, T = 250, K = 25), and a training step of backpropagation to compare EP at a
+weak feedback gain with; the ratios are printed. benchmark.json and benchmark.png go to --out. docs/performance.md explains the
+numbers.
 """
 
 import importlib.util
@@ -18,6 +19,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,12 +30,25 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import ep
 from ep import fast
+from ep.fast.pooling import inside
+from ep.fast.synapses import FastConv
+from ep.fast.winograd import Scratch
 from ep.train import commandline as cli
+from ep.train.optimizers import Adam
 
 N = 32  # images of a batch
-REFERENCE = dict(steps_free=250, steps_nudged=25, schedule="synchronous")  # the published PyTorch code
-SAME_REACH = dict(steps_free=125, steps_nudged=13, schedule="checkerboard")  # a checkerboard step goes twice as far
-CONVERGED = dict(steps_free=100, steps_nudged=48, schedule="checkerboard", tolerance=1e-4, tolerance_nudged=1e-4)
+WEAK = 0.02  # the feedback gain at which two sweeps up and one down are enough
+
+
+def phases(T, K, schedule="checkerboard", tolerance=0.0):
+    """The paper's: differences of nudged states."""
+    return ep.Phases(ep.Phase(T, schedule, tolerance), ep.Phase(K, schedule, tolerance), deviations=False)
+
+
+REFERENCE = phases(250, 25, "synchronous")  # the published PyTorch code
+SAME_REACH = phases(125, 13)  # a checkerboard step goes twice as far
+CONVERGED = phases(100, 48, tolerance=1e-4)
+SWEEPS = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"))
 NETWORKS = {
     "paper": lambda: ep.convnet(),
     "cpu preset": lambda: ep.convnet([32, 64, 128, 128], scale=1.5),
@@ -47,7 +62,8 @@ def main():
         return CHILDREN[args.child](args)
     results = dict(machine=machine(args))
     sgemm = results["machine"]["sgemm"]
-    for section in (operations, training_steps, *(() if args.quick else (scaling, memory, against_pytorch))):
+    long = () if args.quick else (scaling, memory, against_pytorch, against_backpropagation)
+    for section in (operations, training_steps, *long):
         print(f"\n{section.__doc__.splitlines()[0]}", flush=True)
         results[section.__name__] = section(args, sgemm)
     write(Path(args.out), results)
@@ -58,6 +74,12 @@ def show(name, seconds, flops, sgemm):
     rate = flops / seconds / 1e9
     print(f"  {name:44} {seconds * 1e3:10.2f} ms  {rate:6.0f} GFLOP/s  {rate / sgemm:5.0%} of sgemm", flush=True)
     return dict(name=name, seconds=seconds, gflops=rate, share=rate / sgemm)
+
+
+def exhaust(generator, *arguments):
+    """Take all stripes that a drive comes in."""
+    for _ in generator(*arguments):
+        pass
 
 
 def best_of(repeat, run):
@@ -102,10 +124,11 @@ def operations(args, sgemm):
                 for path, tile in PATHS.items():
                     up, down = partial(synapse.drive_post, pre), partial(synapse.drive_pre, post, switches)
                     if tile:
-                        convolutions = fast.transformed(network, tile).convolutions[k - 2]
-                        conv = fast._FastConv(synapse, convolutions, 16, fast.Scratch(np.dtype("f")))
-                        conv.pre[...] = fast.inside(pre)
-                        up, down = partial(conv.drive_post, False), partial(conv.drive_pre, fast.inside(post).copy())
+                        pair = fast.transformed(network, tile).pairs[k - 2]
+                        conv = FastConv(synapse, pair, 16, Scratch("f"))
+                        conv.start(synapse, pair, 1.0)
+                        conv.pre[...] = inside(pre)
+                        up, down = partial(conv.drive_post, False), partial(exhaust, conv.drive_pre, inside(post).copy())
                     for direction, run in (("up", up), ("down", down)):
                         how = path
                         if tile:  # for few pixels it may be less than the largest tile
@@ -122,7 +145,7 @@ def training_steps(args, sgemm):
     rows = []
     for name in NETWORKS:
         for path in PATHS:
-            fixed = dict(steps_free=10, steps_nudged=5, schedule="checkerboard")
+            fixed = phases(10, 5)
             step = Step(name, path, args.threads)
             rows.append(step.measured(f"{name}, T = 10, K = 5, {path}", fixed, sgemm, 1 if path == "readable" else args.repeat))
         rows.append(step.measured(f"{name}, until converged, {path}", CONVERGED, sgemm, args.repeat))
@@ -131,21 +154,25 @@ def training_steps(args, sgemm):
 
 def scaling(args, sgemm):
     """The paper's network: threads, batch sizes and steps."""
-    rows, fixed = [], dict(steps_free=20, steps_nudged=5, schedule="checkerboard")
+    rows, fixed = [], phases(20, 5)
     for threads in sorted({1, args.threads}):
         rows.append(Step("paper", "F(4x4, 3x3)", threads).measured(f"{threads} thread(s), 32 images", fixed, sgemm, args.repeat))
     print(f"  ratio {rows[0]['seconds'] / rows[-1]['seconds']:.2f}, sgemm's own {sgemm[args.threads] / sgemm[1]:.2f}")
     for n in (16, 32, 64, 128):
         rows.append(Step("paper", "F(4x4, 3x3)", 1, n).measured(f"1 thread, {n} images", fixed, sgemm, 2))
     for T in (25, 50, 100, 200):
-        steps = dict(steps_free=T, steps_nudged=5, schedule="checkerboard")
-        rows.append(Step("paper", "F(4x4, 3x3)", args.threads).measured(f"T = {T}, K = 5", steps, sgemm, 1))
+        rows.append(Step("paper", "F(4x4, 3x3)", args.threads).measured(f"T = {T}, K = 5", phases(T, 5), sgemm, 1))
     return rows
 
 
 def memory(args, sgemm):
     """Peak memory of one training step of 32 images on the paper's network, less what the imports need."""
-    return {name: child(name, args) for name in ("eqprop", "eqprop, twice the steps", "bptt")}
+    return {name: megabytes(name, child(name, args)) for name in ("eqprop", "eqprop, twice the steps", "bptt")}
+
+
+def megabytes(name, result):
+    print(f"  {name:44} {result['megabytes']:8.0f} MB", flush=True)
+    return result
 
 
 def against_pytorch(args, sgemm):
@@ -153,7 +180,7 @@ def against_pytorch(args, sgemm):
     if importlib.util.find_spec("torch") is None:
         print("  PyTorch is not installed: left out")
         return None
-    twin, step = child("pytorch", args), Step("paper", "F(4x4, 3x3)", args.threads)
+    twin, step = megabytes("pytorch", child("pytorch", args)), Step("paper", "F(4x4, 3x3)", args.threads)
     print(f"  PyTorch {twin['torch']}")
     print(f"  {'PyTorch, synchronous, T = 250, K = 25':44} {twin['seconds'] * 1e3:10.2f} ms", flush=True)
     ours = [step.measured(name, steps, sgemm, 1) for name, steps in (
@@ -167,6 +194,19 @@ def against_pytorch(args, sgemm):
     return dict(twin=twin, ours=ours, factors=factors)
 
 
+def against_backpropagation(args, sgemm):
+    """A training step (gradient, Adam) at a feedback gain of 0.02, T = 2 up, K = 1 down, and one of PyTorch's backpropagation."""
+    if importlib.util.find_spec("torch") is None:
+        print("  PyTorch is not installed: left out")
+        return None
+    results = child("backpropagation", args)
+    for name, times in results.items():
+        print(f"  {name}, one thread each, in turn; processor time per image, the best of {args.rounds}")
+        for way, (seconds, ratio) in times.items():
+            print(f"    {way:42} {seconds * 1e3:10.3f} ms   {ratio:.2f} of PyTorch's (median)", flush=True)
+    return results
+
+
 # --- how --------------------------------------------------------------------------------------------------------------
 
 
@@ -178,15 +218,15 @@ class Step:
         self.network, self.tile, self.threads = NETWORKS[name](), PATHS[path], threads
         self.x, self.y = rng.normal(size=(images, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, images)
 
-    def run(self, map, gradient=ep.eqprop_gradient, **phases):
+    def run(self, map, phases, gradient=ep.eqprop_gradient):
         """The `Estimate`s of the chunks, as one update of a training run computes them."""
         if gradient is ep.eqprop_gradient:  # the kernels anew, as after every update
-            relax = fast.prepared(self.network, self.tile, map) if self.tile else ep.relax
-            gradient = partial(gradient, nudging=ep.Nudging.symmetric(1.0), relax=relax)
+            solver = fast.prepared(self.network, self.tile, map) if self.tile else ep.READABLE
+            gradient = partial(gradient, nudging=ep.Nudging.symmetric(1.0), solver=solver)
         estimates = []
 
         def one_chunk(*arguments):
-            estimates.append(gradient(*arguments, **phases))
+            estimates.append(gradient(*arguments, phases))
             return estimates[-1]
 
         ep.in_chunks(one_chunk, self.network, self.x, self.y, map)
@@ -203,8 +243,9 @@ class Step:
     def measured(self, name, phases, sgemm, repeat):
         kept = []
         with ep.worker_threads(self.threads) as map:
-            self.run(map, **phases | dict(steps_free=1, steps_nudged=1))  # touches its memory
-            seconds = best_of(repeat, lambda: kept.append(self.run(map, **phases)))
+            short = replace(phases, free=replace(phases.free, steps=1), nudged=replace(phases.nudged, steps=1))
+            self.run(map, short)  # touches its memory
+            seconds = best_of(repeat, lambda: kept.append(self.run(map, phases)))
         row = show(name, seconds, self.flops(kept[-1]), sgemm[self.threads])
         T = np.mean([e.free.steps for e in kept[-1]])
         K = np.mean([[phase.steps for phase in e.nudged] for e in kept[-1]])
@@ -214,11 +255,9 @@ class Step:
 
 def child(name, args):
     """Run one of CHILDREN in a process of its own, for its peak memory."""
-    command = [sys.executable, __file__, "--child", name, "--threads", str(args.threads)]
+    command = [sys.executable, __file__, "--child", name, "--threads", str(args.threads), "--rounds", str(args.rounds)]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    result = json.loads(answer.stdout.splitlines()[-1])
-    print(f"  {name:44} {result['megabytes']:8.0f} MB", flush=True)
-    return result
+    return json.loads(answer.stdout.splitlines()[-1])
 
 
 def peak():
@@ -233,7 +272,7 @@ def peak():
 def measure_memory(steps, gradient, args):
     before, step = peak(), Step("paper", "F(4x4, 3x3)", args.threads)
     with ep.worker_threads(args.threads) as map:
-        step.run(map, gradient, steps_free=steps, steps_nudged=steps // 2)
+        step.run(map, phases(steps, steps // 2, "synchronous"), gradient)
     print(json.dumps(dict(megabytes=peak() - before)))
 
 
@@ -245,10 +284,50 @@ def measure_twin(args):
     before, step = peak(), Step("paper", "readable", args.threads)
     twin, nudging = Twin(step.network), ep.Nudging.symmetric(1.0)
     twin.gradient(step.x, step.y, 2, 2, nudging=nudging)
-    seconds = best_of(1, lambda: twin.gradient(step.x, step.y, nudging=nudging, **REFERENCE))
+    seconds = best_of(1, lambda: twin.gradient(step.x, step.y, 250, 25, nudging=nudging))
     megabytes = peak() - before
     asynchronous = best_of(1, lambda: twin.gradient(step.x, step.y, 60, 20, nudging=nudging, schedule="checkerboard"))
     print(json.dumps(dict(torch=torch.__version__, seconds=seconds, megabytes=megabytes, asynchronous=asynchronous)))
+
+
+def measure_backpropagation(args):
+    """{network: {way: (processor seconds per image, the best; median ratio to PyTorch in the same round)}}"""
+    results = {}
+    with threadpool_limits(1):
+        for name, make in NETWORKS.items():
+            ways = {"PyTorch, backpropagation": backpropagation_step(make())}
+            ways |= {f"EP, chunks of {chunk}": eqprop_step(make(), chunk) for chunk in (16, 32)}
+            times = {way: [] for way in ways}
+            for _ in range(args.rounds + 1):
+                for way, step in ways.items():
+                    start = time.process_time()
+                    for _ in range(1 if name == "paper" else 5):
+                        step()
+                    times[way].append((time.process_time() - start) / (N if name == "paper" else 5 * N))
+            torch = times["PyTorch, backpropagation"][1:]  # the first round touches new memory
+            results[name] = {way: (min(found[1:]), float(np.median(np.divide(found[1:], torch)))) for way, found in times.items()}
+    print(json.dumps(results))
+
+
+def backpropagation_step(network):
+    import torch
+    from pytorch_twin import FeedForward
+
+    torch.set_num_threads(1)
+    twin = FeedForward(network)
+    optimizer = torch.optim.Adam(twin.theta.values(), 1e-3)
+    return partial(twin.step, torch.rand(N, 3, 32, 32), torch.randint(0, 10, (N,)), optimizer)
+
+
+def eqprop_step(network, chunk):
+    network.feedback, optimizer, rng = WEAK, Adam(network, 1e-3), np.random.default_rng(0)
+    x, y = rng.random((N, 32, 32, 3), dtype=np.float32), rng.integers(0, 10, N)
+
+    def step():
+        gradient = partial(ep.eqprop_gradient, phases=SWEEPS, nudging=ep.Nudging.symmetric(0.2), solver=fast.prepared(network))
+        optimizer.step(ep.in_chunks(gradient, network, x, y, size=chunk).gradient)
+
+    return step
 
 
 CHILDREN = {
@@ -256,6 +335,7 @@ CHILDREN = {
     "eqprop, twice the steps": partial(measure_memory, 40, ep.eqprop_gradient),
     "bptt": partial(measure_memory, 20, ep.bptt_gradient),
     "pytorch": measure_twin,
+    "backpropagation": measure_backpropagation,
 }
 
 
@@ -301,6 +381,7 @@ def options():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     parser.add_argument("--quick", action="store_true", help="operations and short training steps only")
     parser.add_argument("--repeat", type=cli.count, default=3, help="take the best of so many (default: 3)")
+    parser.add_argument("--rounds", type=cli.count, default=10, help="of PyTorch and EP in turn (default: 10)")
     parser.add_argument("--threads", type=cli.count, default=cli.cores(), help="worker threads (default: all cores)")
     parser.add_argument("--out", type=cli.path, metavar="DIR", default="runs/benchmark")
     parser.add_argument("--child", choices=list(CHILDREN), help="used by the benchmark itself, for a process of its own")

@@ -86,12 +86,12 @@ def options(description, chosen):
         "which lose no digits, or the states, as in the paper's code")
     add("--tolerance", type=cli.not_negative, help="end the free phase once the residual is below this; 0: never")
     add("--channels", type=cli.count, nargs="+", metavar="C", help="channels of each convolution")
-    add("--scale", type=cli.positive, nargs="+", help="factor on the paper's initial weights: one, or one per layer "
-        "with the last for the classes")
+    add("--scale", type=cli.positive, nargs="+", help="factor on the paper's initial weights: one, two (hidden layers, "
+        "classes), or one per layer")
     add("--initial-drive", type=cli.not_negative, metavar="STD", help="scale the initial weights of every unit so that its "
         "drives vary this much over the first training images, around 0; 0: do not")
     add("--optimizer", choices=list(optimizers.OPTIMIZERS), help="with learning rates and weight decay of its own")
-    add("--lr", type=cli.positive, nargs="+", help="learning rate: one, or one per layer with the last for the classes")
+    add("--lr", type=cli.positive, nargs="+", help="learning rate: one, two (hidden layers, classes), or one per layer")
     add("--weight-decay", type=cli.not_negative)
     add("--warm-up", type=cli.whole, metavar="N", help="steps over which Adam's rate rises to its full value")
     add("--batch-size", type=cli.count)

@@ -71,6 +71,24 @@ class Twin:
         return {name: outside(g) for name, g in zip(self.theta, grads)}, images(free), [images(s) for s in nudged]
 
 
+class FeedForward(Twin):
+    """The limit of weak feedback, gamma -> 0: each layer from the one below, and PyTorch's backpropagation."""
+
+    def loss(self, x, y):
+        """C(s_L, y), batch mean; x (N, C, H, W) a tensor, y one-hot or labels."""
+        s = x
+        for n, synapse in enumerate(self.network.synapses, start=1):
+            u = F.conv2d(s, self.theta[f"{n}.W"], self.theta[f"{n}.b"], padding=synapse.padding)
+            s = torch.clamp(F.max_pool2d(u, 2) / 2, 0.0, 1.0)
+        return self.cost(s, y) / len(x)
+
+    def step(self, x, y, optimizer):
+        """One update of theta."""
+        optimizer.zero_grad()
+        self.loss(x, y).backward()
+        optimizer.step()
+
+
 def flat(s):
     """(N, C, H, W) -> (N, H W C), the order of the NumPy network; vectors stay."""
     return s.permute(0, 2, 3, 1).flatten(1) if s.ndim == 4 else s

@@ -12,7 +12,7 @@ import ep
 from ep import dynamics, fast, ops
 from ep.dynamics import Phase, Phases
 from ep.errors import EPError
-from ep.fast import winograd
+from ep.fast import patches, winograd
 from ep.fast.chain import LOCAL, chain_of
 from ep.fast.patches import Col2im, Im2col, PatchProduct
 from ep.fast.winograd import (
@@ -78,6 +78,7 @@ def rows_at_once(request, monkeypatch):
     LOCAL.__dict__.clear()  # the buffers of other tests
     if request.param == "few":
         monkeypatch.setattr(winograd, "CACHED", 1)
+        monkeypatch.setattr(patches, "PATCHES", 1)
     yield
     LOCAL.__dict__.clear()
 
@@ -160,7 +161,7 @@ def test_a_sum_of_products(kind, H, W, padding, rows_at_once):
     rng = np.random.default_rng(0)
     kernel, sizes = np.zeros((3, 3, 3, 5)), (H + 2 * padding - 2, W + 2 * padding - 2)
     conv = fast_convolution(kind, kernel, (H, W), sizes, padding, 2)
-    product, x, y = PatchProduct(conv, 3) if kind == "im2col" else WinogradProduct(conv), [], []
+    product, x, y = PatchProduct(conv) if kind == "im2col" else WinogradProduct(conv), [], []
     for i, where in enumerate((conv.input, product.x)):
         x.append(rng.normal(size=(2, H, W, 3)))
         y.append(rng.normal(size=(2, *sizes, 5)))

@@ -23,9 +23,9 @@ from ep import ops
 from ep.activations import HARD_SIGMOID, SIGMOID, TANH
 from ep.backend import to_host
 from ep.bptt import bptt_gradient
-from ep.builders import convnet, load, mlp
+from ep.builders import calibrate, convnet, load, mlp
 from ep.cost import SoftmaxCrossEntropy, SquaredError
-from ep.dynamics import Phases, relax
+from ep.dynamics import Phase, Phases, relax
 from ep.eqprop import eqprop_gradient
 from ep.errors import EPError
 from ep.network import Network
@@ -285,3 +285,25 @@ def test_any_pooling_and_stride_can_be_joined_by_hand(xp):
     second = conv(None, first.post_shape, 4, 3, stride=2, padding=0)
     last = Dense(0.2 * normal(xp, (4, 3), 5), normal(xp, (3,), 6), second.post_shape)
     check_derivatives(xp, Network([first, second, last], TANH, SquaredError()))
+
+
+@pytest.mark.parametrize("kind", ["dense", "average", "max"])
+def test_calibrated_drives(kind):
+    """Over the images that it has seen, every unit's drive of the feed-forward pass has the asked mean and deviation."""
+    net = network(np, kind, "hard-sigmoid")
+    net.feedback = 0.0  # one sweep is then the feed-forward pass
+    x, _ = data(np, net, n=40)
+    readout = net.cost.W.copy()
+    u = relax(calibrate(net, x, 0.4, mean=0.1), x, Phase(1, "up")).u
+    for u_n in u:
+        over = tuple(range(u_n.ndim - 1))
+        assert np.allclose(u_n.std(over), 0.4) and np.allclose(u_n.mean(over), 0.1)
+    assert np.array_equal(net.cost.W, readout)
+
+
+def test_two_scales_are_for_the_hidden_layers_and_the_classes():
+    """Two numbers fit any number of layers."""
+    two, each = (convnet([3, 4, 5], (16, 16, 2), 3, scale=scale).parameters() for scale in ((2.0, 3.0), (2.0, 2.0, 2.0, 3.0)))
+    assert all(np.array_equal(two[name], each[name]) for name in each)
+    with pytest.raises(EPError, match="expected one positive scale"):
+        convnet([3, 4, 5], (16, 16, 2), 3, scale=(1.0, 2.0, 3.0))

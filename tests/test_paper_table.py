@@ -88,9 +88,9 @@ def test_a_failed_training_is_one_sentence(run, monkeypatch, tmp_path):
 
 
 def test_the_page_of_results_shows_the_table_as_it_was_written():
-    """docs/results.md repeats table.md line for line, and every row of it has its logs."""
+    """docs/notebook.md repeats table.md line for line, and every row of it has its logs."""
     docs = EXAMPLES.parent / "docs"
-    page, table = (docs / "results.md").read_text().splitlines(), example("paper_table")
+    page, table = (docs / "notebook.md").read_text().splitlines(), example("paper_table")
     for folder, rows in ((docs / "paper_table", table.ROWS), (docs / "paper_table" / "settled", table.SETTLED)):
         lines = (folder / "table.md").read_text().splitlines()
         assert [line for line in lines if line not in page] == []

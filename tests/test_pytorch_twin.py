@@ -8,9 +8,9 @@ import pytest
 
 import ep
 
-pytest.importorskip("torch", reason="PyTorch is not installed (it is only ever a test oracle)")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (it is only ever a test oracle)")
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-from pytorch_twin import Twin  # noqa: E402
+from pytorch_twin import FeedForward, Twin, inside, outside  # noqa: E402
 
 NUDGING = ep.Nudging.symmetric(0.5)
 
@@ -35,6 +35,21 @@ def test_a_small_network_step_by_step_in_float64(schedule, cost):
             assert all(close(a, b, 1e-12) for a, b in zip(states, phase.states))
         for name, g in expected.gradient.items():
             assert abs(g).max() > 0 and close(found[name], g, 1e-10), name
+
+
+@pytest.mark.parametrize("solver", ["readable", "fast"])
+def test_without_feedback_it_is_backpropagation(solver):
+    """gamma = 0, one sweep up and one down: the gradient of PyTorch's feed-forward network, to O(beta^2)."""
+    network = ep.convnet([4, 5, 6], (24, 24, 2), 3, scale=4.0, dtype="float64", feedback=0.0)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(4, 24, 24, 2)), np.array([0, 1, 2, 0])
+    twin = FeedForward(network)
+    twin.loss(inside(x), torch.tensor(network.targets(y, x.dtype))).backward()
+    solver = ep.fast.prepared(network) if solver == "fast" else ep.READABLE
+    phases = ep.Phases(ep.Phase(1, "up"), ep.Phase(1, "down"))
+    found = ep.eqprop_gradient(network, x, y, phases, nudging=ep.Nudging.symmetric(1e-3), solver=solver)
+    for name, w in twin.theta.items():
+        assert abs(found.gradient[name]).max() > 0 and close(found.gradient[name], outside(w.grad), 1e-5), name
 
 
 def test_the_papers_network():

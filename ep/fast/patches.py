@@ -6,6 +6,8 @@ of it at once.
 
 import numpy as np
 
+PATCHES = 1 << 22  # numbers of patches that are made at once: 16 MB, for float32
+
 
 class Im2col:
     """gain times the convolution with W (k, k, C_in, C_out): k columns side by side, k products with shifted views."""
@@ -72,22 +74,28 @@ class Col2im:
 
 
 class PatchProduct:
-    """dW = x_0 y_0 + x_1 y_1, as WinogradProduct, for a convolution `up` of any kind: whole patches, for images of few pixels."""
+    """dW = x_0 y_0 + x_1 y_1, as WinogradProduct, for a convolution `up` by im2col: whole patches, a stripe of rows at a time."""
 
-    def __init__(self, up, k):
-        (H, width), N, (C_in, C_out) = up.size_out, up.x.shape[2], up.channels
-        self.up, self.xs, self.rows = up, (up.x, np.zeros_like(up.x)), slice(0, H)
-        self.x, self.y = up.inside(self.xs[1]), np.zeros((2, H, width, N, C_out), up.x.dtype)
-        self.patches = np.empty((2, H, width, N, k, k, C_in), up.x.dtype)
+    def __init__(self, up):
+        (H, width), N, (C_in, C_out), k = up.size_out, up.x.shape[2], up.channels, up.k
+        self.up, self.xs = up, (up.x, np.zeros_like(up.x))
+        self.x = up.inside(self.xs[1])
+        at_once = max(2, min(H, PATCHES // (2 * width * N * k * k * C_in)) // 2 * 2)  # no window is cut
+        self.rows = [slice(first, min(first + at_once, H)) for first in range(0, H, at_once)]
+        self.y = np.zeros((2, at_once, width, N, C_out), up.x.dtype)
+        self.patches = np.zeros((2, at_once, width, N, k, k, C_in), up.x.dtype)
 
     def result(self, fill, wanted=(0, 1)):
         """(k, k, C_in, C_out): the sum of the wanted products."""
-        _, H, width, _, k, _, C_in = self.patches.shape
-        for i in wanted:
-            fill(i, self.rows, self.y[i])
-            for a in range(k):
-                for b in range(k):
-                    self.patches[i, :, :, :, a, b] = self.xs[i][a:a + H, b:b + width]
-        patches, y = (a[wanted[0]:wanted[-1] + 1] for a in (self.patches, self.y))
-        patches = patches.reshape(-1, k * k * C_in)
-        return (patches.T @ y.reshape(len(patches), -1)).reshape(k, k, C_in, -1)
+        (_, _, width, _, k, _, C_in), pairs, dW = self.patches.shape, slice(wanted[0], wanted[-1] + 1), 0.0
+        for rows in self.rows:
+            n = rows.stop - rows.start
+            for i in wanted:
+                fill(i, rows, self.y[i, :n])
+                self.y[i, n:], self.patches[i, n:] = 0, 0
+                for a in range(k):
+                    for b in range(k):
+                        self.patches[i, :n, :, :, a, b] = self.xs[i][rows.start + a:rows.stop + a, b:b + width]
+            patches = self.patches[pairs].reshape(-1, k * k * C_in)
+            dW = dW + patches.T @ self.y[pairs].reshape(len(patches), -1)
+        return dW.reshape(k, k, C_in, -1)

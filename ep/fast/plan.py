@@ -80,10 +80,10 @@ def way_down(conv, largest_tile):
 
 
 def _cheapest(k, size_in, size_out, padding, channels, largest_tile):
-    """The convolution that takes the fewest multiplications."""
+    """The convolution that takes the fewest multiplications; im2col for a single tile, not worth the transform of a kernel."""
     cost = {m: multiplications(m, size_out) for m in TILES if m <= largest_tile and k == 3}
     m = min(cost, key=cost.get, default=None)
-    if m is None or cost[m] > k * k * math.prod(size_out):
+    if m is None or cost[m] > k * k * math.prod(size_out) or cost[m] == (m + 2) ** 2:
         return Way(Im2col, k, size_in, size_out, padding, channels)
     return Way(Winograd, m, size_in, size_out, padding, channels)
 

@@ -16,7 +16,7 @@ from .response import held
 
 def products(network, x, states, switches, mu, *, kernels=None):
     """`network.parameter_adjoint`, faster; the same arguments and results. kernels: as for `relax`."""
-    if unsuitable(network) or not same_dtypes(network, [x, *states, *mu]):
+    if kernels is None and unsuitable(network) or not same_dtypes(network, [x, *states, *mu]):
         return network.parameter_adjoint(x, states, switches, mu)
     chain = held(own(kernels, network), states, switches)
     mu = [inside(mu_n) for mu_n in mu]

@@ -22,7 +22,8 @@ SLOPES = {HARD_SIGMOID: 0.5, CLIP: 1.0}  # activations clip(slope u, 0, 1)
 def response(network, y, free, nudging, phase, transposed=True, *, kernels=None):
     """`dynamics.response`, faster; the same arguments and results. kernels: as for `relax`."""
     phase = Phase.of(phase)
-    if nudging.is_complex or unsuitable(network) or not same_dtypes(network, [y, *free.states, *free.u]):
+    unfit = nudging.is_complex or kernels is None and unsuitable(network)
+    if unfit or not same_dtypes(network, [y, *free.states, *free.u]):
         return dynamics.response(network, y, free, nudging, phase, transposed)
     deviations, mu, phases = Deviations(held(own(kernels, network), free.states, free.switches, free.u), transposed), None, []
     for beta, c in zip(nudging.points, nudging.weights):

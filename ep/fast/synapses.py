@@ -164,10 +164,11 @@ class FastConv:
 
     def __init__(self, synapse, pair, N, scratch):
         of_W, of_B = pair
-        self.N, self.scratch, self.k = N, scratch, len(of_W.W)
+        self.N, self.scratch = N, scratch
         self.up, self.down = of_W.way_up.make(N, scratch), of_B.way_down.make(N, scratch)
         self.pre = self.up.input  # (H, W, N, C_pre), inside its border of zeros
         self.drive = np.zeros((*synapse.post_shape[:2], N, synapse.post_shape[2]), scratch.dtype)
+        self.b = np.empty(self.drive.shape[2:], scratch.dtype)  # as long as a run: adding it is one pass
         self.symmetric, self.product, self.up_again, self.winners = of_W is of_B, None, None, []
         make = POOLS[synapse.pool.name]
         self.pool_up = self.pool_down = make(self.drive.shape)
@@ -182,7 +183,7 @@ class FastConv:
     def start(self, synapse, pair, gain):
         """Take the present weights."""
         (self.of_W, self.of_B), self.gain = pair, gain
-        self.b = np.broadcast_to(synapse.b, (self.N, len(synapse.b))).copy()  # as long as a run: adding it is one pass
+        self.b[...] = synapse.b
         self.up.set(self.of_W.up)
         self.down.set(self.of_B.down, gain)
         for conv in self.winners:
@@ -241,8 +242,7 @@ class FastConv:
     def products(self, mu_pre, mu_post, s_post):
         """{"W": dW} or {"W": dW, "B": dB}: hebbian(s_pre, mu_post) and gain hebbian(mu_pre, s_post)."""
         if self.product is None:
-            few = type(self.up) is Im2col or self.up.h * self.up.w == 1  # a kernel is transformed for more than one tile
-            self.product = PatchProduct(self.up, self.k) if few else WinogradProduct(self.up)
+            self.product = PatchProduct(self.up) if type(self.up) is Im2col else WinogradProduct(self.up)
         np.multiply(mu_pre, self.gain, out=self.product.x)
         feeds = (self.pool_up, mu_post), (self.pool_down, s_post)
 

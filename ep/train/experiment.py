@@ -91,9 +91,10 @@ class Config:
 # --- which value a setting has ----------------------------------------------------------------------------------------
 
 
-CPU = dict(channels=(32, 64, 128, 128), scale=(4.0, 4.0, 4.0, 3.0, 1.0), feedback=0.02, nudged_phases="deviations", beta=0.2,
-           steps_free=2, schedule="up", steps_nudged=1, schedule_nudged="down", optimizer="adam", lr=(3e-3,),
-           weight_decay=0.02, batch_size=32)  # weak feedback: the phases end near their fixed points
+CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 6.0), feedback=0.01,
+           nudged_phases="deviations", beta=0.1, steps_free=2, schedule="up", steps_nudged=1, schedule_nudged="down",
+           optimizer="adam", lr=(4e-3, 1.2e-2), weight_decay=0.02, warm_up=200,
+           batch_size=32)  # weak feedback: the phases end near their fixed points
 SMALL = dict(channels=(32, 64, 128, 128), scale=(6.0, 2.0, 2.0, 2.0, 2.0), nudged_phases="states", beta=1.0, steps_free=8,
              schedule="checkerboard", tolerance=1e-3, steps_nudged=3, optimizer="sgd", lr=(0.2, 0.03, 0.02, 0.015, 0.01),
              weight_decay=3e-4, batch_size=32)  # the paper's energy and rule, in too few steps to settle: docs/paper_table
@@ -102,13 +103,14 @@ PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states"
              check_every=10)  # the log says at which step the residual passed 1e-6
 SYNTHETIC = dict(epochs=3, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0)
 CIFAR10 = dict(epochs=5, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0)
+WHOLE = dict(batch_size=64, epochs=8, train_images=50000, test_images=2000, final_test_images=10000, flip=True, pad=2)
 PAPERS_IMAGES = dict(epochs=120, anneal_epochs=100, train_images=50000, test_images=10000, final_test_images=10000, flip=True,
                      pad=4)
 CALIBRATION = 256  # images whose drives `calibrate` looks at
 VISITS = 40_000  # of any other data set: as many epochs as make so many visits of images, but 5 to 50
 PRESETS = {  # (preset, data set) -> its settings; `row` says what any other data set gets
     ("cpu", "synthetic"): CPU | SYNTHETIC,
-    ("cpu", "cifar10"): CPU | CIFAR10,
+    ("cpu", "cifar10"): CPU | WHOLE,
     ("small", "synthetic"): SMALL | SYNTHETIC,
     ("small", "cifar10"): SMALL | CIFAR10,
     ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
@@ -119,7 +121,7 @@ CHOICES = [  # (presets, choice, what it brings with it)
     (("paper",), dict(cost="squared-error"), dict(beta=0.5, steps_nudged=30)),  # the paper's other two numbers
     (("paper",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
     (("small",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
-    (("cpu",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4)),
+    (("cpu",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4, warm_up=0)),
     (NAMES, dict(connections="asymmetric"), dict(feedback_update="kolen-pollack")),
     (("paper",), dict(connections="asymmetric"), dict(steps_nudged=30)),
     (("small",), dict(connections="asymmetric"), dict(weight_decay=3e-3)),  # by it W and B align: docs/results.md
@@ -174,7 +176,7 @@ def resolve(dataset, preset=None, device="numpy", ranks=1, **given):
         merged |= layer
     config = Config(**merged)
     own = len(config.channels) + 1  # layers with parameters: the convolutions and the classes
-    unfit = [name for name in ("scale", "lr") if name not in given and len(getattr(config, name)) not in (1, own)]
+    unfit = [name for name in ("scale", "lr") if name not in given and len(getattr(config, name)) not in (1, 2, own)]
     if unfit:
         raise EPError(f"--preset {preset} has other numbers of layers than the {own} of these --channels and the classes: give "
                       f"{' and '.join(f'--{name}' for name in unfit)} too, one number or one for each layer")

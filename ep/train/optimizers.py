@@ -162,14 +162,16 @@ def layer_of(name):
 
 
 def rates_by_layer(network, rates):
-    """{layer: learning rate} from one number, or a list of one or of one per layer."""
+    """{layer: learning rate} from a number, or a list: one for all, two for the hidden layers and the last, or one per layer."""
     layers = list(dict.fromkeys(map(layer_of, network.parameters())))
     rates = [real(rate, "learning rate") for rate in (rates if np.ndim(rates) else [rates])]
     if len(rates) == 1:
         rates = rates * len(layers)
+    if len(rates) == 2:
+        rates = [rates[0]] * (len(layers) - 1) + [rates[1]]
     if len(rates) != len(layers) or not all(rate > 0 for rate in rates):
-        raise EPError(f"expected one positive learning rate, or one for each of the {len(layers)} layers "
-                      f"({', '.join(layers)}): got {rates}")
+        raise EPError(f"expected one positive learning rate, two (hidden layers, last layer), or one for each of the "
+                      f"{len(layers)} layers ({', '.join(layers)}): got {rates}")
     return dict(zip(layers, rates))
 
 
