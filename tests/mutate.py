@@ -127,13 +127,13 @@ def without(action, source):
 
 
 def mutated(source, mutant):
-    """The source with every place of `right` that is not part of a longer name replaced."""
+    """The source with every `right` replaced; of an option (args.NAME) every use of it, no assignment and no longer name."""
     parts = source.split(mutant.right)
     assert len(parts) > 1, f"'{mutant.right}' is not in {mutant.file} any more: bring this mutant up to date"
     result = parts[0]
     for part in parts[1:]:
-        longer = mutant.right[-1].isidentifier() and part[:1].isidentifier()
-        result += (mutant.right if longer else mutant.wrong) + part
+        kept = mutant.right.startswith("args.") and (part[:1].isidentifier() or part.startswith(" = "))
+        result += (mutant.right if kept else mutant.wrong) + part
     assert result != source, mutant
     return result
 
