@@ -3,6 +3,7 @@
 Laborieux et al. 2021, "Scaling Equilibrium Propagation to Deep ConvNets by Drastically Reducing its Gradient Estimator
 Bias" (arXiv:2006.03824). Read the files in this order; each imports only from those before it.
 
+    checks.py      what a caller passes, as the package keeps it
     nudging.py     which nudged phases to run, and how to combine them      equation (4)
     ops.py         convolution and pooling, and their adjoints
     activations.py sigma, sigma' and the G of the energy
@@ -46,7 +47,18 @@ from .backend import array_module, device_module, to_host
 from .bptt import bptt_gradient, bptt_increments
 from .builders import CONNECTIONS, convnet, load, mlp
 from .cost import SoftmaxCrossEntropy, SquaredError
-from .dynamics import READABLE, Phase, Phases, Solver, deviate, relax, residual
+from .dynamics import (
+    PAPERS_CODE,
+    PAPERS_COMMON_UPDATE,
+    READABLE,
+    Conventions,
+    Phase,
+    Phases,
+    Solver,
+    deviate,
+    relax,
+    residual,
+)
 from .eqprop import eqprop_gradient, eqprop_increments
 from .errors import EPError
 from .network import Network
@@ -61,9 +73,10 @@ from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, ko
 __version__ = "0.1.0"
 
 __all__ = [
-    "AVERAGE_POOL", "Adam", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES", "HARD_SIGMOID",
-    "MAX_POOL", "NO_POOL", "Network", "Nudging", "Phase", "Phases", "READABLE", "SGD", "SIGMOID", "SoftmaxCrossEntropy",
-    "Solver", "SquaredError", "TANH", "alignment", "array_module", "asymmetric", "bptt_gradient", "bptt_increments",
-    "convnet", "deviate", "device_module", "eqprop_gradient", "eqprop_increments", "evaluate", "fast", "in_chunks",
-    "kolen_pollack", "load", "mlp", "rbp_gradient", "relax", "residual", "to_host", "train_epoch", "worker_threads",
+    "AVERAGE_POOL", "Adam", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Conventions", "Dense", "EPError", "FEEDBACK_UPDATES",
+    "HARD_SIGMOID", "MAX_POOL", "NO_POOL", "Network", "Nudging", "PAPERS_CODE", "PAPERS_COMMON_UPDATE", "Phase", "Phases",
+    "READABLE", "SGD", "SIGMOID", "SoftmaxCrossEntropy", "Solver", "SquaredError", "TANH", "alignment", "array_module",
+    "asymmetric", "bptt_gradient", "bptt_increments", "convnet", "deviate", "device_module", "eqprop_gradient",
+    "eqprop_increments", "evaluate", "fast", "in_chunks", "kolen_pollack", "load", "mlp", "rbp_gradient", "relax", "residual",
+    "to_host", "train_epoch", "worker_threads",
 ]

@@ -37,15 +37,15 @@ def eqprop_gradient(network, x, y, phases, *, nudging, transposed=True, solver=R
     """
     for beta in nudging.points:
         nudge(network, beta)  # refuses what will not work before the free phase, not after it
-    y = network.targets(y, x.dtype)
+    x, y = network.examples(x, y)
     inputs = None if phases.deviations else network.input_drives(x)  # for several phases on x
     free = solver.relax(network, x, phases.free, inputs=inputs)
     if phases.deviations:
         mu, nudged = solver.response(network, y, free, nudging, phases.nudged, transposed)
         gradient = solver.products(network, x, free.states, free.switches, mu)
+        gradient |= network.readout_gradient(free.states, y)  # the softmax readout's own weights, at s*
     else:
         gradient, nudged = difference_of_states(network, x, y, phases, nudging, transposed, solver, free, inputs)
-    gradient |= network.readout_gradient(free.states, y)  # the softmax readout's own weights, at s*
     return estimate(network, gradient, free, y, nudged)
 
 
@@ -54,12 +54,12 @@ def difference_of_states(network, x, y, phases, nudging, transposed, solver, fre
 
     A phase at beta = 0 relaxes on for K steps like the others, unless the free phase has converged: what is still moving at
     s* then moves in all of them, and sum_k c_k = 0 cancels it. One that stopped at s* would leave that drift, divided by
-    beta, in the estimate.
+    beta, in the estimate. `phases.conventions` has this choice and two more.
     """
     check_energy(network, transposed)
-    gradient, mu, nudged = {}, [0.0 * s for s in free.states], []
+    conventions, gradient, nudged = phases.conventions, {}, []
     for beta, c in zip(nudging.points, nudging.weights):
-        if beta == 0 and free.converged:
+        if beta == 0 and (free.converged or conventions.rest == "stays"):
             phase = free
         else:
             phase = solver.relax(network, x, phases.nudged, y, beta, start=free.states, inputs=inputs)
@@ -67,13 +67,38 @@ def difference_of_states(network, x, y, phases, nudging, transposed, solver, fre
         if network.has_phi:
             dPhi = network.hebbian(x, phase.states, phase.switches)
             gradient = {name: gradient.get(name, 0.0) - c * dPhi[name] for name in dPhi}  # - sum_k c_k dPhi/dtheta
-        else:
-            mu = [mu_n - c * w_n * s_n for mu_n, w_n, s_n in zip(mu, network.weights, phase.states)]
     if not network.has_phi:
-        gradient = network.parameter_adjoint(x, free.states, free.switches, mu)
+        gradient = _asymmetric_products(network, x, free, nudged, nudging.weights, conventions.products)
+    gradient |= _readout(network, y, free, nudged, nudging, conventions.readout)
     if nudging.take_real:
         gradient = {name: g.real for name, g in gradient.items()}
     return gradient, nudged
+
+
+def _asymmetric_products(network, x, free, nudged, weights, products):
+    """dW, db, dB summed over the batch, by (7) with mu = - sum_k c_k w_n s_n^{beta_k}; products: see `Conventions`."""
+    mu = [[-c * w_n * s_n for w_n, s_n in zip(network.weights, phase.states)] for c, phase in zip(weights, nudged)]
+    if products == "free":
+        return network.parameter_adjoint(x, free.states, free.switches, [sum(layer) for layer in zip(*mu)])
+    gradient = {}
+    for mu_k, phase in zip(mu, nudged):
+        other = phase if products == "common" else free  # the state that mu is multiplied by
+        switches = [(of[0], own[1]) if isinstance(of, tuple) else of for of, own in zip(other.switches, phase.switches)]
+        for name, g in network.parameter_adjoint(x, other.states, switches, mu_k).items():
+            gradient[name] = gradient.get(name, 0.0) + g
+    paired = [name[:-1] + end for name in gradient if name.endswith(".B") for end in "WB"] if products == "common" else []
+    return {name: 0.5 * g if name in paired else g for name, g in gradient.items()}
+
+
+def _readout(network, y, free, nudged, nudging, where):
+    """The gradient of the softmax readout's own weights, at s* or at the nudged states, summed over the batch."""
+    if where == "free":
+        return network.readout_gradient(free.states, y)
+    total = {}
+    for beta, c, phase in zip(nudging.points, nudging.weights, nudged):
+        for name, g in network.readout_gradient(phase.states, y).items():
+            total[name] = total.get(name, 0.0) + c * beta * g  # d/dbeta of - beta C: a mean, for sum_k c_k beta_k = 1
+    return total
 
 
 def eqprop_increments(network, x, y, states, steps, *, nudging, deviations=True, transposed=True):
@@ -83,7 +108,7 @@ def eqprop_increments(network, x, y, states, steps, *, nudging, deviations=True,
     readout's weights, which are no part of the theorem), and mu_t the same increment of - sum_k c_k w_n s_n, a list over
     layers (per example). Bptt's increments are equal to both, entry by entry (GDU).
     """
-    y = network.targets(y, x.dtype)
+    x, y = network.examples(x, y)
     free = relax(network, x, 1, start=states)  # for u* and the switches: at a fixed point one more step changes nothing
     if not deviations:
         return _increments_of_states(network, x, y, states, free.switches, steps, nudging, transposed)

@@ -31,6 +31,7 @@ images 3 switches differ from those at beta = 0 with +beta, and 16 with -beta, w
 side is hit is the image's luck.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,17 +66,6 @@ def compared(found, truth):
     return np.array(result).T
 
 
-def resting(solver):
-    """The same solver, but a phase at beta = 0 rests where the free phase stopped."""
-    free, relax = [], solver.relax
-
-    def relax_or_rest(network, x, phase, y=None, beta=0.0, *, start=None, **options):
-        if start is None:
-            free[:] = [relax(network, x, phase, y, beta, **options)]
-        return free[0] if beta == 0 else relax(network, x, phase, y, beta, start=start, **options)
-    return solver._replace(relax=relax_or_rest)
-
-
 def columns(network, x, y, all_phases, beta):
     """Measure and print: [(phases, residual of the free phase, {estimator: angles and wrong signs, (2, layers)})]."""
     solver, found = ep.fast.prepared(network), []
@@ -88,8 +78,8 @@ def columns(network, x, y, all_phases, beta):
         for estimator, (make, _, _) in NUDGINGS.items():
             if phases.deviations and estimator == "minus s_T":
                 continue  # a deviation is from s_T and does not drift: it would be the next line
-            g = ep.eqprop_gradient(network, x, y, phases, nudging=make(beta),
-                                   solver=resting(solver) if estimator == "minus s_T" else solver)
+            rest = replace(phases, conventions=ep.Conventions(rest="stays" if estimator == "minus s_T" else "moves"))
+            g = ep.eqprop_gradient(network, x, y, rest, nudging=make(beta), solver=solver)
             errors[estimator] = compared(g.gradient, truth.gradient)
             angles, signs = ("".join(f"{value:7.1f}" for value in values) for values in errors[estimator])
             print(f"{phases.free.steps:3} {phases.nudged.steps:2}  {g.free.residual:8.0e}  {estimator:9}{angles}  {signs}  "
@@ -135,6 +125,9 @@ def main():
     parser.add_argument("--steps-nudged", type=cli.count, nargs="+", default=[10, 20, 80], metavar="K", help="one for each T")
     parser.add_argument("--out", type=cli.path, default=Path("runs/why_one_sided_fails"), help="folder for the figure")
     args, found = parser.parse_args(), []
+    if len(args.steps_free) != len(args.steps_nudged):
+        raise ep.EPError(f"expected one --steps-nudged for each --steps-free: got {len(args.steps_nudged)} for "
+                         f"{len(args.steps_free)}")
     strong = [ep.Phases(ep.Phase(T, "checkerboard"), ep.Phase(K, "checkerboard"), deviations=False)
               for T, K in zip(args.steps_free, args.steps_nudged)]
     weak = [ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"), deviations) for deviations in (False, True)]

@@ -46,8 +46,8 @@ def main(description=__doc__, **chosen):
         network, optimizer, gradient = experiment.build(config, xp, world.in_chunks, threads, first)
         network.about = experiment.about(config, dataset)
         loop.rehearse(network, gradient, prepare, *dataset[:2])  # bad settings end here, before anything is written
-        run = runs.Run.resumed(args.resume, network, optimizer, world) if args.resume else runs.Run.started(
-            args.out or runs.default_folder(config), config, network, optimizer, world)
+        run = runs.Run.resumed(args.resume, network, optimizer, world, config) if args.resume else runs.Run.started(
+            args.out, config, network, optimizer, world)
         path = "relaxing by ep.relax with the kernels of ep/fast/kernels.py" if gpu else fast.path(network)
         print(path)
         few = prepare(dataset.train_images[:config.chunk], None)
@@ -76,7 +76,7 @@ def options(description, chosen):
         "it what comes down from a layer counts less than what goes up")
     add("--connections", choices=list(ep.CONNECTIONS), help="asymmetric: feedback weights of their own (default: symmetric)")
     add("--feedback-update", choices=list(ep.FEEDBACK_UPDATES), help="how they and the forward weights learn: each "
-        "from its own update, both from the sum, or each from the exact gradient (default: kolen-pollack)")
+        "from its own update, both from the sum, or each from the exact gradient (default: kolen-pollack; with bptt exact)")
     add("--beta", type=cli.number, help="nudging strength, the largest |beta| of the points")
     add("--steps-free", type=cli.count, metavar="T", help="steps of the free phase, at most")
     add("--steps-nudged", type=cli.count, metavar="K", help="steps of each nudged phase")
@@ -84,10 +84,12 @@ def options(description, chosen):
     add("--schedule-nudged", choices=list(SCHEDULES), help="the same of the nudged phases")
     add("--nudged-phases", choices=["deviations", "states"], help="what nudged phases relax: the deviations from the free state, "
         "which lose no digits, or the states, as in the paper's code")
+    add("--conventions", choices=["here", "paper"], help="of --nudged-phases states: where this code and the paper's take "
+        "different numbers, ours or theirs (docs/theory/paper.md; default: here, and paper with --preset paper)")
     add("--tolerance", type=cli.not_negative, help="end the free phase once the residual is below this; 0: never")
     add("--channels", type=cli.count, nargs="+", metavar="C", help="channels of each convolution")
     add("--scale", type=cli.positive, nargs="+", help="factor on the paper's initial weights: one, two (hidden layers, "
-        "classes), or one per layer")
+        "classes), or one per layer; factors on hidden layers stand in the place of --initial-drive")
     add("--initial-drive", type=cli.not_negative, metavar="STD", help="scale the initial weights of every unit so that its "
         "drives vary this much over the first training images, around 0; 0: do not")
     add("--optimizer", choices=list(optimizers.OPTIMIZERS), help="with learning rates and weight decay of its own")
@@ -97,7 +99,7 @@ def options(description, chosen):
     add("--batch-size", type=cli.count)
     add("--chunk", type=cli.count, metavar="N", help="images that are relaxed together, and stop together (default: "
         f"{loop.CHUNK}; with CUDA a GPU's whole share of the batch)")
-    add("--epochs", type=cli.count)
+    add("--epochs", type=cli.count, help="a finished run can be resumed with more: its learning rates are annealed anew")
     add("--train-images", type=cli.count, metavar="N", help="use the first N training images")
     add("--test-images", type=cli.count, metavar="N", help="evaluate on the first N test images (default: some "
         "after each epoch, all after the last)")

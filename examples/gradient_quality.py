@@ -41,7 +41,7 @@ INITIAL = dict(steps_free=[15, 25, 40, 80], steps_nudged=[4, 6, 8, 12, 16, 24, 3
 
 def main():
     args = options()
-    network, own = trained(args.run) if args.run else (ep.convnet(seed=args.seed), INITIAL)
+    network, own = trained(args.run) if args.run else (ep.convnet(seed=args.seed or 0), INITIAL)
     for name, value in own.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -174,10 +174,12 @@ def options():
     add("--feedback-update", choices=list(FEEDBACK_UPDATES), help="of a network with feedback weights of their own")
     add("--images", type=cli.count, default=128, help="the last so many training images")
     add("--data", type=cli.path, metavar="DIR", help="where the images are (default: as in the main job)")
-    add("--seed", type=cli.whole, default=0, help="of the initial network")
+    add("--seed", type=cli.whole, help="of the initial network (default: 0)")
     add("--threads", type=cli.count, default=cli.cores())
     add("--out", type=cli.path, metavar="DIR", default="runs/gradient_quality")
     args = parser.parse_args()
+    if args.run and args.seed is not None:
+        raise ep.EPError("--seed is for the initial network: leave it out with --run")
     args.schedule_nudged = args.schedule_nudged or args.schedule  # both None: the run's own
     return args
 

@@ -199,8 +199,9 @@ def options():
     add = parser.add_argument
     add("--row", choices=[*ROWS, *CHOICES, *SETTLED], metavar="NAME", help=f"only this row: {', '.join(ROWS)}")
     add("--seed", type=cli.whole, help="only this seed (default: all of the row)")
-    add("--choose-beta", action="store_true", help="train one epoch for every beta, evaluated on held-out training images")
-    add("--settled", action="store_true", help="train a smaller network whose phases settle, and its controls")
+    one_of = parser.add_mutually_exclusive_group().add_argument
+    one_of("--choose-beta", action="store_true", help="train one epoch for every beta, evaluated on held-out training images")
+    one_of("--settled", action="store_true", help="train a smaller network whose phases settle, and its controls")
     add("--only-draw", action="store_true", help="train nothing")
     add("--data", type=cli.path, metavar="DIR", help="where cifar-10-batches-bin is")
     add("--out", type=cli.path, metavar="DIR", default=HERE.parent / "docs" / "paper_table",

@@ -84,9 +84,10 @@ def read_test_images(args, about):
     dataset = datasets.load(name, args.data, download=False)
     if list(dataset.classes) != about["classes"] or list(dataset.shape) != about["image_shape"]:
         raise ep.EPError(f"{dataset.source} has other classes or another shape than the images this network was trained on")
-    true = [dataset.classes[k] for k in dataset.test_labels[:args.count]]
+    n = args.count or 5
+    true = [dataset.classes[k] for k in dataset.test_labels[:n]]
     names, titles = ([f"{what} {name}" for name in true] for what in ("a test image of class", "true:"))
-    return dataset.test_images[:args.count], names, titles
+    return dataset.test_images[:n], names, titles
 
 
 def plot(images, titles, probabilities, classes, path):
@@ -118,11 +119,14 @@ def options():
     add("--model", type=cli.path, default=SHIPPED, metavar="PATH", help="network.npz of a run, or what Network.save wrote "
         "(default: the shipped one)")
     add("--data", type=cli.path, metavar="PATH", help="where the data set is whose test images are looked at")
-    add("--count", type=cli.count, default=5, help="number of test images (default: 5)")
+    add("--count", type=cli.count, help="number of test images (default: 5)")
     add("--steps", type=cli.count, metavar="T", help="steps of the free phase (default: as the network was trained; "
         "10_settling.py shows what more do)")
     add("--out", type=cli.path, default="predict.png", metavar="FILE")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.files and (args.count or args.data):
+        raise ep.EPError("--count and --data are for test images: leave them out where pictures are named")
+    return args
 
 
 if __name__ == "__main__":

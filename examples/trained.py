@@ -29,8 +29,8 @@ def add_options(add, images):
     add("--images", type=cli.count, default=images, metavar="N", help=f"test images to look at (default: {images})")
     add("--feedback", type=cli.not_negative, metavar="GAIN", help="train a small network with this feedback gain, also where "
         "there is a shipped one")
-    add("--train-images", type=cli.count, default=3000, metavar="N", help="where a small network is trained (default: 3000)")
-    add("--epochs", type=cli.count, default=5, help="where a small network is trained (default: 5)")
+    add("--train-images", type=cli.count, metavar="N", help="where a small network is trained (default: 3000)")
+    add("--epochs", type=cli.count, help="where a small network is trained (default: 5)")
 
 
 def network_and_images(args, feedback=None, steps=(15, 6)):
@@ -42,10 +42,14 @@ def network_and_images(args, feedback=None, steps=(15, 6)):
     dataset = datasets.load("auto", args.data, download=False)
     gain = feedback if args.feedback is None else args.feedback
     path = args.model or (SHIPPED if dataset.name == "cifar10" else None)  # embedded images mean nothing to the shipped one
+    if args.model and (args.train_images or args.epochs or args.feedback is not None):
+        raise ep.EPError("--train-images, --epochs and --feedback are for a network that is trained first: leave them out with "
+                         f"{path.name}")
     network = ep.load(path) if path else None
     if network is None or (not args.model and gain not in (None, network.feedback)):
-        network = train(dataset, args.train_images, args.epochs, WEAK if gain is None else gain, steps)
-        name = f"small network of gain {network.feedback:g}, trained on {args.train_images} images"
+        n = args.train_images or 3000
+        network = train(dataset, n, args.epochs or 5, WEAK if gain is None else gain, steps)
+        name = f"small network of gain {network.feedback:g}, trained on {n} images"
     else:
         name = f"network {path.name} of gain {network.feedback:g}"
     network.set_parameters({key: w.astype("float64") for key, w in network.parameters().items()})

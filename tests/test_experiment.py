@@ -37,6 +37,8 @@ def test_the_papers_preset_is_the_papers():
     assert (squared.beta, squared.steps_nudged) == (0.5, 30)
     asymmetric = resolve(dataset(), "paper", connections="asymmetric")
     assert (asymmetric.feedback_update, asymmetric.steps_nudged, asymmetric.nudged_phases) == ("kolen-pollack", 30, "states")
+    assert {resolve(dataset(), "paper", **given).conventions for given in (
+        {}, dict(connections="asymmetric"), dict(nudging="one-sided"), dict(cost="squared-error"))} == {"paper"}
     assert resolve(dataset(), device="cupy") == resolve(dataset(), "paper", device="cupy")  # the default, with CUDA
     assert resolve(dataset()).preset == "cpu"
 
@@ -55,6 +57,10 @@ def test_what_is_given_wins_over_choices_and_they_over_the_preset():
     few = resolve(dataset(), validation_images=100, test_images=50)
     assert (few.test_images, few.final_test_images) == (50, 50)
     assert resolve(dataset(), connections="asymmetric", feedback_update="exact", nudged_phases="states").nudged_phases == "states"
+    for given in dict(nudged_phases="deviations"), dict(connections="asymmetric", feedback_update="exact"):
+        config = resolve(dataset(), "paper", **given)
+        assert (config.nudged_phases, config.conventions) == ("deviations", "here")
+    assert resolve(dataset(), conventions="paper").nudged_phases == "states"
     assert resolve(dataset(), "small", connections="asymmetric", feedback_update="exact").nudged_phases == "deviations"
     assert resolve(dataset(), device="cupy", ranks=3, preset="cpu", batch_size=32).chunk == 11
     assert resolve(dataset(), epochs=7).anneal_epochs == 7 and resolve(dataset(), "paper", epochs=7).anneal_epochs == 100
@@ -71,21 +77,71 @@ def test_a_configuration_is_frozen_and_survives_json():
 
 @pytest.mark.parametrize("given, sentence", [
     (dict(channels=[4, 4], preset="small"), "give --scale and --lr too"),
-    (dict(feedback_update="own"), "add --connections asymmetric"),
+    (dict(feedback_update="own"), "--feedback-update is for feedback weights of their own: add --connections asymmetric"),
+    (dict(algorithm="bptt", beta=0.5), "--beta is for --algorithm eqprop"),
+    (dict(algorithm="bptt", nudging="one-sided", nudged_phases="states"), "--nudging and --nudged-phases are for --algorithm eq"),
+    (dict(algorithm="bptt", conventions="paper"), "--conventions is for --algorithm eqprop"),
+    (dict(algorithm="bptt", connections="asymmetric", feedback_update="own"), "--feedback-update is for --algorithm eqprop"),
+    (dict(nudged_phases="deviations", conventions="paper"), "--conventions is for --nudged-phases states"),
+    (dict(connections="asymmetric", feedback_update="exact", conventions="paper"), "--conventions is for --nudged-phases states"),
+    (dict(optimizer="sgd", warm_up=5), "--warm-up is for --optimizer adam"),
+    (dict(initial_drive=0.5, scale=[2.0]), "--scale is for initial weights that --initial-drive does not scale"),
+    (dict(initial_drive=0.5, scale=[2.0, 6.0]), "--scale is for initial weights that --initial-drive does not scale"),
+    (dict(initial_drive=0.5, scale=[1.0, 6.0], cost="squared-error"), "--scale is for initial weights that --initial-drive"),
     (dict(train_images=50001), "train images: 50001 asked for, but made up has 50000")])
 def test_settings_that_do_not_fit_together(given, sentence):
     with pytest.raises(ep.EPError, match=sentence):
         resolve(dataset(), **given)
 
 
-@pytest.mark.parametrize("nudged_phases", ["deviations", "states"])
+def test_exact_updates_go_through_the_transpose():
+    """--feedback-update exact is asymmetric EP, and own is not."""
+    x, y = np.random.default_rng(0).random((4, 32, 32, 3), dtype=np.float32), np.arange(4)
+    for rule, transposed in (("exact", True), ("own", False)):
+        config = resolve(dataset(), connections="asymmetric", feedback_update=rule, channels=[4, 4, 4, 4], feedback=0.5,
+                         steps_free=9, steps_nudged=4)
+        network, _, gradient = experiment.build(config)
+        found = gradient(network, x, y, np.random.default_rng(0)).gradient
+        expected, other = (ep.eqprop_gradient(network, x, y, experiment.phases(config), nudging=experiment.nudging(config),
+                                              transposed=way).gradient for way in (transposed, not transposed))
+        assert abs(found["2.W"] - expected["2.W"]).max() < 1e-2 * abs(expected["2.W"] - other["2.W"]).max()
+
+
+def test_backpropagation_through_time_gives_feedback_weights_their_own_gradient():
+    """Kolen-Pollack, a rule of EP, is not its default, in no preset; whoever wants it may ask for it."""
+    for preset in experiment.NAMES:
+        assert resolve(dataset(), preset, connections="asymmetric").feedback_update == "kolen-pollack"
+        config = resolve(dataset(), preset, connections="asymmetric", algorithm="bptt", channels=[4, 4, 4, 4])
+        assert config.feedback_update == "exact"
+        network, _, gradient = experiment.build(dataclasses.replace(config, steps_free=6, steps_nudged=6))
+        x, y = np.random.default_rng(0).random((4, 32, 32, 3), dtype=np.float32), np.arange(4)
+        found = gradient(network, x, y, np.random.default_rng(0)).gradient
+        expected = ep.bptt_gradient(network, x, y, ep.Phases(6, 6)).gradient
+        assert all(abs(found[name] - g).max() <= 1e-4 * abs(g).max() for name, g in expected.items())
+        assert (found["2.W"] != found["2.B"]).any()
+    asked = resolve(dataset(), connections="asymmetric", algorithm="bptt", feedback_update="kolen-pollack")
+    assert asked.feedback_update == "kolen-pollack"
+
+
+def test_scales_that_have_an_effect():
+    """Factors on the hidden layers' weights switch the preset's --initial-drive off, which would overrule them."""
+    preset = PRESETS["cpu", "cifar10"]["initial_drive"]
+    for scale, cost, drive in (([1.0, 3.0], "cross-entropy", preset), ([1.0], "cross-entropy", preset),
+                               ([2.0], "cross-entropy", 0), ([2.0, 6.0], "cross-entropy", 0), ([1.0, 6.0], "squared-error", 0)):
+        config = resolve(dataset(), scale=scale, cost=cost)
+        assert (config.initial_drive, config.scale) == (drive, tuple(scale))
+    assert resolve(dataset(), scale=[1.0, 3.0], initial_drive=0.5).initial_drive == 0.5
+
+
+@pytest.mark.parametrize("nudged_phases, conventions", [("deviations", "here"), ("states", "here"), ("states", "paper")])
 @pytest.mark.parametrize("name", NUDGINGS)
-def test_the_phases_that_are_counted_are_those_that_run(name, nudged_phases):
+def test_the_phases_that_are_counted_are_those_that_run(name, nudged_phases, conventions):
     """`second_phases` against the relaxations that eqprop_gradient makes, settled and not."""
     network = ep.convnet([3, 4], (8, 8, 2), 3, paddings=[1, 1], scale=1.5, feedback=0.3)
     x, y = np.random.default_rng(0).random((4, 8, 8, 2), dtype=np.float32), np.arange(4) % 3
     for T, tolerance in (2, 0.0), (200, 1e-3):
-        config = Config(nudging=name, nudged_phases=nudged_phases, steps_free=T, tolerance=tolerance, steps_nudged=5)
+        config = Config(nudging=name, nudged_phases=nudged_phases, conventions=conventions, steps_free=T, tolerance=tolerance,
+                        steps_nudged=5)
         estimate = ep.eqprop_gradient(network, x, y, experiment.phases(config), nudging=experiment.nudging(config))
         ran = sum(phase is not estimate.free for phase in estimate.nudged)
         assert estimate.free.converged == (tolerance > 0)
@@ -94,7 +150,8 @@ def test_the_phases_that_are_counted_are_those_that_run(name, nudged_phases):
     assert experiment.second_phases(Config(nudging=name, algorithm="bptt")) == 1
 
 
-@pytest.mark.parametrize("given", [dict(), dict(algorithm="bptt", nudged_phases="states"), dict(connections="asymmetric"),
+@pytest.mark.parametrize("given", [dict(), dict(algorithm="bptt"), dict(nudged_phases="states"),
+                                   dict(conventions="paper", connections="asymmetric"), dict(connections="asymmetric"),
                                    dict(connections="asymmetric", feedback_update="exact"), dict(cost="squared-error"),
                                    dict(optimizer="sgd", nudged_phases="states", feedback=0.5)])
 def test_what_is_built_is_what_the_settings_say(given):

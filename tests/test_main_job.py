@@ -234,7 +234,7 @@ def test_resuming_names_what_differs(start, tmp_path):
     assert start(*TINY, "--out", tmp_path / "run")[0] == 0
     before = (tmp_path / "run" / "log.jsonl").read_text()
     code, _, err = start("--resume", tmp_path / "run", "--beta", 0.3, "--seed", 4, "--epochs", 2)
-    assert code == 2 and "beta (0.2 in the run, 0.3 asked for)" in err and "seed (0 in the run, 4 asked for)" in err
+    assert code == 2 and "beta (0.1 in the run, 0.3 asked for)" in err and "seed (0 in the run, 4 asked for)" in err
     assert "epochs" not in err and (tmp_path / "run" / "log.jsonl").read_text() == before
 
 
@@ -252,11 +252,12 @@ BAD = {
     "--nudging sideways": "invalid choice: 'sideways'",
     "--cost hinge": "invalid choice: 'hinge'",
     "--channels 4 4 4 4 4 4 --scale 1 --lr 0.1": "leaves nothing of a 1x1 image",
-    "--channels 4 4": "give --scale too",
     "--preset small --channels 4 4": "give --scale and --lr too",
     "--train-images 5000": "train images: 5000 asked for, but embedded synthetic images (not CIFAR-10) has 4000",
-    "--lr 0.1 0.1": "one for each of the 5 layers",
+    "--lr 0.1 0.1 0.1": "one for each of the 5 layers",
     "--preset paper": "refuses embedded synthetic images",
+    "--algorithm bptt --beta 0.5": "--beta is for --algorithm eqprop: bptt nudges nothing",
+    "--optimizer sgd --warm-up 5": "--warm-up is for --optimizer adam",
     "--feedback-update own": "add --connections asymmetric",
     "--algorithm bptt --steps-nudged 5": "BPTT goes back through 1 to T = 4 steps",
     "--algorithm bptt --schedule checkerboard": "BPTT unrolls a fixed number of synchronous steps",
@@ -315,7 +316,7 @@ GPU_ERROR = type("CUDARuntimeError", (RuntimeError,), {"__module__": "cupy_backe
 
 
 @pytest.mark.parametrize("error, expected, said", [
-    (OSError(28, "No space left on device"), 1, "No space left on device: the"), (KeyboardInterrupt(), 130, "interrupted; the"),
+    (OSError(28, "No space left on device"), 1, "No space left on device; the"), (KeyboardInterrupt(), 130, "interrupted; the"),
     (MemoryError("Unable to allocate 8 GiB\nfor an array"), 1,
      "out of memory (Unable to allocate 8 GiB): use a smaller --chunk or --batch-size"),
     (GPU_ERROR("cudaErrorLaunchFailure: unspecified"), 1,

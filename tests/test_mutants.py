@@ -19,6 +19,7 @@ import test_gain
 import test_gdu
 import test_network
 import test_ops
+import test_papers_code
 import test_rbp
 import test_synapse
 import test_vectorfield
@@ -50,9 +51,10 @@ AT_REST = (test_gain.test_the_free_fixed_point_is_stationary_for_the_energy, "av
 GAIN_GRADIENT = (test_gain.test_every_gradient_is_that_of_the_loss, "average", "sigmoid", CE, 0.3)
 GAIN_GDU = (test_gain.test_every_increment_is_bptts, "average", "sigmoid", CE, 0.3)
 FROZEN = (test_deviations.test_deviations_are_differences_of_frozen_states, "average", "sigmoid", CE)
+PAPERS_CODE = (test_papers_code.test_with_its_conventions_the_published_code_is_reproduced,)
 DOWN_AND_UP = """down(layers[j], sw)
         if j in group:
-            result[j] = result[j] + gain * up(layers[i], sw)"""
+            result[j] = result[j] + times(gain, up(layers[i], sw))"""
 FAST_GAIN = (test_fast.test_feedback, 0.3, "symmetric", "up")
 FAST_TIES = (test_fast.test_max_pooling_from_zero, 4, "symmetric", "synchronous", (4, 4, 4, 4), 40)
 FAST_RESPONSE = (test_fast.test_response_and_products, "max", activations.HARD_SIGMOID, CE, "symmetric", True)
@@ -70,7 +72,7 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
     "sign of the difference of states": (eqprop.difference_of_states, "- c * dPhi[name]", "+ c * dPhi[name]", TWO_STATES),
     "factor 2 in the difference of states": (eqprop.difference_of_states, "- c * dPhi[name]", "- 2 * c * dPhi[name]",
                                              TWO_STATES),
-    "one-sided against s_T": (eqprop.difference_of_states, "beta == 0 and free.converged", "beta == 0",
+    "one-sided against s_T": (eqprop.difference_of_states, 'free.converged or conventions.rest == "stays"', "True",
                               (test_eqprop.test_what_has_not_settled_cancels,)),
     "sign of the increments of states": (eqprop._increments_of_states, "- c * (dPhi_new", "+ c * (dPhi_new", GDU_TWO_STATES),
     "sign of the nudging of states": (dynamics.relax, "drives[L] + beta *", "drives[L] - beta *", TWO_STATES, GDU_TWO_STATES),
@@ -80,6 +82,16 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
     "readout's gradient at a nudged state": (
         eqprop.eqprop_gradient, "network.readout_gradient(free.states, y)",
         "network.readout_gradient(relax(network, x, 9, y, 0.1, start=free.states).states, y)", GRADIENT),
+    "readout's gradient not weighted by beta": (eqprop._readout, "c * beta * g", "c * g",
+                                                (*PAPERS_CODE, "symmetric", "symmetric")),
+    "both readouts from s*": (eqprop._readout, 'where == "free"', "True", (*PAPERS_CODE, "symmetric", "symmetric")),
+    "common update twice": (eqprop._asymmetric_products, "0.5 * g if", "g if", (*PAPERS_CODE, "kolen-pollack", "symmetric")),
+    "common update from s*": (eqprop._asymmetric_products, 'phase if products == "common" else free', "free",
+                              (*PAPERS_CODE, "kolen-pollack", "symmetric")),
+    "own dB at the switches of s*": (eqprop._asymmetric_products, "(of[0], own[1])", "of", (*PAPERS_CODE, "own", "symmetric")),
+    "one half of a gradient that replaces the other": (
+        network.Network.parameter_adjoint, "g[name] + gain * dW if name in g else gain * dW", "gain * dW",
+        (test_vectorfield.test_both_halves_of_a_gradient_that_is_not_called_W,)),
     "kernel not flipped": (ops.conv_adjoint_input, "W.reshape(-1", "W[::-1, ::-1].reshape(-1", (FACES, "conv-none"),
                            (test_ops.test_conv_derivatives, 3, 1, 1), GRADIENT, GDU),
     "last of equals wins": (ops.max_pool, "corner > v", "corner >= v", (test_ops.test_ties_first_wins,)),
@@ -149,16 +161,17 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
         *GAIN_GDU, False)),
     "w_n forgotten in the deviations": (dynamics.deviate, "delta[n - 1] = w *", "delta[n - 1] =", GAIN_GRADIENT, FROZEN),
     "w_n forgotten inside sigma": (dynamics.deviate, "d[n] / w", "d[n]", FROZEN),
-    "gain applied twice on the way down": (network.Network.drives_of, "down = gain *", "down = gain * gain *", WEIGHTS, ENERGY,
+    "gain applied twice on the way down": (network.Network.drives_of, "times(gain,", "times(gain * gain,", WEIGHTS, ENERGY,
                                            AT_REST, (test_gain.test_a_drive_that_comes_down_is_multiplied_by_its_gain,)),
-    "gain forgotten on the way down": (network.Network.drives_of, "down = gain *", "down =", WEIGHTS, ENERGY, AT_REST),
+    "gain forgotten on the way down": (network.Network.drives_of, "times(gain,", "times(1.0,", WEIGHTS, ENERGY, AT_REST),
     "the same gain on every way down": (network.Network.gains.fget, "self.depths[j] - self.depths[i]", "1",
                                         (test_gain.test_a_drive_that_comes_down_is_multiplied_by_its_gain,),
                                         (test_gain.test_a_skip_connection, None, 0.3)),
     "gain down instead of up in D^T": (
-        network.Network.transposed_drives, DOWN_AND_UP, DOWN_AND_UP.replace("gain * up", "up").replace("down(", "gain * down("),
+        network.Network.transposed_drives, DOWN_AND_UP,
+        DOWN_AND_UP.replace("times(gain", "times(1.0").replace("down(", "gain * down("),
         GAIN_GRADIENT, FROZEN, (test_deviations.test_transposed_drives_are_the_transposed_jacobian, "symmetric", 0.3)),
-    "gain forgotten in D^T": (network.Network.transposed_drives, "gain * up", "up", GAIN_GRADIENT, FROZEN),
+    "gain forgotten in D^T": (network.Network.transposed_drives, "times(gain,", "times(1.0,", GAIN_GRADIENT, FROZEN),
     "gain forgotten in the second half of dW": (
         network.Network.parameter_adjoint, "g[name] + gain * dW", "g[name] + dW", GAIN_GRADIENT, (*GAIN_GDU, False)),
     "gain forgotten in dB": (network.Network.parameter_adjoint, "else gain * dW", "else dW",
@@ -239,7 +252,7 @@ def test_a_wrong_rule_is_caught(name, monkeypatch):
     """The tests pass on the library as it is, and each of them fails on the mutant."""
     function, right, wrong, *tests = MUTANTS[name]
     for test, *arguments in tests:
-        arguments = arguments if test.__module__ == "test_fast" else (np, *arguments)
+        arguments = arguments if test.__module__ in ("test_fast", "test_papers_code") else (np, *arguments)
         test(*arguments)
         with monkeypatch.context() as patch:
             patch.setattr(function, "__code__", mutated(function, right, wrong))

@@ -38,11 +38,14 @@ from test_network import skip_network
 from test_synapse import SYNAPSES
 
 from ep import bptt, dynamics, eqprop
+from ep.activations import SIGMOID
 from ep.backend import to_host
 from ep.builders import convnet, load
 from ep.dynamics import Phase, Phases
 from ep.errors import EPError
+from ep.network import Network
 from ep.nudging import Nudging
+from ep.ops import AVERAGE_POOL
 from ep.train.optimizers import SGD
 from ep.vectorfield import Asymmetric, alignment, asymmetric, kolen_pollack
 
@@ -239,6 +242,29 @@ def test_any_wiring(xp):
     assert dot(bptt.bptt_gradient(net, x, y, LIMIT).gradient, direction) == pytest.approx(expected, rel=1e-11)
     exact = estimate(net, x, y, Nudging.four_point(1e-3))
     assert dot(exact, direction) == pytest.approx(expected, rel=1e-8)
+
+
+def test_both_halves_of_a_gradient_that_is_not_called_W(xp):
+    """A synapse of another kind, with the parameter g, joins two layers of an asymmetric network: what the way up and the way
+    down say about g is added, by BPTT and by every form of EP that is exact, and neither replaces the other."""
+    spec = importlib.util.spec_from_file_location("own_synapse", EXAMPLES / "09_your_own_synapse.py")
+    spec.loader.exec_module(own := importlib.util.module_from_spec(spec))
+    smooth = dict(pool=AVERAGE_POOL, activation=SIGMOID, dtype="float64")
+    chain = asymmetric(convnet([3, 3], (8, 8, 2), 3, paddings=[1, 1], **smooth), ANGLE)
+    skip = own.Skip(np.array([0.5, 1.0, 1.5]), pre_shape=chain.shapes[1], r=2)
+    net = Network([*chain.synapses, skip], chain.activation, chain.cost, [*chain.wiring, (1, 2)]).to(xp)
+    x, y = data(xp, net)
+    direction = {name: d * (name == "3.g") for name, d in random_direction(net).items()}
+    expected = loss_slope(net, x, y, T, direction)
+    g = bptt.bptt_gradient(net, x, y, LIMIT).gradient
+    assert abs(expected) > 1e-4 and dot(g, direction) == pytest.approx(expected, rel=1e-11)
+    exact = estimate(net, x, y, Nudging.four_point(1e-3))
+    assert relative(exact["3.g"], g["3.g"]) < 1e-8
+    free, mu = dynamics.relax(net, x, T), [to_host(m) for m in random_states(xp, net)]
+    halves = [net.parameter_adjoint(x, free.states, free.switches, [xp.asarray(m * keep) for m, keep in zip(mu, kept)])["3.g"]
+              for kept in ((1, 0), (0, 1), (1, 1))]
+    assert relative(halves[0] + halves[1], halves[2]) < 1e-14
+    assert all(abs(to_host(half)).min() > 1e-2 for half in halves)
 
 
 # --- the rules --------------------------------------------------------------------------------------------------------

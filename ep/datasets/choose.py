@@ -30,6 +30,8 @@ def load(name="auto", folder=None, download=True):
     if name in idx.KINDS:
         return idx.load(name, folder, download)
     if name == "synthetic":
+        if folder is not None:
+            raise EPError(f"the synthetic images are embedded in the package, and not in {folder}: leave out the folder")
         return synthetic.load()
     if name in OWN and folder is not None:
         return OWN[name](existing(folder))

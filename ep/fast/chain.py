@@ -92,10 +92,10 @@ class Chain:
     def step(self, group, y, beta, frozen, check):
         """Equation (1) for the layers in `group`; returns the largest |s_new - s_old| of their parts if `check`."""
         reached = {n: self.will_be_reached(n, beta) for n in group}
-        parts = {n: self.drive(n, y, beta, frozen) for n in group}
+        parts = {n: self.drive(n, y, beta, frozen, check) for n in group}
         if len(group) > 1:  # all drives from the old states, then the new states
-            parts = {n: list(rows) for n, rows in parts.items()}
-        changes = [self.update(n, rows, check) for n in group for rows in parts[n]]
+            parts = {n: list(part) for n, part in parts.items()}
+        changes = [self.update(n, *part, check) for n in group for part in parts[n]]
         for n in group:
             self.zero[n], self.reached[n] = False, reached[n]
             if n < len(self.states):
@@ -107,26 +107,26 @@ class Chain:
         L = len(self.states)
         return self.reached[n] or self.reached[n - 1] or (self.reached[n + 1] if n < L else beta != 0)
 
-    def drive(self, n, y, beta, frozen):
-        """Computes u_n, and yields the rows of it that are done."""
+    def drive(self, n, y, beta, frozen, check):
+        """Yields (rows, u_n of these rows). A step that is not checked is not the last, and its u need not be kept in self.u."""
         L, u, up = len(self.states), self.u[n - 1], self.first.drive if n == 1 else self.drive_post(n - 2, frozen)
         if n < L and not self.zero[n + 1]:
             for rows, down in self.drive_pre(n - 1, frozen):
-                np.add(up[rows], down, out=u[rows])
-                yield rows
+                yield rows, np.add(up[rows], down, out=u[rows])
             return
         nudge = beta * inside(self.network.cost.force(outside(self.states[-1]), y)) if n == L and beta != 0 else None
         for rows in blocks(u):
-            if nudge is None:
+            if nudge is not None:
+                yield rows, np.add(up[rows], nudge[rows], out=u[rows])
+            elif check:
                 u[rows] = up[rows]
+                yield rows, u[rows]
             else:
-                np.add(up[rows], nudge[rows], out=u[rows])
-            yield rows
+                yield rows, up[rows]
 
-    def update(self, n, rows, check):
-        """s_n <- sigma(u_n) in these rows"""
-        s, u, change = self.states[n - 1][rows], self.u[n - 1][rows], None
-        new = self.squash(u)
+    def update(self, n, rows, u, check):
+        """s_n <- sigma(u_n) in these rows; returns the largest change if `check`."""
+        s, new, change = self.states[n - 1][rows], self.squash(u), None
         if check:
             moved = new if self.zero[n] else new - s
             change = max(float(moved.max()), -float(moved.min()))
@@ -136,7 +136,7 @@ class Chain:
     def squash(self, u):
         """sigma(u), bit for bit, without a pass over memory that can be spared."""
         activation = self.network.activation
-        if activation is HARD_SIGMOID:
+        if activation == HARD_SIGMOID:
             half = 0.5 * u
             return np.clip(half, 0.0, 1.0, out=half)
         return activation.sigma(u)

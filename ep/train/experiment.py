@@ -8,7 +8,7 @@ What is known about settings stands here: their defaults (`Config`), the presets
 """
 
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +17,7 @@ from .. import backend, fast
 from ..bptt import bptt_gradient
 from ..builders import CONNECTIONS, calibrate, convnet
 from ..cost import COSTS
-from ..dynamics import Phase, Phases
+from ..dynamics import PAPERS_CODE, PAPERS_COMMON_UPDATE, Conventions, Phase, Phases
 from ..eqprop import eqprop_gradient
 from ..errors import EPError
 from ..fast import kernels
@@ -57,6 +57,7 @@ class Config:
     nudging: str = "symmetric"
     beta: float = 1.0
     nudged_phases: str = "deviations"  # or "states": their difference, as in the paper's code
+    conventions: str = "here"  # of that difference; or "paper": those of the published code
     feedback_update: str = "own"
     steps_free: int = 8  # T
     schedule: str = "synchronous"
@@ -73,6 +74,7 @@ class Config:
     batch_size: int = 32
     epochs: int = 1
     anneal_epochs: int | None = None  # default: all of them
+    extended: tuple = ()  # the numbers of epochs after which the run was finished before, and then continued
     # where the settings come from, and where the numbers are computed
     preset: str = "cpu"
     device: str = "numpy"
@@ -97,9 +99,9 @@ CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 6.0), f
 SMALL = dict(channels=(32, 64, 128, 128), scale=(6.0, 2.0, 2.0, 2.0, 2.0), nudged_phases="states", beta=1.0, steps_free=8,
              schedule="checkerboard", tolerance=1e-3, steps_nudged=3, optimizer="sgd", lr=(0.2, 0.03, 0.02, 0.015, 0.01),
              weight_decay=3e-4, batch_size=32)  # the paper's energy and rule, in too few steps to settle: docs/paper_table
-PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states", beta=1.0, steps_free=250, steps_nudged=25,
-             schedule="synchronous", optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4, batch_size=128,
-             check_every=10)  # the log says at which step the residual passed 1e-6
+PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states", conventions="paper", beta=1.0, steps_free=250,
+             steps_nudged=25, schedule="synchronous", optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4,
+             batch_size=128, check_every=10)  # the log says at which step the residual passed 1e-6
 SYNTHETIC = dict(epochs=3, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0)
 CIFAR10 = dict(epochs=5, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0)
 WHOLE = dict(batch_size=64, epochs=8, train_images=50000, test_images=2000, final_test_images=10000, flip=True, pad=2)
@@ -126,7 +128,10 @@ CHOICES = [  # (presets, choice, what it brings with it)
     (("small",), dict(connections="asymmetric"), dict(weight_decay=3e-3)),  # by it W and B align: docs/results.md
     (("cpu",), dict(connections="asymmetric", optimizer="adam"), dict(weight_decay=0.2)),
     (("cpu",), dict(connections="asymmetric", optimizer="sgd"), dict(weight_decay=3e-3)),
-    (NAMES, dict(feedback_update="exact"), dict(nudged_phases="deviations")),  # the difference of two states cannot give it
+    (NAMES, dict(nudged_phases="deviations"), dict(conventions="here")),  # they leave nothing to choose
+    (NAMES, dict(conventions="paper"), dict(nudged_phases="states")),
+    (NAMES, dict(feedback_update="exact"), dict(nudged_phases="deviations", conventions="here")),  # two states cannot give it
+    (NAMES, dict(algorithm="bptt", connections="asymmetric"), dict(feedback_update="exact")),  # it is: W and B get their own
     (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0)),
     (("cpu",), dict(algorithm="bptt"), dict(steps_free=10, steps_nudged=6)),  # of which a sweep is worth several
 ]
@@ -156,6 +161,7 @@ def layers(preset, dataset, device, ranks, given):
         defaults,
         of_preset,
         *(brings for presets, choice, brings in CHOICES if preset in presets and choice.items() <= chosen.items()),
+        dict(initial_drive=0.0) if scaled_by_hand(given.get("scale", ()), chosen["cost"]) else {},
         dict(test_images=held_out, final_test_images=held_out) if held_out else {},
         dict(chunk=-(-batch // ranks), tf32=backend.tf32()) if device != "numpy" else {},  # a GPU's share: one chunk
         given,
@@ -179,12 +185,51 @@ def resolve(dataset, preset=None, device="numpy", ranks=1, **given):
     if unfit:
         raise EPError(f"--preset {preset} has other numbers of layers than the {own} of these --channels and the classes: give "
                       f"{' and '.join(f'--{name}' for name in unfit)} too, one number or one for each layer")
-    if "feedback_update" in given and config.connections == "symmetric":
-        raise EPError("--feedback-update is for feedback weights of their own: add --connections asymmetric")
+    refuse_what_would_be_ignored(config, given)
     for key, labels in (("train_images", dataset.train_labels), ("test_images", dataset.test_labels)):
         if getattr(config, key) > len(labels):
             raise EPError(f"{key.replace('_', ' ')}: {getattr(config, key)} asked for, but {dataset.source} has {len(labels)}")
     return config
+
+
+def refuse_what_would_be_ignored(config, given):
+    """Raise EPError, naming the option, for one that these settings leave without any effect."""
+    bptt = config.algorithm == "bptt"
+    two_states = config.nudged_phases == "states" and not bptt
+    without_effect = [  # (it is so, settings, what they are for)
+        (bptt, ("nudging", "beta", "nudged_phases", "conventions"), "--algorithm eqprop: bptt nudges nothing"),
+        (not two_states, ("conventions",) if config.conventions == "paper" else (), "--nudged-phases states"),
+        (config.connections == "symmetric", ("feedback_update",), "feedback weights of their own: add --connections asymmetric"),
+        (bptt and config.feedback_update == "own", ("feedback_update",), "--algorithm eqprop: the updates of bptt are exact"),
+        (config.optimizer != "adam", ("warm_up",), "--optimizer adam"),
+        (config.initial_drive > 0 and scaled_by_hand(config.scale, config.cost), ("scale",),
+         "initial weights that --initial-drive does not scale: give 1 for all but the readout, or --initial-drive 0"),
+    ]
+    for so, names, purpose in without_effect:
+        options = [f"--{name.replace('_', '-')}" for name in names if name in given]
+        if so and options:
+            raise EPError(f"{' and '.join(options)} {'are' if len(options) > 1 else 'is'} for {purpose}")
+
+
+def scaled_by_hand(scale, cost):
+    """Whether there are factors other than 1 on weights that `calibrate` would scale anyway: all but those of a readout."""
+    readout = len(scale) > 1 and cost != "squared-error"
+    return any(factor != 1 for factor in (scale[:-1] if readout else scale))
+
+
+def extended(config, epochs):
+    """`config` of a finished run for more epochs in all; the same config for the same number. Raises EPError for fewer.
+
+    Where the learning rate was annealed to the last epoch, it is annealed to the new last one: it goes on at the value that it
+    would have by now in a run of so many epochs, which is higher than at the end of the shorter run. An end of the annealing that
+    is another epoch (the paper's 100 of 120) stays where it is.
+    """
+    if epochs == config.epochs:
+        return config
+    if epochs < config.epochs:
+        raise EPError(f"epochs: the run has made {config.epochs}, which can be extended but not shortened to {epochs}")
+    return replace(config, epochs=epochs, extended=(*config.extended, config.epochs),
+                   anneal_epochs=epochs if config.anneal_epochs == config.epochs else config.anneal_epochs)
 
 
 def identity(dataset):
@@ -232,11 +277,18 @@ def build_optimizer(config, network):
                                         config.warm_up)
 
 
+def conventions(config):
+    """The `Conventions` of a difference of states."""
+    if config.conventions == "here":
+        return Conventions()
+    return PAPERS_COMMON_UPDATE if config.feedback_update == "kolen-pollack" else PAPERS_CODE
+
+
 def phases(config):
     """The `Phases` of a training step."""
     return Phases(Phase(config.steps_free, config.schedule, config.tolerance, config.check_every),
                   Phase(config.steps_nudged, config.schedule_nudged, check_every=config.check_every),
-                  deviations=config.nudged_phases == "deviations")
+                  deviations=config.nudged_phases == "deviations", conventions=conventions(config))
 
 
 def gradient_function(config, in_chunks=loop.in_chunks, map=map):
@@ -268,12 +320,12 @@ def nudging(config, rng=None):
 def second_phases(config, converged=0.0):
     """How many phases of K steps follow the free one, on average.
 
-    A phase at beta = 0 costs nothing as a deviation, which stays 0, and where the free phase has converged, for it is that
-    one. converged: the share of images for which it has. BPTT goes back through time once.
+    A phase at beta = 0 costs nothing as a deviation, which stays 0, and where the free phase has converged, or is taken for
+    converged, for it is that one. converged: the share of images for which it has. BPTT goes back through time once.
     """
     if config.algorithm == "bptt":
         return 1
-    free = 1.0 if config.nudged_phases == "deviations" else converged
+    free = 1.0 if config.nudged_phases == "deviations" or conventions(config).rest == "stays" else converged
     return sum(1 if beta else 1 - free for beta in nudging(config).points)
 
 
