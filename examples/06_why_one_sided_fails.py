@@ -113,7 +113,7 @@ def plot(found, beta, images, path):
             f"residual {residual:.0e}: drift and bias"
         panels[0, column].set_title(f"gain {gain:g}, T = {phases.free.steps}, K = {phases.nudged.steps}\n{form}", fontsize=11)
         panels[1, column].set_xlabel("layer (1: next to the image)")
-    panels[0, 0].legend(loc="upper right", fontsize=8)
+    panels[0, -1].legend(*panels[0, 0].get_legend_handles_labels(), loc="center right", bbox_to_anchor=(1, 0.43), fontsize=9)
     figure.savefig(path, dpi=80)
 
 

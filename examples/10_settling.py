@@ -59,7 +59,7 @@ def plot(found, path):
         moved.text(phase.steps * 1.08, 1e-15, f"trained with T = {phase.steps}", fontsize=9)
     panels[0, 0].set_ylabel("largest change of any unit in a step\nline: median image, band: 80% of the images")
     panels[1, 0].set_ylabel("share of the images (%)")
-    panels[1, -1].legend(loc="center right")
+    panels[1, 0].legend(loc="center right")
     figure.savefig(path, dpi=90)
 
 
