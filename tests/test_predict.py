@@ -144,6 +144,6 @@ def test_pictures_that_cannot_be_read(predict, tmp_path):
 
 def test_the_shipped_network_fits_cifar10(predict, picture):
     """It loads, takes 32x32 colour images, has ten classes, and predict.py takes it where none is named."""
-    assert ep.load(predict.SHIPPED).shapes[0] == (32, 32, 3) and predict.SHIPPED.stat().st_size < 5e6
+    assert ep.load(predict.SHIPPED).shapes[0] == (32, 32, 3) and predict.SHIPPED.stat().st_size < 10e6
     code, out, err = predict(picture)
     assert code == 0 and out.startswith(f"{picture}: ") and "%" in out and "assum" not in out, err
