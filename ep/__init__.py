@@ -3,6 +3,7 @@
 Laborieux et al. 2021, "Scaling Equilibrium Propagation to Deep ConvNets by Drastically Reducing its Gradient Estimator
 Bias" (arXiv:2006.03824). Read the files in this order; each imports only from those before it.
 
+    checks.py      what a caller passes, as the package keeps it
     nudging.py     which nudged phases to run, and how to combine them      equation (4)
     ops.py         convolution and pooling, and their adjoints
     activations.py sigma, sigma' and the G of the energy

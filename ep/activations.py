@@ -6,7 +6,9 @@ right for clip(u, 0, 1) only, and for the paper's clip(u/2, 0, 1) it is s^2.
 `difference(u, d)` is sigma(u + d) - sigma(u), for d so small that subtracting two float32 numbers would leave nothing but
 rounding: an addition formula has d as a factor, and so no digits to lose.
 
-`bounds`: the values at which a unit is saturated. `holomorphic`: sigma is complex-differentiable, which complex nudging needs.
+They are functions with names of their own, and not lambdas, so that a network can be pickled; a copy of an activation is equal
+to it. `bounds`: the values at which a unit is saturated. `holomorphic`: sigma is complex-differentiable, which complex nudging
+needs.
 """
 
 from collections.abc import Callable
@@ -47,11 +49,6 @@ def _entropy_term(s):
     return s * xp.log(xp.where(s == 0, 1.0, s))
 
 
-def _sigmoid_slope(u):
-    s = _logistic(4.0 * u - 2.0)
-    return 4.0 * s * (1.0 - s)
-
-
 def _clip_difference(v, e):
     """clip(v + e, 0, 1) - clip(v, 0, 1). With c = clip(v, 0, 1), v + e = c + (e + (v - c)), and v - c is 0 inside the bounds."""
     c = _clip01(v)
@@ -69,39 +66,77 @@ def _between(u, low, high):
 
 
 # s = clip(u/2, 0, 1)        u = 2 s                        G = s^2                  the paper's
-HARD_SIGMOID = Activation(
-    "hard-sigmoid",
-    sigma=lambda u: _clip01(0.5 * u),
-    dsigma=lambda u: 0.5 * _between(u, 0.0, 2.0),
-    G=lambda s: s * s,
-    difference=lambda u, d: _clip_difference(0.5 * u, 0.5 * d),
-    bounds=(0.0, 1.0), holomorphic=False)
+
+
+def _hard_sigmoid(u):
+    return _clip01(0.5 * u)
+
+
+def _hard_sigmoid_slope(u):
+    return 0.5 * _between(u, 0.0, 2.0)
+
+
+def _hard_sigmoid_G(s):
+    return s * s
+
+
+def _hard_sigmoid_difference(u, d):
+    return _clip_difference(0.5 * u, 0.5 * d)
+
+
+HARD_SIGMOID = Activation("hard-sigmoid", _hard_sigmoid, _hard_sigmoid_slope, _hard_sigmoid_G, _hard_sigmoid_difference,
+                          bounds=(0.0, 1.0), holomorphic=False)
 
 # s = clip(u, 0, 1)          u = s                          G = s^2/2                the familiar 1/2 ||s||^2
-CLIP = Activation(
-    "clip",
-    sigma=_clip01,
-    dsigma=lambda u: _between(u, 0.0, 1.0),
-    G=lambda s: 0.5 * s * s,
-    difference=_clip_difference,
-    bounds=(0.0, 1.0), holomorphic=False)
+
+
+def _clip_slope(u):
+    return _between(u, 0.0, 1.0)
+
+
+def _clip_G(s):
+    return 0.5 * s * s
+
+
+CLIP = Activation("clip", _clip01, _clip_slope, _clip_G, _clip_difference, bounds=(0.0, 1.0), holomorphic=False)
 
 # s = 1/(1 + exp(2 - 4u))    u = (log s - log(1-s) + 2)/4   G = (s log s + (1-s) log(1-s) + 2 s)/4
-SIGMOID = Activation(
-    "sigmoid",
-    sigma=lambda u: _logistic(4.0 * u - 2.0),
-    dsigma=_sigmoid_slope,
-    G=lambda s: 0.25 * (_entropy_term(s) + _entropy_term(1.0 - s) + 2.0 * s),
-    difference=lambda u, d: 0.5 * _tanh_difference(2.0 * u - 1.0, 2.0 * d),  # s = (1 + tanh(2u - 1))/2
-    bounds=(0.0, 1.0), holomorphic=True)
+
+
+def _sigmoid(u):
+    return _logistic(4.0 * u - 2.0)
+
+
+def _sigmoid_slope(u):
+    s = _sigmoid(u)
+    return 4.0 * s * (1.0 - s)
+
+
+def _sigmoid_G(s):
+    return 0.25 * (_entropy_term(s) + _entropy_term(1.0 - s) + 2.0 * s)
+
+
+def _sigmoid_difference(u, d):
+    return 0.5 * _tanh_difference(2.0 * u - 1.0, 2.0 * d)  # s = (1 + tanh(2u - 1))/2
+
+
+SIGMOID = Activation("sigmoid", _sigmoid, _sigmoid_slope, _sigmoid_G, _sigmoid_difference, bounds=(0.0, 1.0), holomorphic=True)
 
 # s = tanh(u)                u = atanh s                    G = s atanh s + log(1-s^2)/2 = ((1+s) log(1+s) + (1-s) log(1-s))/2
-TANH = Activation(
-    "tanh",
-    sigma=lambda u: array_module(u).tanh(u),
-    dsigma=lambda u: 1.0 - array_module(u).tanh(u) ** 2,
-    G=lambda s: 0.5 * (_entropy_term(1.0 + s) + _entropy_term(1.0 - s)),
-    difference=_tanh_difference,
-    bounds=(-1.0, 1.0), holomorphic=True)
+
+
+def _tanh(u):
+    return array_module(u).tanh(u)
+
+
+def _tanh_slope(u):
+    return 1.0 - _tanh(u) ** 2
+
+
+def _tanh_G(s):
+    return 0.5 * (_entropy_term(1.0 + s) + _entropy_term(1.0 - s))
+
+
+TANH = Activation("tanh", _tanh, _tanh_slope, _tanh_G, _tanh_difference, bounds=(-1.0, 1.0), holomorphic=True)
 
 ACTIVATIONS = {a.name: a for a in (HARD_SIGMOID, CLIP, SIGMOID, TANH)}

@@ -12,7 +12,6 @@ import numpy as np
 from .errors import EPError
 
 INSTALL = "install it with: pip install 'cupy-cuda12x[ctk]' (CUDA 12) or 'cupy-cuda13x[ctk]' (CUDA 13)"
-GOOD = "the last checkpoint is still good"
 DOCTOR = "python -m ep.doctor says what is missing"
 
 
@@ -65,9 +64,9 @@ def device_error(error):
     """The EPError for memory that was not there, and for all else that CuPy, CUDA, cuBLAS raise; None for another exception."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, MemoryError):  # of the host or, since CuPy's is one too, of a GPU
-        return EPError(f"out of memory ({reason}): use a smaller --chunk or --batch-size; {GOOD}", exit_code=1)
+        return EPError(f"out of memory ({reason}): use a smaller --chunk or --batch-size", exit_code=1)
     if type(error).__module__.split(".")[0] in ("cupy", "cupy_backends"):
-        return EPError(f"the GPU failed ({reason}): {DOCTOR}; {GOOD}", exit_code=1)
+        return EPError(f"the GPU failed ({reason}): {DOCTOR}", exit_code=1)
     return None
 
 

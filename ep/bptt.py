@@ -31,7 +31,7 @@ def bptt_gradient(network, x, y, phases, *, solver=READABLE):
         raise EPError("BPTT unrolls a fixed number of synchronous steps: use schedule='synchronous' and no tolerance")
     if not K <= T:
         raise EPError(f"BPTT goes back through 1 to T = {T} steps: got K = {K}")
-    y = network.targets(y, x.dtype)
+    x, y = network.examples(x, y)
     start = solver.relax(network, x, T - K).states if K < T else network.init_state(x)
     trajectory, free = unroll(network, x, start, K)
     gradient = network.readout_gradient(free.states, y)
@@ -48,7 +48,7 @@ def bptt_increments(network, x, y, states, steps):
     Returns a list over t = 0 ... steps-1, t = 0 the *last* step in time, of (g_t, mu_t): what `eqprop_increments` gives
     for beta -> 0. g_t is a batch mean; mu_t = [per layer] is per example.
     """
-    y = network.targets(y, x.dtype)
+    x, y = network.examples(x, y)
     trajectory, free = unroll(network, x, states, steps)
     return [({name: g / len(x) for name, g in g_t.items()}, mu) for g_t, mu in sweep(network, x, y, trajectory, free.states)]
 

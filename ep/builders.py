@@ -6,7 +6,8 @@ import numpy as np
 
 from . import ops
 from .activations import ACTIVATIONS, HARD_SIGMOID
-from .cost import COSTS, SoftmaxCrossEntropy, SquaredError
+from .checks import named, real, whole, wholes
+from .cost import COSTS, SoftmaxCrossEntropy
 from .errors import EPError
 from .network import Network
 from .npz import read_npz
@@ -17,19 +18,19 @@ CONNECTIONS = {"symmetric": lambda network, **options: network, "asymmetric": as
 
 
 def mlp(sizes, activation=HARD_SIGMOID, cost=SoftmaxCrossEntropy, scale=1.0, feedback=1.0, seed=0, dtype="float32"):
-    """Fully connected network. sizes = [inputs, hidden, ..., classes]; see `convnet` for the other arguments.
+    """Fully connected network. sizes = [inputs, hidden, ..., classes]; see `convnet` for the other arguments and for errors.
 
     With SquaredError the last size is the last layer of the system, with SoftmaxCrossEntropy the readout outside it.
     """
-    if len(sizes) < 2 + (cost is SoftmaxCrossEntropy) or min(sizes) < 1:
-        raise EPError("an MLP needs inputs, at least one hidden layer for cross-entropy, and classes: got sizes "
-                      f"{list(sizes)}")
+    sizes, activation, cost = wholes(sizes, "sizes", 1), named(activation, ACTIVATIONS, "activation"), cost_class(cost)
+    if len(sizes) < 2 + issubclass(cost, SoftmaxCrossEntropy):
+        raise EPError(f"an MLP needs inputs, at least one hidden layer for cross-entropy, and classes: got sizes {sizes}")
     draw = _Draw(seed, _scales(scale, len(sizes) - 1, cost), dtype)
     *units, classes = sizes
     synapses = [_dense(draw, (pre,), post) for pre, post in zip(units, units[1:])]
     cost_instance = _close(draw, synapses, (units[-1],), classes, cost)
-    recipe = dict(builder="mlp", sizes=[int(n) for n in sizes], activation=activation.name, cost=cost.name, dtype=str(dtype))
-    return Network(synapses, activation, cost_instance, recipe=recipe, feedback=feedback)
+    recipe = dict(builder="mlp", sizes=sizes, activation=activation.name, cost=cost.name, dtype=draw.dtype)
+    return Network(synapses, activation, cost_instance, recipe=known(recipe, activation, cost), feedback=feedback)
 
 
 def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, kernel=3, paddings=None,
@@ -44,21 +45,41 @@ def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, 
               layer, the last for the classes.
     feedback: the feedback gain gamma of equation (10). 1 is the paper's network.
     seed:     of the initial parameters, drawn on the host. dtype: "float32" or "float64".
-    Raises EPError if the layers shrink the image below 1x1.
+    pool, activation and cost may be given by name. Raises EPError for sizes that are none, and if the layers shrink the image
+    below 1x1.
     """
-    paddings = [1] * (len(channels) - 1) + [0] if paddings is None else list(paddings)
-    if not channels or min(channels) < 1 or len(paddings) != len(channels):
-        raise EPError(f"expected a positive number of channels and one padding per layer: got channels {list(channels)}, "
-                      f"paddings {paddings}")
-    draw, synapses, shape = _Draw(seed, _scales(scale, len(channels) + 1, cost), dtype), [], tuple(input_shape)
+    channels, shape, kernel = wholes(channels, "channels", 1), wholes(input_shape, "input_shape", 1), whole(kernel, "kernel", 1)
+    classes, cost = whole(classes, "classes", 1), cost_class(cost)
+    pool, activation = named(pool, ops.POOLINGS, "pooling"), named(activation, ACTIVATIONS, "activation")
+    paddings = [1] * (len(channels) - 1) + [0] if paddings is None else wholes(paddings, "paddings")
+    if not channels or len(paddings) != len(channels) or len(shape) != 3:
+        raise EPError(f"expected at least one number of channels, one padding per layer, and an input shape (H, W, C): got "
+                      f"channels {channels}, paddings {paddings}, input shape {shape}")
+    recipe = dict(builder="convnet", channels=channels, input_shape=shape, classes=classes, kernel=kernel, paddings=paddings,
+                  pool=pool.name, activation=activation.name, cost=cost.name)
+    draw, synapses = _Draw(seed, _scales(scale, len(channels) + 1, cost), dtype), []
     for C, padding in zip(channels, paddings):
         W, b = draw((kernel, kernel, shape[2], C), kernel * kernel * shape[2])
         synapses.append(Conv(W, b, shape, padding=padding, pool=pool))
         shape = synapses[-1].post_shape
     cost_instance = _close(draw, synapses, shape, classes, cost)
-    recipe = dict(builder="convnet", channels=[int(C) for C in channels], input_shape=list(input_shape), classes=classes,
-                  kernel=kernel, paddings=paddings, pool=pool.name, activation=activation.name, cost=cost.name, dtype=str(dtype))
-    return Network(synapses, activation, cost_instance, recipe=recipe, feedback=feedback)
+    return Network(synapses, activation, cost_instance, recipe=known(recipe | dict(dtype=draw.dtype), activation, cost, pool),
+                   feedback=feedback)
+
+
+def cost_class(cost):
+    """SquaredError or SoftmaxCrossEntropy, one of these by its name, or a subclass of one. Raises EPError for anything else."""
+    cost = named(cost, COSTS, "cost")
+    if not (isinstance(cost, type) and issubclass(cost, tuple(COSTS.values()))):
+        raise EPError(f"expected a cost that can be made, {' or '.join(c.__name__ for c in COSTS.values())}, its name "
+                      f"({', '.join(COSTS)}) or a subclass: got {cost!r}")
+    return cost
+
+
+def known(recipe, activation, cost, pool=ops.NO_POOL):
+    """The recipe, if its names stand for just these; None if one is the caller's own, for a file could not be read back."""
+    return recipe if (ACTIVATIONS.get(activation.name) == activation and COSTS[cost.name] is cost
+                      and ops.POOLINGS.get(pool.name) == pool) else None
 
 
 def calibrate(network, x, deviation, mean=0.0):
@@ -71,6 +92,9 @@ def calibrate(network, x, deviation, mean=0.0):
     x (N, *input shape), N a few hundred. Returns the network. Feedback weights of an asymmetric network are not touched: make
     it asymmetric afterwards.
     """
+    x, deviation, mean = network.inputs(x), real(deviation, "deviation", 0), real(mean, "mean")
+    if any({"W", "b"} - synapse.parameters().keys() for synapse in network.synapses):
+        raise EPError("only synapses with W and b can be calibrated, and this network has others")
     layers = [x, *network.init_state(x)]
     for n in sorted(range(1, len(network.shapes)), key=lambda n: network.depths[n]):
         incoming = [(synapse, i) for synapse, (i, j) in zip(network.synapses, network.wiring) if j == n]
@@ -123,9 +147,9 @@ def from_recipe(recipe, parameters=None):
 
 def _scales(scale, layers, cost):
     """[factor on the initial weights of each layer]: the last is a readout's unless the cost is inside the system."""
-    scales = [float(factor) for factor in np.atleast_1d(scale)]
+    scales = [real(factor, "scale") for factor in (scale if np.ndim(scale) else [scale])]
     if len(scales) == 1:
-        scales = scales * (layers - 1) + [1.0 if cost is SoftmaxCrossEntropy else scales[0]]
+        scales = scales * (layers - 1) + [1.0 if issubclass(cost, SoftmaxCrossEntropy) else scales[0]]
     if len(scales) == 2:
         scales = [scales[0]] * (layers - 1) + [scales[1]]
     if len(scales) != layers or not min(scales) > 0:
@@ -141,8 +165,12 @@ class _Draw:
     """
 
     def __init__(self, seed, scales, dtype):
-        self.rng, self.scales, self.dtype = np.random.default_rng(seed), iter(scales), dtype
-        if str(dtype) not in ("float32", "float64"):
+        self.rng, self.scales = np.random.default_rng(whole(seed, "seed")), iter(scales)
+        try:
+            self.dtype = np.dtype(dtype).name if dtype is not None else None  # of "float32", np.float32, float ...
+        except TypeError:
+            self.dtype = None
+        if self.dtype not in ("float32", "float64"):
             raise EPError(f"expected dtype float32 or float64: got {dtype}")
 
     def __call__(self, shape, fan_in):
@@ -157,8 +185,8 @@ def _dense(draw, pre_shape, units):
 
 def _close(draw, synapses, shape, classes, cost):
     """The last step to the classes: a readout outside the system, or one more dense synapse inside it."""
-    if cost is SoftmaxCrossEntropy:
+    if issubclass(cost, SoftmaxCrossEntropy):
         fan_in = int(np.prod(shape))
-        return SoftmaxCrossEntropy(*draw((fan_in, classes), fan_in))
+        return cost(*draw((fan_in, classes), fan_in))
     synapses.append(_dense(draw, shape, classes))
-    return SquaredError()
+    return cost()

@@ -10,6 +10,8 @@ The nudged dynamics need only the force -dC/ds. Both costs have the same five me
 """
 
 from .backend import array_module
+from .checks import floats
+from .errors import EPError
 
 
 class SquaredError:
@@ -42,7 +44,9 @@ class SoftmaxCrossEntropy:
     name = "cross-entropy"
 
     def __init__(self, W, b):
-        self.W, self.b = W, b
+        self.W, self.b = floats(W, "W", 2), floats(b, "b", 1)
+        if self.W.shape[1:] != self.b.shape:
+            raise EPError(f"a readout needs one bias per class: got W {self.W.shape} and b {self.b.shape}")
 
     def value(self, s, y):
         z = self._logits(s)

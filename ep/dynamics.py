@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .backend import array_module
+from .checks import real, whole
 from .errors import EPError
 
 LARGEST_WEIGHT = 1e12  # w_n in (11); beyond it sigma is a straight line for every change that it sees
@@ -44,9 +45,10 @@ class Phase:
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
             raise EPError(f"unknown schedule '{self.schedule}': expected one of {', '.join(SCHEDULES)}")
-        if self.steps < 1 or (self.check_every is not None and self.check_every < 1) or not self.tolerance >= 0:
-            raise EPError("expected at least 1 step, a residual every 1 or more steps, and a tolerance of 0 or more: got "
-                          f"steps={self.steps}, check_every={self.check_every}, tolerance={self.tolerance}")
+        object.__setattr__(self, "steps", whole(self.steps, "steps", 1))
+        object.__setattr__(self, "tolerance", real(self.tolerance, "tolerance", 0))
+        if self.check_every is not None:
+            object.__setattr__(self, "check_every", whole(self.check_every, "check_every", 1))
 
     @classmethod
     def of(cls, phase):
@@ -181,11 +183,10 @@ def relax(network, x, phase, y=None, beta=0.0, *, start=None, switches=None, inp
     switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live"). Those
     of a synapse from the input never change, frozen or not.
     inputs: network.input_drives(x), if they are known already: they are the same in every phase.
-    Raises EPError if y is missing, or for complex beta in a network that is not holomorphic.
+    Raises EPError for x, y or states that do not fit, and for complex beta in a network that is not holomorphic.
     """
-    phase, beta = Phase.of(phase), checked(network, x, y, beta)
-    y = None if y is None else network.targets(y, x.dtype)
-    states = list(network.init_state(x) if start is None else start)
+    phase, (x, y, beta, start) = Phase.of(phase), checked(network, x, y, beta, start)
+    states = network.init_state(x) if start is None else start
     if isinstance(beta, complex):
         states = [s + 0j for s in states]
     inputs, frozen = inputs or network.input_drives(x), switches is not None
@@ -313,12 +314,20 @@ def residual(states, old):
     return float(xp.stack([abs(s - o).max() for s, o in zip(states, old)]).max())
 
 
-def checked(network, x, y, beta):
-    """beta as `nudge` returns it; EPError for arguments that do not fit."""
-    network.check_input(x)
-    if beta != 0 and (y is None or len(y) != len(x)):
+def checked(network, x, y, beta, start=None):
+    """(x, y, beta, start): as `Network.examples` and `nudge` return them, and the states of `start` in the dtype of x.
+
+    Raises EPError for arguments that do not fit.
+    """
+    if beta != 0 and y is None:
         raise EPError("nudging (beta != 0) needs the targets y, one per input")
-    return nudge(network, beta)
+    x, y = (network.inputs(x), None) if y is None else network.examples(x, y)
+    expected = [(len(x), *shape) for shape in network.shapes[1:]]
+    if start is not None and [s.shape for s in start] != expected:
+        raise EPError(f"expected a start of states of the shapes {expected}: got {[s.shape for s in start]}")
+    if start is not None:
+        start = [s.astype(x.dtype) if s.dtype != x.dtype and s.dtype.kind == x.dtype.kind else s for s in start]
+    return x, y, nudge(network, beta), start
 
 
 def nudge(network, beta):

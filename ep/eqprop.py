@@ -37,7 +37,7 @@ def eqprop_gradient(network, x, y, phases, *, nudging, transposed=True, solver=R
     """
     for beta in nudging.points:
         nudge(network, beta)  # refuses what will not work before the free phase, not after it
-    y = network.targets(y, x.dtype)
+    x, y = network.examples(x, y)
     inputs = None if phases.deviations else network.input_drives(x)  # for several phases on x
     free = solver.relax(network, x, phases.free, inputs=inputs)
     if phases.deviations:
@@ -108,7 +108,7 @@ def eqprop_increments(network, x, y, states, steps, *, nudging, deviations=True,
     readout's weights, which are no part of the theorem), and mu_t the same increment of - sum_k c_k w_n s_n, a list over
     layers (per example). Bptt's increments are equal to both, entry by entry (GDU).
     """
-    y = network.targets(y, x.dtype)
+    x, y = network.examples(x, y)
     free = relax(network, x, 1, start=states)  # for u* and the switches: at a fixed point one more step changes nothing
     if not deviations:
         return _increments_of_states(network, x, y, states, free.switches, steps, nudging, transposed)

@@ -25,8 +25,9 @@ import math
 import numpy as np
 
 from . import ops
-from .activations import TANH
+from .activations import ACTIVATIONS
 from .backend import array_module, to_host
+from .checks import named, real, whole
 from .errors import EPError
 from .npz import write_npz
 
@@ -35,7 +36,7 @@ class Network:
     """Layers 0 (the input x), 1 ... L (the states s_1 ... s_L) joined by synapses.
 
     synapses:   list of synapses (see synapse.py)
-    activation: sigma of every layer, an `Activation`
+    activation: sigma of every layer, an `Activation` or the name of one
     cost:       acts on the last layer, a `SquaredError` or `SoftmaxCrossEntropy`
     wiring:     wiring[k] = (i, j), the layers that synapse k joins; default the chain 0-1-2-...-L
     recipe:     what `load` needs to build the same network again; the builders (builders.py) fill it in
@@ -50,15 +51,19 @@ class Network:
     """
 
     def __init__(self, synapses, activation, cost, wiring=None, recipe=None, feedback=1.0):
-        self.synapses, self.activation, self.cost, self.recipe = list(synapses), activation, cost, recipe
-        self.wiring = wiring or [(n, n + 1) for n in range(len(self.synapses))]
+        self.synapses, self.cost, self.recipe = list(synapses), cost, recipe
+        self.activation = activation = named(activation, ACTIVATIONS, "activation")
+        self.wiring = [tuple(whole(layer, "layer") for layer in ends) for ends in wiring or pairwise(len(self.synapses))]
+        if not self.synapses or len(self.wiring) != len(self.synapses) or isinstance(cost, (str, type)):
+            raise EPError("a network needs at least one synapse, one pair of layers for each, and a cost that has been made, "
+                          f"such as SquaredError(): got {len(self.synapses)} synapses, {len(self.wiring)} pairs, {cost!r}")
         self.shapes = self._layer_shapes()
         self.depths = self._layer_depths()
         self.feedback, self.about = feedback, None
         self.holomorphic = activation.holomorphic and all(synapse.holomorphic for synapse in self.synapses)
-        if activation is TANH and any(getattr(s, "pool", None) is ops.MAX_POOL for s in self.synapses):
-            raise EPError("max-pooling needs states >= 0, and tanh has negative ones: use another activation, or average "
-                          "pooling")
+        if activation.bounds[0] < 0 and any(getattr(s, "pool", None) == ops.MAX_POOL for s in self.synapses):
+            raise EPError(f"max-pooling needs states >= 0, and {activation.name} has negative ones: use another activation, or "
+                          "average pooling")
 
     def _layer_shapes(self):
         """[shape of x, shape of s_1, ...]; raises EPError where two synapses disagree about a layer."""
@@ -95,9 +100,7 @@ class Network:
 
     @feedback.setter
     def feedback(self, gamma):
-        if not (isinstance(gamma, (int, float)) and 0 <= gamma < math.inf):
-            raise EPError(f"the feedback gain is a number of 0 or more, and 1 is the paper's network: got {gamma}")
-        self._feedback = float(gamma)
+        self._feedback = real(gamma, "the feedback gain, which is 1 in the paper's network", 0)
 
     @property
     def weights(self):
@@ -121,6 +124,7 @@ class Network:
     def phi(self, x, states):
         """Phi(x, s) per example, (N,). Raises EPError at gamma = 0, and with asymmetric synapses."""
         self._check_energy()
+        self.check_input(x)
         layers, w = [x, *states], [None, *self.weights]
         return sum(w[j] * synapse.phi(layers[i], layers[j]) for synapse, (i, j) in zip(self.synapses, self.wiring))
 
@@ -146,6 +150,7 @@ class Network:
 
     def input_drives(self, x):
         """{k: drive_post(x)} for the synapses k that start at the input: constant while x is."""
+        self.check_input(x)
         return {k: self.synapses[k].drive_post(x) for k, (i, _) in enumerate(self.wiring) if i == 0}
 
     def drives_of(self, group, inputs, states, switches, frozen=False):
@@ -234,23 +239,61 @@ class Network:
     def check_input(self, x):
         """Raise EPError if x has the wrong shape or type."""
         if x.shape[1:] != self.shapes[0] or x.dtype.kind not in "fc":
+            H, W, C = self.shapes[0] if len(self.shapes[0]) == 3 else (0, 0, 0)
+            last = "; images are channels-last: x.transpose(0, 2, 3, 1)" if x.shape[1:] == (C, H, W) else ""
             raise EPError(f"expected inputs of shape (N, {', '.join(map(str, self.shapes[0]))}) and a float type: got "
-                          f"{tuple(x.shape)}, {x.dtype}")
+                          f"{tuple(x.shape)}, {x.dtype}{last}")
+
+    def inputs(self, x):
+        """x (N, *input shape), checked, and in the dtype of the parameters: float64 in a float32 network would cost much time.
+
+        A list becomes an array. Complex x, and x in a network with complex parameters, keep their dtype. Raises EPError for
+        another shape or type, for no images at all, and for numbers that are not finite.
+        """
+        x, some = x if hasattr(x, "dtype") else np.asarray(x), self._some
+        self.check_input(x)
+        if len(x) == 0:
+            raise EPError(f"expected at least one input: got none, shape {tuple(x.shape)}")
+        if x.dtype != some.dtype and x.dtype.kind == some.dtype.kind == "f":
+            x = x.astype(some.dtype)
+        finite = array_module(x).isfinite(x)
+        if not finite.all():
+            first = int(finite.reshape(len(x), -1).all(1).argmin())
+            raise EPError(f"the inputs have values that are NaN or infinite, the first in input {first} of 0 to {len(x) - 1}: "
+                          "leave these images out, or repair them")
+        return x
+
+    def examples(self, x, y):
+        """(inputs, one-hot targets of their dtype) as `inputs` and `targets` give them; EPError unless there is one y per x."""
+        x = self.inputs(x)
+        y = self.targets(y, x.dtype)
+        if len(x) != len(y):
+            raise EPError(f"expected one label or target per input: got {len(y)} for {len(x)} inputs")
+        return x, y
+
+    @property
+    def _some(self):
+        """One of the parameters, which all have the same type and are on the same device; a number if there are none."""
+        return next(iter(self.parameters().values()), np.zeros(1))
 
     def targets(self, labels, dtype=None):
         """Integer labels (N,) -> one-hot (N, classes), on the network's device; (N, classes) stays what it is.
 
-        Raises EPError for another shape, and for labels outside 0 ... classes - 1.
+        Raises EPError for another shape, for labels outside 0 ... classes - 1, and for targets that are not finite.
         """
-        some = next(iter(self.parameters().values()))  # any of them knows the device
+        some, labels = self._some, labels if hasattr(labels, "dtype") else np.asarray(labels)
         readout = self.cost.parameters()
         classes = len(readout["b"]) if readout else self.shapes[-1][0]  # the readout's, or the units of the last layer
         xp, dtype = array_module(some), dtype or some.dtype
-        if labels.ndim == 2 and labels.shape[1] == classes:
+        if labels.ndim == 2 and labels.shape[1] == classes and labels.dtype.kind in "biufc":
+            if not array_module(labels).isfinite(labels).all():
+                raise EPError("the targets have values that are NaN or infinite")
             return xp.asarray(labels, dtype=dtype)
-        if labels.ndim != 1 or labels.dtype.kind not in "iu" or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        numbers = labels.size and labels.dtype.kind in "iu"
+        if labels.ndim != 1 or not numbers or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            found = f", from {labels.min()} to {labels.max()}" if numbers else ""
             raise EPError(f"expected integer labels (N,) from 0 to {classes - 1}, or targets (N, {classes}): got shape "
-                          f"{tuple(labels.shape)}, {labels.dtype}, largest {labels.max() if labels.size else None}")
+                          f"{tuple(labels.shape)}, {labels.dtype}{found}")
         return (xp.asarray(labels)[:, None] == xp.arange(classes)).astype(dtype)
 
     def predict(self, states):
@@ -267,8 +310,13 @@ class Network:
         return {f"{layer}.{name}": w for layer, owner in self._owners().items() for name, w in owner.parameters().items()}
 
     def set_parameters(self, parameters):
-        """Replace every parameter by the one of the same name. Raises EPError, before any change, if they do not fit."""
+        """Replace every parameter by a copy of the one of the same name. Raises EPError, before any change, if they do not fit.
+
+        A float or complex type is kept, so this also makes a float32 network one of float64; integers and lists get the type
+        that the parameter had. The device stays that of the network. Optimizers ask the network for its parameters, and follow.
+        """
         own = self.parameters()
+        parameters = {key: w if hasattr(w, "dtype") else np.asarray(w) for key, w in parameters.items()}
         if own.keys() != parameters.keys():
             raise EPError(f"these parameters belong to another architecture: expected {sorted(own)}, got "
                           f"{sorted(parameters)}")
@@ -277,23 +325,53 @@ class Network:
                 raise EPError(f"parameter {key} belongs to another architecture: expected shape {own[key].shape}, got "
                               f"{w.shape}")
         for key, w in parameters.items():
-            layer, name = key.split(".")
-            setattr(self._owners()[layer], name, w)
+            xp = array_module(own[key])
+            self._replace(key, xp.array(w if array_module(w) is xp else to_host(w),
+                                        dtype=w.dtype if w.dtype.kind in "fc" else own[key].dtype))
+
+    def _replace(self, key, w):
+        layer, name = key.split(".")
+        setattr(self._owners()[layer], name, w)
 
     def to(self, xp):
         """Move the parameters to the module xp (numpy or cupy), in place; returns the network."""
-        self.set_parameters({key: xp.asarray(to_host(w)) for key, w in self.parameters().items()})
+        for key, w in self.parameters().items():
+            self._replace(key, xp.asarray(to_host(w)))
         return self
 
     def save(self, path):
-        """Write recipe and parameters to one .npz file, without pickle. Read it back with `builders.load`."""
-        if self.recipe is None:
-            raise EPError("only networks made by mlp() or convnet() can be saved whole: save network.parameters() instead")
+        """Write recipe and parameters to one .npz file, without pickle. Read it back with `builders.load`.
+
+        Raises EPError for a network that could not be read back: joined by hand, or changed since a builder made it.
+        """
+        if why := self.unsaveable:
+            raise EPError(f"only networks made by mlp() or convnet() can be saved whole, but {why}: save network.parameters() "
+                          "instead")
         arrays = {key: to_host(w) for key, w in self.parameters().items()}
         arrays["recipe"] = np.array(json.dumps({**self.recipe, "feedback": self.feedback}))
         if self.about is not None:
-            arrays["about"] = np.array(json.dumps(self.about))
+            try:
+                arrays["about"] = np.array(json.dumps(self.about))
+            except TypeError as error:
+                raise EPError(f"network.about cannot be written as JSON ({error}): use lists, strings and Python numbers"
+                              ) from None
         write_npz(path, arrays)
+
+    @property
+    def unsaveable(self):
+        """Why a file could not be read back, in words; None if it can."""
+        if self.recipe is None:
+            return "this one was joined by hand, or has an activation, cost or pooling that is none of this package's"
+        pools = {synapse.pool.name for synapse in self.synapses if getattr(synapse, "pool", None)} or {self.recipe.get("pool")}
+        present = self.activation.name, self.cost.name, pools
+        if present != (self.recipe["activation"], self.recipe["cost"], {self.recipe.get("pool")}):
+            return f"this one has been changed since to {self.activation.name}, {self.cost.name}"
+        return None
+
+
+def pairwise(n):
+    """The wiring of a chain of n synapses."""
+    return [(k, k + 1) for k in range(n)]
 
 
 def times(gain, a):

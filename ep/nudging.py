@@ -12,8 +12,10 @@ bias O(beta^(M-1)): the `order` of the formula.
 
 import cmath
 import math
+import numbers
 from dataclasses import dataclass
 
+from .checks import whole
 from .errors import EPError
 
 
@@ -31,8 +33,7 @@ class Nudging:
 
     def __post_init__(self):
         for field in ("points", "weights"):  # Python numbers, for a NumPy number would promote float32 arrays
-            numbers = getattr(self, field)
-            object.__setattr__(self, field, tuple(complex(z) if isinstance(z, complex) else float(z) for z in numbers))
+            object.__setattr__(self, field, tuple(_python(z) for z in getattr(self, field)))
         if len(self.points) != len(self.weights) or not self.points:
             raise EPError(f"a nudging needs one weight per point: got {len(self.points)} points and "
                           f"{len(self.weights)} weights")
@@ -95,9 +96,7 @@ class Nudging:
         Only the phases with Im >= 0 are kept: n//2 + 1 of them; exactly n/2 for even n with the points `shifted` by
         pi/n (n = 2 is then the single point i beta: the complex step).
         """
-        beta = _number(beta)
-        if n < 2:
-            raise EPError(f"holomorphic nudging needs at least 2 points on the circle: got {n}")
+        beta, n = _number(beta), whole(n, "points of a holomorphic nudging on the circle", 2)
         points, weights = [], []
         for k in range(n):
             turn = (2 * k + shifted) / n  # the angle in units of pi: 0 <= turn < 2
@@ -111,7 +110,7 @@ class Nudging:
     @classmethod
     def from_points(cls, points):
         """The formula of the highest order on any distinct real points: c_k is the slope at 0 of Lagrange's polynomial l_k."""
-        points = tuple(points)
+        points = tuple(_python(b) for b in points)
         if len(set(points)) != len(points) or len(points) < 2 or any(isinstance(b, complex) for b in points):
             raise EPError(f"nudging points must be at least two different real numbers: got {points}")
         weights = []
@@ -133,9 +132,16 @@ NUDGINGS = {  # by name: (beta, rng) -> Nudging
 
 def _number(beta):
     """beta as a Python number, for the constructors."""
-    if isinstance(beta, complex) or not math.isfinite(beta) or beta == 0:
+    if isinstance(_python(beta), complex) or not math.isfinite(beta) or beta == 0:
         raise EPError(f"the nudging strength beta must be a finite number other than 0: got {beta}")
     return float(beta)
+
+
+def _python(z):
+    """A real or complex number, NumPy's too, as Python's; NaN and infinity are refused elsewhere."""
+    if isinstance(z, str) or not (isinstance(z, numbers.Number) or getattr(z, "ndim", None) == 0):
+        raise EPError(f"expected a number: got {z!r}")
+    return complex(z) if isinstance(z, numbers.Complex) and not isinstance(z, numbers.Real) else float(z)
 
 
 def _unit(turn):

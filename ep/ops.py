@@ -116,6 +116,11 @@ def average_pool(y):
     return sum(_corners(y)) * (1 / SIZE**2), None
 
 
+def average_pool_at(y, switches):
+    """The same: the mean is linear, and has no switches."""
+    return average_pool(y)[0]
+
+
 def average_unpool(v, switches, shape):
     """Adjoint of average_pool: a quarter of each value to every corner."""
     y = array_module(v).zeros((len(v), *shape, v.shape[3]), dtype=v.dtype)
@@ -123,6 +128,27 @@ def average_unpool(v, switches, shape):
     for corner in _corners(y):
         corner[...] = quarter
     return y
+
+
+def windows(size):
+    """H -> H': how many windows there are along one axis."""
+    return size // SIZE
+
+
+def no_pool(y):
+    return y, None
+
+
+def no_pool_at(y, switches):
+    return y
+
+
+def no_unpool(v, switches, shape):
+    return v
+
+
+def unchanged(size):
+    return size
 
 
 class Pooling(NamedTuple):
@@ -134,11 +160,9 @@ class Pooling(NamedTuple):
     holomorphic: bool
 
 
-MAX_POOL = Pooling("max", max_pool, max_pool_at, max_unpool, lambda size: size // SIZE, holomorphic=False)
-AVERAGE_POOL = Pooling("average", average_pool, lambda y, switches: average_pool(y)[0], average_unpool,
-                       lambda size: size // SIZE, holomorphic=True)
-NO_POOL = Pooling("none", lambda y: (y, None), lambda y, switches: y, lambda v, switches, shape: v,
-                  lambda size: size, holomorphic=True)
+MAX_POOL = Pooling("max", max_pool, max_pool_at, max_unpool, windows, holomorphic=False)
+AVERAGE_POOL = Pooling("average", average_pool, average_pool_at, average_unpool, windows, holomorphic=True)
+NO_POOL = Pooling("none", no_pool, no_pool_at, no_unpool, unchanged, holomorphic=True)
 POOLINGS = {p.name: p for p in (MAX_POOL, AVERAGE_POOL, NO_POOL)}
 
 

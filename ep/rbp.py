@@ -18,7 +18,7 @@ def rbp_gradient(network, x, y, phases):
 
     phases.nudged is the relaxation of mu. Right only as far as the free phase has converged: see `free.residual` of the result.
     """
-    y = network.targets(y, x.dtype)
+    x, y = network.examples(x, y)
     free = relax(network, x, phases.free)
     u, _ = network.drives(x, free.states)
     slopes = [network.activation.dsigma(u_n) for u_n in u]  # sigma'(u*)

@@ -20,19 +20,28 @@ drive_pre_adjoint. In the synapses of this file it gets the other drive.
     pre  (N, *pre_shape)    post  (N, *post_shape)    shapes are tuples: (units,) or (H, W, C)
 """
 
+import math
+
 from . import ops
 from .backend import array_module
+from .checks import floats, named, whole, wholes
 from .errors import EPError
 
 
 class Dense:
-    """All-to-all synapse. W (units_pre, units_post), b (units_post,); an image as `pre` is flattened."""
+    """All-to-all synapse. W (units_pre, units_post), b (units_post,); an image as `pre` is flattened.
+
+    Raises EPError if the shapes do not fit together.
+    """
 
     holomorphic = True
 
     def __init__(self, W, b, pre_shape):
-        self.W, self.b = W, b
-        self.pre_shape, self.post_shape = tuple(pre_shape), b.shape
+        self.W, self.b = floats(W, "W", 2), floats(b, "b", 1)
+        self.pre_shape, self.post_shape = tuple(wholes(pre_shape, "pre_shape", 1)), self.b.shape
+        if self.W.shape != (math.prod(self.pre_shape), *self.post_shape):
+            raise EPError(f"a dense synapse from {self.pre_shape} to {len(self.b)} units needs W of shape "
+                          f"{(math.prod(self.pre_shape), len(self.b))}: got {self.W.shape}")
 
     def parameters(self):
         return {"W": self.W, "b": self.b}
@@ -68,13 +77,19 @@ class Dense:
 class Conv:
     """Convolution, then pooling. W (k, k, C_pre, C_post), b (C_post,), pre_shape (H, W, C_pre).
 
-    Raises EPError if the kernel or the pooling window does not fit into the image.
+    pool: a `Pooling`, or its name. Raises EPError if the shapes do not fit together, or the kernel or the pooling window does
+    not fit into the image.
     """
 
     def __init__(self, W, b, pre_shape, stride=1, padding=1, pool=ops.MAX_POOL):
-        self.W, self.b = W, b
-        self.stride, self.padding, self.pool = stride, padding, pool
-        self.conv_shape = tuple(ops.output_size(size, W.shape[0], stride, padding) for size in pre_shape[:2])
+        self.W, self.b = W, b = floats(W, "W", 4), floats(b, "b", 1)
+        self.stride, self.padding = whole(stride, "stride", 1), whole(padding, "padding")
+        pre_shape = wholes(pre_shape, "pre_shape", 1)
+        self.pool = pool = named(pool, ops.POOLINGS, "pooling")
+        if len(pre_shape) != 3 or W.shape != (len(W), len(W), pre_shape[2], len(b)):
+            raise EPError(f"a convolution of an image (H, W, C) needs W of shape (k, k, C, C_post) and b of shape (C_post,): got "
+                          f"an image {tuple(pre_shape)}, W {W.shape} and b {b.shape}")
+        self.conv_shape = tuple(ops.output_size(size, len(W), self.stride, self.padding) for size in pre_shape[:2])
         self.pre_shape = tuple(pre_shape)
         self.post_shape = (*(pool.output_size(size) for size in self.conv_shape), W.shape[3])
         self.holomorphic = pool.holomorphic

@@ -109,7 +109,7 @@ def asymmetric(network, angle=90.0, seed=0):
             R = np.random.default_rng([seed, k]).permutation(to_host(W).ravel()).reshape(W.shape)
             B = math.cos(turn) * W + math.sin(turn) * array_module(W).asarray(R)
             other.synapses[k] = Asymmetric(other.synapses[k], B)
-    other.set_parameters({name: w.copy() for name, w in other.parameters().items()})
+    other.set_parameters(other.parameters())  # of its own
     other.recipe = network.recipe and {**network.recipe, "connections": "asymmetric"}
     return other
 

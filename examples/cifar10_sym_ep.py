@@ -46,8 +46,8 @@ def main(description=__doc__, **chosen):
         network, optimizer, gradient = experiment.build(config, xp, world.in_chunks, threads, first)
         network.about = experiment.about(config, dataset)
         loop.rehearse(network, gradient, prepare, *dataset[:2])  # bad settings end here, before anything is written
-        run = runs.Run.resumed(args.resume, network, optimizer, world) if args.resume else runs.Run.started(
-            args.out or runs.default_folder(config), config, network, optimizer, world)
+        run = runs.Run.resumed(args.resume, network, optimizer, world, config) if args.resume else runs.Run.started(
+            args.out, config, network, optimizer, world)
         path = "relaxing by ep.relax with the kernels of ep/fast/kernels.py" if gpu else fast.path(network)
         print(path)
         few = prepare(dataset.train_images[:config.chunk], None)
@@ -99,7 +99,7 @@ def options(description, chosen):
     add("--batch-size", type=cli.count)
     add("--chunk", type=cli.count, metavar="N", help="images that are relaxed together, and stop together (default: "
         f"{loop.CHUNK}; with CUDA a GPU's whole share of the batch)")
-    add("--epochs", type=cli.count)
+    add("--epochs", type=cli.count, help="a finished run can be resumed with more: its learning rates are annealed anew")
     add("--train-images", type=cli.count, metavar="N", help="use the first N training images")
     add("--test-images", type=cli.count, metavar="N", help="evaluate on the first N test images (default: some "
         "after each epoch, all after the last)")

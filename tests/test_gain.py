@@ -402,7 +402,7 @@ def test_gains_that_make_no_sense_are_refused(gain):
     net = network(np, feedback=0.5)
     for build in (lambda: setattr(net, "feedback", gain), lambda: mlp([4, 3, 2], feedback=gain),
                   lambda: convnet([2], (6, 6, 1), feedback=gain)):
-        with pytest.raises(EPError, match="the feedback gain is a number of 0 or more"):
+        with pytest.raises(EPError, match="feedback gain"):
             build()
     assert net.feedback == 0.5
 

@@ -11,11 +11,11 @@ import ep
 
 PACKAGE = Path(ep.__file__).parent
 CORE = [  # the files that people read, lowest first
-    {"errors"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
+    {"errors"}, {"checks"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
     {"network"}, {"dynamics", "builders"}, {"eqprop", "bptt"}, {"rbp"}]
 DOORS = [  # everything else, behind three doors
     {"fast.winograd", "fast.patches", "fast.pooling", "fast.kernels", "datasets.augment", "datasets.download",
-     "datasets.pictures", "train.optimizers", "train.checkpoint", "train.machine", "train.curves", "train.watch"},
+     "datasets.pictures", "train.optimizers", "train.checkpoint", "train.machine", "train.curves", "train.watch", "train.claim"},
     {"fast.plan", "datasets.dataset", "train.commandline"},
     {"fast.synapses", "datasets.synthetic", "datasets.cifar", "datasets.folder", "datasets.arrays"},
     {"fast.chain", "datasets.idx"}, {"fast.relaxation", "datasets.choose"}, {"fast.response", "datasets"}, {"fast.products"},

@@ -316,7 +316,7 @@ GPU_ERROR = type("CUDARuntimeError", (RuntimeError,), {"__module__": "cupy_backe
 
 
 @pytest.mark.parametrize("error, expected, said", [
-    (OSError(28, "No space left on device"), 1, "No space left on device: the"), (KeyboardInterrupt(), 130, "interrupted; the"),
+    (OSError(28, "No space left on device"), 1, "No space left on device; the"), (KeyboardInterrupt(), 130, "interrupted; the"),
     (MemoryError("Unable to allocate 8 GiB\nfor an array"), 1,
      "out of memory (Unable to allocate 8 GiB): use a smaller --chunk or --batch-size"),
     (GPU_ERROR("cudaErrorLaunchFailure: unspecified"), 1,

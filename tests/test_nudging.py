@@ -100,7 +100,7 @@ def test_random_sign_is_one_sided_with_either_sign():
     *[(lambda b=b, f=f: f(b), "finite number other than 0") for b in (0, 0.0, math.nan, math.inf, 1j)
       for f in (Nudging.one_sided, Nudging.symmetric, Nudging.four_point, lambda b: Nudging.holomorphic(b, 4))],
     (lambda: Nudging.random_sign(0, np.random.default_rng(0)), "finite number other than 0"),
-    (lambda: Nudging.holomorphic(0.1, 1), "at least 2 points"),
+    (lambda: Nudging.holomorphic(0.1, 1), "points .* at least 2, got 1"),
     (lambda: Nudging.from_points([0.1]), "at least two different"), (lambda: Nudging.from_points([0.1, 0.1]), "different"),
     (lambda: Nudging.from_points([0.1, 0.2, 1j]), "different real numbers"),
     (lambda: Nudging((0.1,), (1.0, 2.0)), "one weight per point"), (lambda: Nudging((), ()), "one weight per point"),

@@ -63,12 +63,12 @@ def test_merge_weighs_images(xp):
 def test_merge_keeps_a_nan(xp):
     """Whichever chunk has it, the batch's residual and history are NaN: Python's max would lose it."""
     network, x, y = small(xp=xp)
-    x, y = x[:32], y[:32]
-    for bad in (0, 31):
-        spoiled = x.copy()
-        spoiled[bad] = np.nan
-        free = loop.in_chunks(lambda *arguments: gradient(*arguments, None), network, spoiled, y).free
-        assert np.isnan(free.residual) and np.isnan(free.history[-1][1])
+    for bad in (0, 1):
+        parts = [one_chunk(network, x[part], y[part]) for part in loop.chunks(32)]
+        free = parts[bad].free
+        free.residual, free.history = np.nan, [(t, np.nan) for t, _ in free.history]
+        free = loop.merge(parts, [16, 16]).free
+        assert np.isnan(free.residual) and np.isnan(dict(free.history)[parts[bad].free.history[-1][0]])
 
 
 def test_epoch_visits_every_image_once_in_seeded_order(xp):

@@ -43,6 +43,8 @@ def read(path):
                 raise EPError(f"{path} lacks {', '.join(missing)}: it has {', '.join(file.files) or 'nothing'}, and needs "
                               f"{', '.join(NAMES)}")
             return {name: file[name] for name in (*NAMES, *(["classes"] if "classes" in file.files else []))}
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise EPError(f"{path} cannot be read: {error.strerror}") from None
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):
             raise EPError(f"{path} holds pickled Python objects, which are never read here: save plain arrays, with "

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..backend import array_module
+from ..errors import EPError
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # per channel, of images from 0 to 1
 CIFAR10_STD = (3 * 0.2023, 3 * 0.1994, 3 * 0.2010)  # the paper divides by three standard deviations
@@ -14,6 +15,8 @@ def normalise(images, mean=CIFAR10_MEAN, std=CIFAR10_STD):
     Without mean and std they are CIFAR-10's, which the embedded images share; `Dataset.normalise` takes the data set's own.
     """
     xp = array_module(images)
+    if images.ndim != 4 or images.shape[-1] != len(mean):
+        raise EPError(f"expected images (N, H, W, C) of {len(mean)} channels, channels last: got shape {tuple(images.shape)}")
     mean, std = xp.asarray(mean, dtype=xp.float32), xp.asarray(std, dtype=xp.float32)
     x = images.astype(xp.float32)
     return ((x / 255.0 if images.dtype == np.uint8 else x) - mean) / std

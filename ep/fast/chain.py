@@ -136,7 +136,7 @@ class Chain:
     def squash(self, u):
         """sigma(u), bit for bit, without a pass over memory that can be spared."""
         activation = self.network.activation
-        if activation is HARD_SIGMOID:
+        if activation == HARD_SIGMOID:
             half = 0.5 * u
             return np.clip(half, 0.0, 1.0, out=half)
         return activation.sigma(u)

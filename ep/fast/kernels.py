@@ -17,6 +17,7 @@ import math
 from functools import cache, partial
 
 from .. import ops
+from ..activations import CLIP, HARD_SIGMOID
 from ..backend import array_module
 from ..synapse import Conv
 from ..vectorfield import Asymmetric
@@ -137,7 +138,7 @@ class FusedConv(Conv):
     """`Conv` with the passes above: the same numbers, but for the order of additions in products of matrices."""
 
     def __init__(self, conv):
-        vars(self).update(vars(conv), pool=MAX_POOL if conv.pool is ops.MAX_POOL else conv.pool)
+        vars(self).update(vars(conv), pool=MAX_POOL if conv.pool == ops.MAX_POOL else conv.pool)
 
     def _conv(self, pre):
         """(N, H, W, C_pre) -> (N, H', W', C_post)"""
@@ -176,11 +177,11 @@ def fused(network):
 
     It owns the same parameter arrays, and takes the place of `network`: set_parameters on one does not change the other.
     """
-    if not hasattr(array_module(network.synapses[0].b), "ElementwiseKernel"):
+    if not hasattr(array_module(next(iter(network.parameters().values()))), "ElementwiseKernel"):
         return network
     other, activation = copy.copy(network), network.activation
     other.synapses = [_fused(synapse) for synapse in network.synapses]
-    if activation.name in KERNELS:
+    if activation in (HARD_SIGMOID, CLIP):
         other.activation = activation._replace(sigma=partial(sigma, activation.sigma, activation.name))
     return other
 

@@ -74,10 +74,10 @@ class Col2im:
 
 
 class PatchProduct:
-    """dW = x_0 y_0 + x_1 y_1, as WinogradProduct, for a convolution `up` by im2col: whole patches, a stripe of rows at a time."""
+    """dW = x_0 y_0 + x_1 y_1, as WinogradProduct, but by im2col for any convolution `up`: patches, a stripe of rows at a time."""
 
-    def __init__(self, up):
-        (H, width), N, (C_in, C_out), k = up.size_out, up.x.shape[2], up.channels, up.k
+    def __init__(self, up, k):
+        (H, width), N, (C_in, C_out) = up.size_out, up.x.shape[2], up.channels
         self.up, self.xs = up, (up.x, np.zeros_like(up.x))
         self.x = up.inside(self.xs[1])
         at_once = max(2, min(H, PATCHES // (2 * width * N * k * k * C_in)) // 2 * 2)  # no window is cut

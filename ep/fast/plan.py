@@ -26,7 +26,7 @@ def plain(synapse):
 def unsuitable(network):
     """Why this network takes the readable path, in words; None if it need not.
 
-    (Complex nudging also does, and so do arrays of another dtype than the weights.)
+    (Complex nudging also does; inputs of another dtype than the weights are converted.)
     """
     if type(network) is not Network or network.wiring != [(n, n + 1) for n in range(len(network.synapses))]:
         return "its layers are no plain chain"
@@ -35,8 +35,10 @@ def unsuitable(network):
             return f"it has a synapse of another kind, {type(synapse).__name__}"
         if type(synapse.W) is not np.ndarray:
             return "its weights are not NumPy arrays"
-        if type(synapse) is Conv and not any(synapse.pool is pool for pool in ops.POOLINGS.values()):
+        if type(synapse) is Conv and synapse.pool not in ops.POOLINGS.values():
             return f"it has a pooling of another kind, {synapse.pool.name}"
+    if len(types := {str(w.dtype) for w in network.parameters().values()}) > 1:
+        return f"its parameters have several types, {' and '.join(sorted(types))}"
     for synapse, _ in map(plain, network.synapses[1:]):
         if type(synapse) is Conv and (synapse.stride != 1 or synapse.padding >= synapse.W.shape[0]):
             return "it has a convolution with a stride, or with more padding than its kernel covers"
@@ -78,10 +80,10 @@ def way_down(conv, largest_tile):
 
 
 def _cheapest(k, size_in, size_out, padding, channels, largest_tile):
-    """The convolution that takes the fewest multiplications; im2col for a single tile, not worth the transform of a kernel."""
+    """The convolution that takes the fewest multiplications."""
     cost = {m: multiplications(m, size_out) for m in TILES if m <= largest_tile and k == 3}
     m = min(cost, key=cost.get, default=None)
-    if m is None or cost[m] > k * k * math.prod(size_out) or cost[m] == (m + 2) ** 2:
+    if m is None or cost[m] > k * k * math.prod(size_out):
         return Way(Im2col, k, size_in, size_out, padding, channels)
     return Way(Winograd, m, size_in, size_out, padding, channels)
 

@@ -20,11 +20,11 @@ from .pooling import outside
 
 def relax(network, x, phase, y=None, beta=0.0, *, start=None, switches=None, inputs=None, kernels=None):
     """`dynamics.relax`, faster. kernels: what `transformed(network)` returned for the present weights (default: made here)."""
-    phase, beta = Phase.of(phase), dynamics.checked(network, x, y, beta)
-    if isinstance(beta, complex) or not same_dtypes(network, [x, *(start or [])]) or kernels is None and unsuitable(network):
+    phase, (x, y, beta, start) = Phase.of(phase), dynamics.checked(network, x, y, beta, start)
+    if isinstance(beta, complex) or kernels is None and unsuitable(network) or not same_dtypes(network, [x, *(start or [])]):
         return dynamics.relax(network, x, phase, y, beta, start=start, switches=switches, inputs=inputs)
     kernels, frozen = own(kernels, network), switches is not None
-    y, chain = None if y is None else network.targets(y, x.dtype), chain_of(kernels, len(x))
+    chain = chain_of(kernels, len(x))
     chain.take(kernels)
     chain.hold([], [])
     chain.new_u()

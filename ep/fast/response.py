@@ -9,13 +9,14 @@ down has no way up. Every stripe of d that a convolution yields becomes delta wh
 import numpy as np
 
 from .. import dynamics
+from ..activations import CLIP, HARD_SIGMOID
 from ..dynamics import LARGEST_WEIGHT, SCHEDULES, Phase, Relaxation
 from .chain import chain_of
 from .plan import unsuitable
 from .pooling import inside, outside
 from .relaxation import own, same_dtypes
 
-SLOPES = {"hard-sigmoid": 0.5, "clip": 1.0}  # activations clip(slope u, 0, 1)
+SLOPES = {HARD_SIGMOID: 0.5, CLIP: 1.0}  # activations clip(slope u, 0, 1)
 
 
 def response(network, y, free, nudging, phase, transposed=True, *, kernels=None):
@@ -56,7 +57,7 @@ class Deviations:
     def __init__(self, chain, transposed):
         self.chain, network = chain, chain.network
         self.weights = [min(w, LARGEST_WEIGHT) for w in network.weights]
-        self.slope = SLOPES.get(network.activation.name)
+        self.slope = SLOPES.get(network.activation)
         for synapse in chain.synapses:
             synapse.start_response(transposed, self.slope or 1.0)
 

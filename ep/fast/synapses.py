@@ -50,7 +50,7 @@ class FirstConv:
         self.x, self.padding, self.size_in = None, conv.padding, conv.pre_shape[:2]
         self.padded = np.zeros((C_in, H + k - 1, width + k - 1, N), dtype)
         self.drive = np.zeros((h, w, N, C_out), dtype)
-        self.pool, size = POOLS[conv.pool.name](self.drive.shape), 1 if conv.pool is ops.NO_POOL else ops.SIZE
+        self.pool, size = POOLS[conv.pool.name](self.drive.shape), 1 if conv.pool == ops.NO_POOL else ops.SIZE
         at_once = max(1, min(h, BLOCK // (size * width * N * C_out)))
         self.patches = np.empty((C_in, k, k, size * at_once, width * N), dtype)
         self.y, self.covered = np.zeros((size * at_once, width, N, C_out), dtype), size * w  # columns that windows cover
@@ -174,10 +174,10 @@ class FastConv:
         self.pool_up = self.pool_down = make(self.drive.shape)
         if not self.symmetric:
             self.pool_down = make(self.drive.shape)
-        if not self.symmetric and synapse.pool is ops.MAX_POOL:
+        if not self.symmetric and synapse.pool == ops.MAX_POOL:
             self.winners = [of_B.way_up.make(N, scratch)]  # B * pre, for the switches of the way down
             self.winners[0].x = self.up.x
-        size = 1 if synapse.pool is ops.NO_POOL else ops.SIZE
+        size = 1 if synapse.pool == ops.NO_POOL else ops.SIZE
         self.parts = [(slice(rows.start // size, rows.stop // size),) for rows in self.up.rows]  # what a stripe is pooled to
 
     def start(self, synapse, pair, gain):
@@ -242,7 +242,8 @@ class FastConv:
     def products(self, mu_pre, mu_post, s_post):
         """{"W": dW} or {"W": dW, "B": dB}: hebbian(s_pre, mu_post) and gain hebbian(mu_pre, s_post)."""
         if self.product is None:
-            self.product = PatchProduct(self.up) if type(self.up) is Im2col else WinogradProduct(self.up)
+            single = type(self.up) is Im2col or self.up.h * self.up.w == 1  # one tile: not worth transforming dW back
+            self.product = PatchProduct(self.up, len(self.of_W.W)) if single else WinogradProduct(self.up)
         np.multiply(mu_pre, self.gain, out=self.product.x)
         feeds = (self.pool_up, mu_post), (self.pool_down, s_post)
 

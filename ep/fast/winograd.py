@@ -20,7 +20,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 CACHED = 1 << 19  # numbers that are worked on at once: 2 MB, for float32
-SMALL = 1 << 17  # numbers of a kernel that is small: half a MB
+LARGE = 1 << 19  # numbers of a kernel that is large: 2 MB
 
 
 class Tile(NamedTuple):
@@ -66,7 +66,7 @@ def transform_kernel(W, m):
 
 def transform_flipped(W, m):
     """The same for the kernel of the way down, W[::-1, ::-1] with its channels exchanged: -> ((m+2)^2, C_out, C_in)."""
-    if W.size <= SMALL:  # BLAS is slow with a few rows times a transposed matrix
+    if W.size <= LARGE:  # BLAS is slow with a few rows times a transposed matrix
         return transform_kernel(np.ascontiguousarray(W[::-1, ::-1].transpose(0, 1, 3, 2)), m)
     return transform_kernel(W[::-1, ::-1], m).transpose(0, 2, 1)  # but exchanging the channels of a large one takes longer
 
@@ -158,7 +158,7 @@ class WinogradProduct:
     def __init__(self, up):
         (C_in, C_out), h, w, N, m, scratch = up.channels, up.h, up.w, up.x.shape[2], up.m, up.scratch
         self.up, self.scratch, self.made, self.A, a2 = up, scratch, None, np.ascontiguousarray(up.A_T.T), (m + 2) ** 2
-        large = a2 * C_in * C_out > 4 * SMALL
+        large = a2 * C_in * C_out > LARGE
         self.stripe = h if large else stripes_of(h, a2 * w * N * (C_in + C_out), 0)
         self.pairs, p = ([(0, 1)], 2) if large else ([(0,), (1,)], 1)
         self.xs, self.y = (up.x, np.zeros_like(up.x)), np.zeros((self.stripe * m, w * m, N, C_out), scratch.dtype)

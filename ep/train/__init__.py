@@ -5,6 +5,7 @@
     experiment.py  from settings to network, gradient and optimizer
     equilibrium.py how far the network is from its fixed point, and the estimate from the gradient there
     runs.py        the run folder: log, checkpoint, picture, result
+    claim.py       one process in a run folder
     checkpoint.py  what resuming needs, in one file
     curves.py      the log as a picture
     watch.py       what looks like a run but learns nothing

@@ -21,7 +21,7 @@ def plot_curves(log, title, path):
               ("|W - B| / start (dashed: decay alone)", per_layer(log[0], "distance_"))]
     panels = [panel for panel in panels if panel[1]]  # a symmetric network has no angles
     figure = Figure(figsize=(11 / 3 * (len(panels) // 2), 6.5), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a folder may be called $$
     axes = figure.subplots(2, len(panels) // 2).flat
     for axis, (name, lines) in zip(axes, panels):
         positive = any(line[key] for line in log for key in lines.values())

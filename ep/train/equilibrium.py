@@ -7,12 +7,12 @@ Where the free phase settles and the estimate is right, the accuracies are equal
 numbers of a run still say how well it learns, but no theorem says why.
 """
 
+import copy
 import math
 from dataclasses import replace
 
 import numpy as np
 
-from ..builders import from_recipe
 from ..dynamics import Phase, Phases
 from ..rbp import rbp_gradient
 from .loop import CHUNK, chunks, numbers
@@ -80,9 +80,10 @@ def exact_gradient(network, x, y, free):
 
 
 def in_float64(network):
-    """A copy of the network, on the same device, without hand-written kernels."""
-    parameters = {name: w.astype("float64") for name, w in network.parameters().items()}
-    return from_recipe({**network.recipe, "feedback": network.feedback}, parameters)
+    """A copy of the network, on the same device."""
+    wide = copy.deepcopy(network)
+    wide.set_parameters({name: w.astype("float64") for name, w in network.parameters().items()})
+    return wide
 
 
 def cosines(gradient, exact):

@@ -8,7 +8,7 @@ What is known about settings stands here: their defaults (`Config`), the presets
 """
 
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import numpy as np
@@ -74,6 +74,7 @@ class Config:
     batch_size: int = 32
     epochs: int = 1
     anneal_epochs: int | None = None  # default: all of them
+    extended: tuple = ()  # the numbers of epochs after which the run was finished before, and then continued
     # where the settings come from, and where the numbers are computed
     preset: str = "cpu"
     device: str = "numpy"
@@ -214,6 +215,21 @@ def scaled_by_hand(scale, cost):
     """Whether there are factors other than 1 on weights that `calibrate` would scale anyway: all but those of a readout."""
     readout = len(scale) > 1 and cost != "squared-error"
     return any(factor != 1 for factor in (scale[:-1] if readout else scale))
+
+
+def extended(config, epochs):
+    """`config` of a finished run for more epochs in all; the same config for the same number. Raises EPError for fewer.
+
+    Where the learning rate was annealed to the last epoch, it is annealed to the new last one: it goes on at the value that it
+    would have by now in a run of so many epochs, which is higher than at the end of the shorter run. An end of the annealing that
+    is another epoch (the paper's 100 of 120) stays where it is.
+    """
+    if epochs == config.epochs:
+        return config
+    if epochs < config.epochs:
+        raise EPError(f"epochs: the run has made {config.epochs}, which can be extended but not shortened to {epochs}")
+    return replace(config, epochs=epochs, extended=(*config.extended, config.epochs),
+                   anneal_epochs=epochs if config.anneal_epochs == config.epochs else config.anneal_epochs)
 
 
 def identity(dataset):

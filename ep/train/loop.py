@@ -16,6 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..backend import array_module, to_host
+from ..checks import whole
 from ..dynamics import Estimate, Relaxation
 from ..errors import EPError
 
@@ -27,8 +28,10 @@ def train_epoch(network, images, labels, gradient, optimizer, *, batch_size, epo
     """One pass over the images in an order drawn from (seed, epoch); `on_step` sees every step's `Estimate`.
 
     images (N, ...), labels (N,). first_step: skip the steps before it (to resume). An incomplete last batch is used too.
-    Raises EPError (exit code 1), before any parameter has changed, if a gradient is not finite.
+    Raises EPError if there are no images or another number of labels; and (exit code 1), before any parameter has changed, if a
+    gradient is not finite.
     """
+    (images, labels), batch_size = counted(images, labels), whole(batch_size, "batch size", 1)
     order = np.random.default_rng([seed, epoch]).permutation(len(labels))
     for step in range(first_step, steps_per_epoch(len(labels), batch_size)):
         batch = order[step * batch_size:(step + 1) * batch_size]
@@ -41,7 +44,12 @@ def train_epoch(network, images, labels, gradient, optimizer, *, batch_size, epo
 
 
 def evaluate(network, images, labels, relax, *, prepare=None, map=map, chunk=CHUNK):
-    """(accuracy from 0 to 1, mean loss) of the free fixed points that relax(network, x) reaches."""
+    """(accuracy from 0 to 1, mean loss) of the free fixed points that relax(network, x) reaches.
+
+    Raises EPError if there are no images, or another number of labels.
+    """
+    images, labels = counted(images, labels)
+
     def one_chunk(part):
         x = images[part] if prepare is None else prepare(images[part], None)
         states, y = relax(network, x).states, network.targets(labels[part], x.dtype)
@@ -49,6 +57,13 @@ def evaluate(network, images, labels, relax, *, prepare=None, map=map, chunk=CHU
 
     results = list(map(one_chunk, chunks(len(labels), chunk)))
     return tuple(sum(column) / len(labels) for column in zip(*results))
+
+
+def counted(images, labels):
+    """Both as arrays; EPError unless there is at least one image, and one label for each."""
+    if len(images) != len(labels) or not len(labels):
+        raise EPError(f"expected images and one label for each: got {len(images)} images and {len(labels)} labels")
+    return [a if hasattr(a, "dtype") else np.asarray(a) for a in (images, labels)]
 
 
 def steps_per_epoch(images, batch_size):
@@ -61,12 +76,13 @@ def steps_per_epoch(images, batch_size):
 @contextmanager
 def worker_threads(threads):
     """A `map` that runs in `threads` threads, each with single-threaded BLAS (NumPy releases the interpreter lock)."""
-    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(whole(threads, "threads", 1)) as pool:
         yield pool.map
 
 
 def chunks(n, size=CHUNK):
     """[slice(0, size), slice(size, 2 size), ...] over n images: cut by the index in the batch alone."""
+    size = whole(size, "images of a chunk", 1)
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
@@ -75,6 +91,7 @@ def in_chunks(gradient, network, x, y, map=map, size=CHUNK):
 
     It depends on `size`, where a tolerance ends the relaxation: a chunk stops as a whole.
     """
+    x, y = counted(x, y)
     parts = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), chunks(len(y), size)))
     return merge(parts, [len(y[chunk]) for chunk in chunks(len(y), size)])
 

@@ -15,6 +15,7 @@ import math
 import numpy as np
 
 from ..backend import array_module, to_host
+from ..checks import real
 from ..errors import EPError
 
 
@@ -29,9 +30,15 @@ class SGD:
     """
 
     def __init__(self, network, rates, momentum=0.9, weight_decay=0.0, anneal_epochs=None, floor=1e-5):
-        self.parameters, self.rates = network.parameters(), rates_by_layer(network, rates)
+        self.network, self.rates = network, rates_by_layer(network, rates)
         self.velocity = zeros_like(self.parameters)
-        self.momentum, self.weight_decay, self.anneal_epochs, self.floor = momentum, weight_decay, anneal_epochs, floor
+        self.momentum, self.weight_decay = real(momentum, "momentum", 0), real(weight_decay, "weight decay", 0)
+        self.anneal_epochs, self.floor = anneal_epochs, floor
+
+    @property
+    def parameters(self):
+        """The network's, asked for anew: it may have got others since (`set_parameters`)."""
+        return self.network.parameters()
 
     def rate(self, layer, epoch):
         """The layer's learning rate in this epoch (0, 1, ...)."""
@@ -85,10 +92,15 @@ class Adam:
 
     def __init__(self, network, rates, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, anneal_steps=None,
                  warm_up=0):
-        self.parameters, self.rates = network.parameters(), rates_by_layer(network, rates)
+        self.network, self.rates = network, rates_by_layer(network, rates)
         self.mean, self.square, self.scratch = (zeros_like(self.parameters) for _ in range(3))
-        self.betas, self.eps, self.weight_decay, self.anneal_steps, self.warm_up = betas, eps, weight_decay, anneal_steps, warm_up
-        self.updates = 0  # how many have been made: t - 1
+        self.betas, self.eps, self.weight_decay = betas, eps, real(weight_decay, "weight decay", 0)
+        self.anneal_steps, self.warm_up, self.updates = anneal_steps, warm_up, 0  # updates: how many have been made, t - 1
+
+    @property
+    def parameters(self):
+        """The network's, asked for anew: it may have got others since (`set_parameters`)."""
+        return self.network.parameters()
 
     def rate(self, layer, updates):
         """The layer's learning rate after so many updates (0, 1, ...)."""
@@ -152,12 +164,12 @@ def layer_of(name):
 def rates_by_layer(network, rates):
     """{layer: learning rate} from a number, or a list: one for all, two for the hidden layers and the last, or one per layer."""
     layers = list(dict.fromkeys(map(layer_of, network.parameters())))
-    rates = [rates] if isinstance(rates, (int, float)) else list(rates)
+    rates = [real(rate, "learning rate") for rate in (rates if np.ndim(rates) else [rates])]
     if len(rates) == 1:
         rates = rates * len(layers)
     if len(rates) == 2:
         rates = [rates[0]] * (len(layers) - 1) + [rates[1]]
-    if len(rates) != len(layers) or not all(0 < rate < math.inf for rate in rates):
+    if len(rates) != len(layers) or not all(rate > 0 for rate in rates):
         raise EPError(f"expected one positive learning rate, two (hidden layers, last layer), or one for each of the "
                       f"{len(layers)} layers ({', '.join(layers)}): got {rates}")
     return dict(zip(layers, rates))

@@ -11,7 +11,9 @@
 import json
 import os
 import signal
+import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -23,30 +25,34 @@ from ..errors import EPError
 from ..vectorfield import FEEDBACK_UPDATES, alignment
 from . import equilibrium
 from .checkpoint import read_meta, restore, save_checkpoint
+from .claim import claim, new_folder, release
 from .commandline import given, refuse_changes
 from .curves import plot_curves
-from .experiment import Config, identity, phases
+from .experiment import Config, extended, identity, phases
 from .loop import evaluate, gradient_norms, steps_per_epoch, stuck_shares, train_epoch
 from .parallel import World
 from .watch import in_words, quiet_failures
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
 EARLY = 20  # the step of the first epoch after which a run that cannot work is reported
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # these save and stop
 SETTLED = 1e-6  # the log says at which step of the free phase the residual passed this
 
 
 class Run:
-    """One training run: counts what happens, logs it, saves it, and stops cleanly on Ctrl-C and SIGTERM.
+    """One training run: counts what happens, logs it, saves it, and stops cleanly on Ctrl-C, SIGTERM and SIGHUP.
 
     run = Run.started(folder, config, network, optimizer)
     run.train(gradient, dataset, prepare)
     run.finish()
 
-    `started` starts anew; raises EPError if the folder holds a run already or cannot be written. `resumed` continues one.
+    `started` starts anew; raises EPError if the folder holds a run already or cannot be written. `resumed` continues one. Both
+    claim the folder (claim.py) until the run is finished or stops. Signals are listened to while `train` runs.
     world: the `parallel.World` of the processes that train together; each has its `Run`, and that of rank 0 writes.
     """
 
-    def __init__(self, folder, config, network, optimizer, world=None, meta=None):
+    def __init__(self, folder, config, network, optimizer, world=None, meta=None, lock=None):
+        self.lock = lock  # of the process that writes
         self.folder, self.config, self.network, self.optimizer = Path(folder), config, network, optimizer
         self.world = world or World()  # of which only rank 0 writes and shows its progress
         meta = meta or dict(epoch=0, step=0, totals={}, log=[], warned=[], distances={
@@ -54,32 +60,44 @@ class Run:
         self.distances = meta.get("distances", {})
         self.epoch, self.step, self.totals, self.log = meta["epoch"], meta["step"], meta["totals"], meta["log"]
         self.warned, self.bar = set(meta["warned"]), None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.on_signal)
-        self.write_log()  # on resuming: without lines that came after the checkpoint
-        self.save()
+        with self.at_work():
+            self.write_log()  # on resuming: without lines that came after the checkpoint
+            self.save()
 
     @classmethod
     def started(cls, folder, config, network, optimizer, world=None):
-        """A new run in a new folder."""
+        """A new run in a new folder; folder None: in one of its own in runs/."""
+        lock = None
         if world is None or world.rank == 0:
-            claim(folder)
-            write_text(Path(folder) / "config.json", json.dumps(vars(config), indent=2) + "\n")
-        return cls(folder, config, network, optimizer, world)
+            folder, lock = prepare_folder(folder, config)
+            write_text(folder / "config.json", json.dumps(vars(config), indent=2) + "\n")
+        return cls(folder or default_folder(config), config, network, optimizer, world, lock=lock)
 
     @classmethod
-    def resumed(cls, folder, network, optimizer, world=None):
+    def resumed(cls, folder, network, optimizer, world=None, config=None):
         """The run in `folder`, with parameters, optimizer, position and log as they were at its checkpoint.
 
+        config: an extended one (see `stored`), if it is to make more epochs than it was started with.
         Raises EPError on every rank, before anything is saved, if the ranks have not read the same checkpoint.
         """
         path, world = Path(folder) / "checkpoint.npz", world or World()
-        meta = read_meta(path)
-        restore(path, network, optimizer)
-        world.check_same("epoch and step", (meta["epoch"], meta["step"]),  # and nobody saves before everyone has read
-                         f"they have read different checkpoints; make sure that all machines see the same {path}")
-        world.check_parameters(network)
-        return cls(folder, Config(**meta["config"]), network, optimizer, world, meta)
+        lock = claim(folder) if world.rank == 0 else None
+        try:
+            meta = read_meta(path)
+            restore(path, network, optimizer)
+            world.check_same("epoch and step", (meta["epoch"], meta["step"]),  # and nobody saves before everyone has read
+                             f"they have read different checkpoints; make sure that all machines see the same {path}")
+            world.check_parameters(network)
+        except EPError:
+            release(lock)
+            raise
+        before = Config(**meta["config"])
+        config = config or before
+        if world.rank == 0 and config != before:
+            write_text(Path(folder) / "config.json", json.dumps(vars(config), indent=2) + "\n")
+            print(f"extended from {before.epochs} to {config.epochs} epochs: learning rates are annealed over "
+                  f"{config.anneal_epochs} epochs")
+        return cls(folder, config, network, optimizer, world, meta, lock)
 
     def save(self):
         if self.world.rank == 0:
@@ -92,6 +110,10 @@ class Run:
 
     def train(self, gradient, dataset, prepare, map=map):
         """Every epoch that is left: train, evaluate, log, save. gradient, prepare: see loop.py. map: of `worker_threads`."""
+        with self.at_work():
+            self._train(gradient, dataset, prepare, map)
+
+    def _train(self, gradient, dataset, prepare, map):
         config, network = self.config, self.network
         for epoch in range(self.epoch, config.epochs):
             self.start_epoch(steps_per_epoch(len(dataset.train_labels), config.batch_size))
@@ -154,8 +176,16 @@ class Run:
         for layer, (angle, distance) in alignment(self.network.parameters()).items():
             record[f"angle_{layer}"] = angle
             record[f"distance_{layer}"] = distance / (self.distances[layer] or 1.0)
-            record[f"decay_{layer}"] = abs(self.optimizer.decay(layer, self.epoch + 1, self.steps))
+            record[f"decay_{layer}"] = abs(self.decay(layer, self.epoch + 1))
         return record
+
+    def decay(self, layer, epochs):
+        """Of 1 by weight decay alone. An extended run was annealed otherwise until it was extended: its log knows."""
+        if not self.config.extended:
+            return self.optimizer.decay(layer, epochs, self.steps)
+        first = self.config.extended[-1]
+        since = self.optimizer.decay(layer, epochs, self.steps) / self.optimizer.decay(layer, first, self.steps)
+        return self.log[first - 1][f"decay_{layer}"] * since
 
     def finish(self, **outcome):
         """Write network.npz and result.json: the outcome, the last line of the log, and what kind of run it was."""
@@ -168,8 +198,12 @@ class Run:
                       seconds=sum(line["seconds"] for line in self.log), **outcome,
                       **{key: last[key] for key in last if key.startswith("angle_")})
         if self.world.rank == 0:
-            self.network.save(self.folder / "network.npz")
+            if why := self.network.unsaveable:
+                print(f"no network.npz: {why}; its parameters are in checkpoint.npz")
+            else:
+                self.network.save(self.folder / "network.npz")
             write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+            release(self.lock)
         print(f"test accuracy {result['test_accuracy']:.1%} on {result['source']}; see {self.folder / 'curves.png'}")
 
     def lap(self):
@@ -184,16 +218,43 @@ class Run:
         if self.log:
             config, rule = self.config, f", asymmetric, {self.config.feedback_update}" if self.distances else ""
             title = f"{config.source}: {config.nudging} {config.algorithm}, {config.cost}{rule}"
-            plot_curves(self.log, title, self.folder / "curves.png")
+            try:
+                plot_curves(self.log, title, self.folder / "curves.png")
+            except Exception as error:  # whatever it is: no picture is worth a run
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                self.warn_once("curves", f"curves.png cannot be drawn ({reason}): going on without it; log.jsonl has its numbers")
 
     def warn(self, mean):
         """Say once, for each kind of quiet failure, that it happens and where."""
         for kind, sentence in quiet_failures(mean, self.config):
-            if kind not in self.warned:
-                self.warned.add(kind)
-                tqdm.write(f"WARNING: {sentence}")
+            self.warn_once(kind, sentence)
 
-    # --- signals ------------------------------------------------------------------------------------------------------
+    def warn_once(self, kind, sentence):
+        if kind not in self.warned:
+            self.warned.add(kind)
+            tqdm.write(f"WARNING: {sentence}")
+
+    # --- signals and errors ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def at_work(self):
+        """Signals ask the run to stop, and are put back at the end; an error gets the note that there is a checkpoint."""
+        numbers = SIGNALS if threading.current_thread() is threading.main_thread() else []  # others may not listen
+        before = {number: signal.getsignal(number) for number in numbers}
+        if before.get(getattr(signal, "SIGHUP", None)) == signal.SIG_IGN:  # nohup
+            del before[signal.SIGHUP]
+        try:
+            for number in before:
+                signal.signal(number, self.on_signal)
+            yield
+        except BaseException as error:
+            if not isinstance(error, SystemExit) and (self.folder / "checkpoint.npz").exists():
+                error.add_note(f"the last checkpoint is still good: --resume {self.folder}")
+            release(self.lock)
+            raise
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def on_signal(self, number, frame):
         if self.world.signal:  # the second time, do not wait
@@ -206,7 +267,7 @@ class Run:
             self.save()
             self.bar.close()
             print(f"stopped in epoch {self.epoch + 1} after step {self.step}; continue with --resume {self.folder}")
-            raise SystemExit(128 + self.world.stop)  # 130 for Ctrl-C, 143 for SIGTERM
+            raise SystemExit(128 + self.world.stop)  # 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP
 
 
 # --- the numbers of an epoch ------------------------------------------------------------------------------------------
@@ -242,10 +303,22 @@ def averages(totals):
 def stored(args):
     """(configuration, data set) of the run in args.resume: the data set it was started with, never another one.
 
-    Raises EPError if there is no run, if an option on the command line differs from its configuration, or if the images do.
+    The number of epochs may be larger, if the run is finished: see `experiment.extended`. Raises EPError if there is no run, if
+    another option on the command line differs from its configuration, or if the images do.
     """
-    config = Config(**read_meta(Path(args.resume) / "checkpoint.npz")["config"])
-    refuse_changes(config, given(args, vars(config).keys() - {"device", "data"}))
+    folder = Path(args.resume)
+    if folder.is_file():
+        raise EPError(f"--resume takes the folder of a run, and {folder} is a file")
+    if args.out and Path(args.out).resolve() != folder.resolve():
+        raise EPError(f"a run is continued in its own folder, {folder}: leave --out {args.out} out, or copy the folder to there")
+    meta = read_meta(folder / "checkpoint.npz")
+    config = Config(**meta["config"])
+    refuse_changes(config, given(args, vars(config).keys() - {"device", "data", "epochs"}))
+    epochs = args.epochs or config.epochs
+    if epochs != config.epochs and meta["epoch"] < config.epochs:
+        raise EPError(f"epochs ({config.epochs} in the run, {epochs} asked for): only a finished run can be extended, and this "
+                      f"one has made {meta['epoch']}; resume it without --epochs first")
+    config = extended(config, epochs)
     dataset = datasets.load(config.dataset, args.data or config.data, not args.no_download)
     dataset = datasets.hold_out(dataset, config.validation_images)
     if identity(dataset)["checksum"] != config.checksum:
@@ -263,20 +336,38 @@ def default_folder(config):
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def claim(folder):
-    """Make the run folder. Raises EPError if it holds a run already, or cannot be written."""
-    folder = Path(folder)
+def prepare_folder(folder, config):
+    """(path of the run folder, the claim on it); folder None: a new one in runs/.
+
+    Raises EPError if it holds a run, or is another's, or cannot be written. What a start has left that failed is taken over.
+    """
     try:
+        folder = new_folder(default_folder(config)) if folder is None else Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / "checkpoint.npz").exists() or (folder / "config.json").exists():
+        lock = claim(folder)
+        if (folder / "checkpoint.npz").exists():
+            release(lock)
             raise EPError(f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out")
+        if (folder / "config.json").exists() and not is_config(folder / "config.json"):
+            release(lock)
+            raise EPError(f"{folder} holds a config.json that is none of a run: choose another --out")
         write_text(folder / "config.json", "{}\n")
     except OSError as error:
         raise EPError(f"cannot write to the output folder {folder} ({error.strerror}): choose another with --out") from None
+    return folder, lock
+
+
+def is_config(path):
+    """Whether this file was written by a run."""
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(settings, dict) and settings.keys() <= vars(Config()).keys()
 
 
 def write_text(path, text):
     """Write a text file atomically."""
     temporary = Path(f"{path}.tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

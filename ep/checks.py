@@ -1,0 +1,63 @@
+"""What a caller passes, as this package keeps it: Python numbers, arrays of a float type, constants. Else one sentence.
+
+A NumPy number would end up in a recipe, which JSON cannot write, or promote float32 arrays to float64; a word such as "max" is
+accepted where a constant is expected, and stands for the constant of this name.
+"""
+
+import math
+import operator
+
+import numpy as np
+
+from .errors import EPError
+
+
+def whole(value, what, least=0):
+    """A whole number of at least `least`, Python's or NumPy's, as a Python int. Raises EPError for anything else."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise EPError(f"{what}: expected a whole number, got {value!r}") from None
+    if number < least:
+        raise EPError(f"{what}: expected a whole number of at least {least}, got {number}")
+    return number
+
+
+def wholes(values, what, least=0):
+    """A list of whole numbers."""
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise EPError(f"{what}: expected a list of whole numbers, got {values!r}")
+    return [whole(value, what, least) for value in values]
+
+
+def real(value, what, least=-math.inf):
+    """A finite real number of at least `least`, Python's or NumPy's, as a Python float. Raises EPError for anything else."""
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= least):
+        raise EPError(f"{what}: expected a finite number{'' if least == -math.inf else f' of at least {least:g}'}, got {value!r}")
+    return number
+
+
+def named(value, table, what):
+    """A constant of the table, if `value` is its name; any other value as it is. Raises EPError for an unknown name."""
+    if not isinstance(value, str):
+        return value
+    if value not in table:
+        raise EPError(f"{what}: unknown '{value}', expected one of {', '.join(table)}")
+    return table[value]
+
+
+def floats(array, what, ndim):
+    """An array of `ndim` axes of a float type: the array itself, or one made of a list. Raises EPError for anything else."""
+    if not hasattr(array, "dtype"):
+        try:
+            array = np.asarray(array, dtype=float)
+        except (TypeError, ValueError):
+            raise EPError(f"{what}: expected an array of numbers, got {type(array).__name__}") from None
+    if array.dtype.kind not in "fc" or array.ndim != ndim:
+        raise EPError(f"{what}: expected an array of a float type with {ndim} axes, got {array.dtype} of shape "
+                      f"{tuple(array.shape)}")
+    return array

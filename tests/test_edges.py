@@ -1,0 +1,347 @@
+"""The boundary of the library: what callers pass is converted, or refused in one sentence that names it."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from helpers import relative
+
+import ep
+from ep import EPError, Nudging, Phase, Phases, convnet, datasets, fast, mlp
+from ep.activations import ACTIVATIONS, HARD_SIGMOID, TANH
+from ep.cost import COSTS, SoftmaxCrossEntropy, SquaredError
+from ep.fast import kernels
+from ep.train import loop
+from ep.train.optimizers import OPTIMIZERS, SGD, Adam
+
+SYMMETRIC = Nudging.symmetric(0.1)
+
+
+class Halved(SoftmaxCrossEntropy):
+    """A cost of one's own that inherits the name of another."""
+
+    def force(self, s, y):
+        return 0.5 * super().force(s, y)
+
+
+class Doubled(SquaredError):
+    def force(self, s, y):
+        return 2.0 * super().force(s, y)
+
+
+def small(dtype="float32", **options):
+    return convnet([4, 5], (8, 8, 3), 3, paddings=[1, 1], dtype=dtype, **options)
+
+
+def batch(net, n=4, dtype="float32"):
+    rng = np.random.default_rng(0)
+    return rng.random((n, *net.shapes[0])).astype(dtype), np.arange(n) % 3
+
+
+# --- numbers and constants --------------------------------------------------------------------------------------------
+
+
+def same_network(one, other):
+    return (one.recipe == other.recipe and one.feedback == other.feedback and type(one.cost) is type(other.cost)
+            and relative(one.parameters(), other.parameters()) == 0)
+
+
+@pytest.mark.parametrize("build, plain", [
+    (lambda: convnet(np.array([4, 5]), np.array([8, 8, 3]), np.int64(3), np.int32(3), np.array([1, 1]), scale=np.float32(2),
+                     feedback=np.float32(0.5), seed=np.int64(3)),
+     lambda: convnet([4, 5], (8, 8, 3), 3, 3, [1, 1], scale=2.0, feedback=0.5, seed=3)),
+    (lambda: convnet([4], (8, 8, 3), pool="max", activation="clip", cost="squared-error", dtype=np.float64),
+     lambda: convnet([4], (8, 8, 3), pool=ep.MAX_POOL, activation=ep.CLIP, cost=SquaredError, dtype="float64")),
+    (lambda: mlp(np.array([4, 3, 2]), "tanh", "cross-entropy", dtype=np.dtype("float32")),
+     lambda: mlp([4, 3, 2], TANH, SoftmaxCrossEntropy, dtype="float32"))])
+def test_numpy_numbers_and_names_are_converted(tmp_path, build, plain):
+    """The same network as of Python numbers and constants, and one that can be saved: JSON writes no NumPy numbers."""
+    assert same_network(build(), plain())
+    build().save(tmp_path / "net.npz")
+    assert same_network(ep.load(tmp_path / "net.npz"), plain())
+
+
+def test_numpy_numbers_in_phases_and_nudgings():
+    phase = Phase(np.int64(3), tolerance=np.float32(0.5), check_every=np.int8(2))
+    assert (type(phase.steps), type(phase.tolerance), type(phase.check_every)) == (int, float, int)
+    assert Nudging((np.complex64(1j),), (np.complex64(-1j),), True) == Nudging((1j,), (-1j,), True)  # not its real part, 0
+    assert all(type(b) is float for b in Nudging.from_points(np.array([-1, 1])).points)
+
+
+@pytest.mark.parametrize("make", [SGD, Adam])
+def test_numpy_rates_promote_nothing(make):
+    """A float64 number times a float32 array is a float64 array, which takes twice the time."""
+    net = mlp([4, 3, 2])
+    optimizer = make(net, np.array([0.1, 0.2]), weight_decay=np.float64(0.1))
+    assert {type(rate) for rate in optimizer.rates.values()} == {float} == {type(optimizer.weight_decay)}
+    assert make(net, np.float32(0.5)).rates == {"1": 0.5, "readout": 0.5}
+
+
+W, B = np.zeros((4, 3)), np.zeros(3)
+
+
+@pytest.mark.parametrize("call, named", [
+    (lambda: convnet([-4]), "-4"), (lambda: convnet([4.5]), "4.5"), (lambda: convnet(16), "channels"),
+    (lambda: convnet("44"), "channels"), (lambda: convnet([4], (28, 28)), "28, 28"), (lambda: convnet([4], (8, 8, 0)), "got 0"),
+    (lambda: convnet([4], (8, 8, 3), classes=-1), "classes"), (lambda: convnet([4], (8, 8, 3), kernel=0), "kernel"),
+    (lambda: convnet([4], (8, 8, 3), paddings=[-1]), "paddings"), (lambda: convnet([4], pool="min"), "'min'.* max"),
+    (lambda: convnet([4], activation="relu"), "'relu'.* tanh"), (lambda: convnet([4], cost="hinge"), "'hinge'.* squared-error"),
+    (lambda: convnet([4], cost=SquaredError()), "SquaredError"), (lambda: convnet([4], dtype="float16"), "float16"),
+    (lambda: convnet([4], dtype="int8"), "int8"), (lambda: convnet([4], dtype=None), "None"),
+    (lambda: convnet([4], dtype="wide"), "wide"), (lambda: convnet([4], seed=-1), "seed"),
+    (lambda: convnet([4], scale="a"), "scale"),
+    (lambda: mlp(784), "784"), (lambda: mlp([4, -3, 2]), "-3"), (lambda: mlp([4, 3, 2], cost=ep.Network), "Network"),
+    (lambda: ep.Dense(W, B, (5,)), r"\(5,\)"), (lambda: ep.Dense(W.astype(int), B, (4,)), "int64"),
+    (lambda: ep.Dense("W", B, (4,)), "str"), (lambda: ep.Conv(np.zeros((3, 3, 2, 4)), B, (8, 8, 2)), r"\(3,\)"),
+    (lambda: ep.Conv(np.zeros((3, 3, 2, 3)), B, (8, 8, 2), stride=0), "stride"),
+    (lambda: ep.Conv(np.zeros((3, 3, 2, 3)), B, (2, 8, 8)), r"\(2, 8, 8\)"), (lambda: SoftmaxCrossEntropy(W, W[0, :2]), "W"),
+    (lambda: ep.Network([], HARD_SIGMOID, SquaredError()), "0 synapses"),
+    (lambda: ep.Network([ep.Dense(W, B, (4,))], HARD_SIGMOID, SquaredError), "SquaredError"),
+    (lambda: ep.Network([ep.Dense(W, B, (4,))], HARD_SIGMOID, "squared-error"), "squared-error"),
+    (lambda: ep.Network([ep.Dense(W, B, (4,))], "softplus", SquaredError()), "softplus"),
+    (lambda: Phase(2.5), "2.5"), (lambda: Phase("5"), "'5'"), (lambda: Phase(None), "None"),
+    (lambda: Phase(5, tolerance="0"), "'0'"),
+    (lambda: Nudging.symmetric("0.1"), "0.1"), (lambda: Nudging.holomorphic(0.1, 2.5), "2.5"),
+    (lambda: Nudging.from_points(["a", "b"]), "a"), (lambda: SGD(mlp([4, 3, 2]), "0.1"), "0.1"),
+    (lambda: SGD(mlp([4, 3, 2]), 0.1, weight_decay=-1.0), "-1"), (lambda: loop.chunks(5, 0), "got 0"),
+    (lambda: ep.worker_threads(0).__enter__(), "threads")])
+def test_what_is_no_size_number_or_constant_is_refused(call, named):
+    """In one sentence that has the culprit in it."""
+    with pytest.raises(EPError, match=named) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_lists_are_arrays():
+    """Weights, images, labels and parameters as nested lists."""
+    net = ep.Network([ep.Dense([[1, 0], [0.5, 1]], [0, 0], [2])], "hard-sigmoid", SquaredError(), wiring=[[0, 1]])
+    as_lists = ep.eqprop_gradient(net, [[1.0, 2.0]], [1], Phases(3, 3), nudging=SYMMETRIC)
+    as_arrays = ep.eqprop_gradient(net, np.array([[1.0, 2.0]]), np.array([1]), Phases(3, 3), nudging=SYMMETRIC)
+    assert relative(as_lists.gradient, as_arrays.gradient) == 0 and fast.unsuitable(net) is None
+    net.set_parameters({"1.W": [[1, 2], [3, 4]], "1.b": [0, 1]})
+    assert net.synapses[0].W.dtype == np.float64 and net.synapses[0].W[1, 0] == 3
+    before = net.synapses[0].W.copy()
+    ep.train_epoch(net, [[0.3, 0.2], [0.1, 0.2]], [0, 1], lambda net, x, y, rng: ep.bptt_gradient(net, x, y, Phases(2, 2)),
+                   SGD(net, 0.1), batch_size=np.int64(1))
+    assert (net.synapses[0].W != before).any() and ep.evaluate(net, [[0.1, 0.2]], [1], lambda net, x: ep.relax(net, x, 2))
+
+
+# --- images and labels ------------------------------------------------------------------------------------------------
+
+GRADIENTS = {
+    "deviations": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2), nudging=SYMMETRIC),
+    "states": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2, deviations=False), nudging=SYMMETRIC),
+    "fast": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2), nudging=SYMMETRIC, solver=fast.prepared(net)),
+    "bptt": lambda net, x, y: ep.bptt_gradient(net, x, y, Phases(3, 2)),
+    "rbp": lambda net, x, y: ep.rbp_gradient(net, x, y, Phases(3, 2)),
+    "relax": lambda net, x, y: ep.relax(net, x, 2, y, 0.1), "fast.relax": lambda net, x, y: fast.relax(net, x, 2, y, 0.1),
+    "free with labels": lambda net, x, y: ep.relax(net, x, 2, y),
+    "increments": lambda net, x, y: ep.eqprop_increments(net, x, y, net.init_state(x), 2, nudging=SYMMETRIC),
+    "bptt increments": lambda net, x, y: ep.bptt_increments(net, x, y, net.init_state(x), 2),
+    "evaluate": lambda net, x, y: ep.evaluate(net, x, y, lambda net, x: ep.relax(net, x, 2)),
+    "in_chunks": lambda net, x, y: ep.in_chunks(GRADIENTS["deviations"], net, x, y),
+    "train_epoch": lambda net, x, y: ep.train_epoch(net, x, y, lambda net, x, y, rng: GRADIENTS["deviations"](net, x, y),
+                                                    SGD(net, 0.1), batch_size=2),
+}
+BAD = {
+    "one label for four images": (lambda x, y: (x, y[:1]), "1"), "too many labels": (lambda x, y: (x[:3], y), "4"),
+    "no images": (lambda x, y: (x[:0], y[:0]), "0|none"), "NCHW": (lambda x, y: (x.transpose(0, 3, 1, 2), y), "channels-last"),
+    "NaN": (lambda x, y: (np.where(np.arange(len(x))[:, None, None, None] == 2, np.float32("nan"), x), y), "NaN .* input"),
+    "infinite": (lambda x, y: (x / np.float32(0), y), "infinite"), "bytes": (lambda x, y: (x.astype("uint8"), y), "uint8"),
+    "flat": (lambda x, y: (x.reshape(len(x), -1), y), "8, 8, 3"), "negative label": (lambda x, y: (x, y - 1), "labels"),
+    "float labels": (lambda x, y: (x, y.astype(float)), "labels"), "strings": (lambda x, y: (x, y.astype(str)), "labels"),
+    "targets that are NaN": (lambda x, y: (x, np.full((len(y), 3), np.nan)), "targets"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("way", GRADIENTS)
+def test_images_and_labels_that_do_not_fit(way, bad):
+    """By whichever door they come in: one sentence that names what is wrong, and no parameter has changed."""
+    net = small()
+    spoil, named = BAD[bad]
+    before = copy.deepcopy(net.parameters())
+    with pytest.raises(EPError, match=named):
+        GRADIENTS[way](net, *spoil(*batch(net)))
+    assert relative(net.parameters(), before) == 0
+
+
+def test_other_functions_refuse_other_layouts():
+    net = small()
+    x = batch(net)[0].transpose(0, 3, 1, 2)
+    states = [np.zeros((4, *shape), "float32") for shape in net.shapes[1:]]
+    for call in (lambda: net.drives(x, states), lambda: net.phi(x, states), lambda: net.energy(x, states),
+                 lambda: net.init_state(x), lambda: ep.builders.calibrate(net, x, 0.5), lambda: datasets.normalise(x)):
+        with pytest.raises(EPError, match="channels.last"):
+            call()
+
+
+def test_states_of_other_images_are_no_start():
+    """States of one image would be broadcast to four."""
+    net = small()
+    x, y = batch(net)
+    for relax in (ep.relax, fast.relax):
+        with pytest.raises(EPError, match="start"):
+            relax(net, x, 2, start=net.init_state(x[:1]))
+
+
+@pytest.mark.parametrize("way", ["deviations", "states", "fast", "bptt", "rbp"])
+@pytest.mark.parametrize("dtype, other", [("float32", "float64"), ("float64", "float32"), ("float32", "float16")])
+def test_images_take_the_type_of_the_network(way, dtype, other):
+    """float64 images in a float32 network would be relaxed in float64, on the slow path."""
+    net = small(dtype)
+    x, y = batch(net, dtype=other)
+    found = GRADIENTS[way](net, x, y)
+    assert {a.dtype for a in (*found.gradient.values(), *found.free.states)} == {np.dtype(dtype)}
+    assert relative(found.gradient, GRADIENTS[way](net, x.astype(dtype), y).gradient) == 0
+
+
+# --- costs, activations and poolings of one's own -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cost, plain", [(Halved, SoftmaxCrossEntropy), (Doubled, SquaredError)])
+def test_a_subclass_of_a_cost_is_kept(tmp_path, cost, plain):
+    """By both builders, with the parameters of its kind; and no file says that it was another."""
+    for build in (lambda cost: small(cost=cost), lambda cost: mlp([4, 3, 2], cost=cost)):
+        net = build(cost)
+        assert type(net.cost) is cost and relative(net.parameters(), build(plain).parameters()) == 0
+        with pytest.raises(EPError, match="none of this package's"):
+            net.save(tmp_path / "net.npz")
+    assert not (tmp_path / "net.npz").exists()
+
+
+def test_what_a_file_could_not_give_back_is_not_saved(tmp_path):
+    """An activation or pooling of one's own, by its own name or another's, and a network that was changed since."""
+    own = HARD_SIGMOID._replace(name="softer"), HARD_SIGMOID._replace(dsigma=ACTIVATIONS["clip"].dsigma)
+    changed = small()
+    changed.activation = ACTIVATIONS["clip"]
+    nets = [small(activation=activation) for activation in own]
+    nets += [small(pool=ep.AVERAGE_POOL._replace(name="mean")), changed]
+    for net in nets:
+        with pytest.raises(EPError, match="could be|can be saved"):
+            net.save(tmp_path / "net.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_notes_that_are_no_json_are_refused(tmp_path):
+    net = small()
+    net.about = {"mean": np.zeros(3)}
+    with pytest.raises(EPError, match="about"):
+        net.save(tmp_path / "net.npz")
+
+
+@pytest.mark.parametrize("activation", [TANH, TANH._replace(name="own"), HARD_SIGMOID._replace(bounds=(-0.5, 1.0))])
+def test_negative_states_and_max_pooling(activation):
+    """Any activation with a negative bound, a copy of tanh too."""
+    with pytest.raises(EPError, match="max-pooling"):
+        small(activation=copy.deepcopy(activation))
+    small(activation=activation, pool=ep.AVERAGE_POOL)
+
+
+# --- copies -------------------------------------------------------------------------------------------------------------
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda a: pickle.loads(pickle.dumps(a))}
+
+
+@pytest.mark.parametrize("copied", COPIES)
+@pytest.mark.parametrize("connections", ep.CONNECTIONS)
+@pytest.mark.parametrize("pool, activation", [("max", "hard-sigmoid"), ("average", "tanh"), ("none", "clip"), ("max", "sigmoid")])
+def test_copies_are_networks_like_any_other(monkeypatch, pool, activation, connections, copied):
+    """The same numbers by the same, fast, path; parameters of their own; saved and made asymmetric like the original."""
+    net = ep.CONNECTIONS[connections](convnet([4, 5], (8, 8, 2), 3, paddings=[1, 1], pool=pool, activation=activation))
+    other = COPIES[copied](net)
+    x, y = batch(net)
+    assert fast.unsuitable(other) is None and same_network(other, net)
+    found, expected = (GRADIENTS["fast"](one, x, y).gradient for one in (other, net))
+    assert relative(found, expected) == 0
+    assert relative(GRADIENTS["deviations"](other, x, y).gradient, GRADIENTS["deviations"](net, x, y).gradient) == 0
+    other.synapses[1].W[...] = 0
+    assert net.synapses[1].W.any() and (other.activation, other.synapses[0].pool) == (net.activation, net.synapses[0].pool)
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_optimizers_and_networks_are_copied_together(copied):
+    net = mlp([4, 3, 2])
+    other, optimizer = COPIES[copied]((net, SGD(net, 0.1)))
+    optimizer.step({name: np.ones_like(w) for name, w in net.parameters().items()})
+    assert all((other.parameters()[name] == w - np.float32(0.1)).all() for name, w in net.parameters().items())
+
+
+def test_every_constant_is_pickled_by_value():
+    constants = [*ACTIVATIONS.values(), *ep.ops.POOLINGS.values(), *COSTS.values(), kernels.MAX_POOL]
+    assert all(pickle.loads(pickle.dumps(constant)) == constant for constant in constants)
+
+
+# --- parameters ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_optimizers_follow_the_networks_parameters(kind, dtype):
+    """Replaced by set_parameters, by another type too, or by hand: the next step changes what the network has."""
+    net, other = mlp([4, 3, 2]), mlp([4, 3, 2], seed=1)
+    optimizer = OPTIMIZERS[kind](net, 0.1, 0.0, 2, 2)
+    net.set_parameters({name: w.astype(dtype) for name, w in other.parameters().items()})
+    net.synapses[0].b = net.synapses[0].b + 1
+    before = copy.deepcopy(net.parameters())
+    optimizer.step({name: np.ones_like(w) for name, w in before.items()})
+    assert all((w < before[name]).all() and w.dtype == dtype for name, w in net.parameters().items())
+
+
+def test_networks_share_no_arrays():
+    """set_parameters copies: what one network learns, the other does not."""
+    net, other = mlp([4, 3, 2]), mlp([4, 3, 2], seed=1)
+    net.set_parameters(other.parameters())
+    assert not any(np.shares_memory(w, other.parameters()[name]) for name, w in net.parameters().items())
+    again = ep.builders.from_recipe(net.recipe, net.parameters())
+    assert not any(np.shares_memory(w, again.parameters()[name]) for name, w in net.parameters().items())
+
+
+# --- synapses of one's own ----------------------------------------------------------------------------------------------
+
+
+class OneToOne:
+    """The synapse of docs/code/new_synapse.md: no W, no b."""
+
+    holomorphic = True
+
+    def __init__(self, w):
+        self.w, self.pre_shape, self.post_shape = w, w.shape, w.shape
+
+    def parameters(self):
+        return {"w": self.w}
+
+    def drive_post(self, pre, switches=None):
+        return self.w * pre, None
+
+    def drive_pre(self, post, switches=None):
+        return self.w * post
+
+    def hebbian(self, pre, post, switches=None):
+        return {"w": (pre * post).sum(0)}
+
+    def drive_pre_adjoint(self, pre, switches=None):
+        return self.w * pre
+
+    drive_post_adjoint, linear_hebbian = drive_pre, hebbian
+
+
+def test_a_first_synapse_without_biases():
+    """The fast path and the kernels leave it to the readable path; calibration refuses it."""
+    dense = ep.Dense(np.ones((4, 3)), np.zeros(3), (4,))
+    net = ep.Network([OneToOne(np.array([1.0, 2.0, 3.0, 4.0])), dense], ep.SIGMOID, SquaredError())
+    x, y = np.random.default_rng(0).random((4, 4)), np.arange(4) % 3
+    assert kernels.fused(net) is net and "OneToOne" in fast.unsuitable(net)
+    assert relative(GRADIENTS["fast"](net, x, y).gradient, GRADIENTS["deviations"](net, x, y).gradient) == 0
+    assert relative(fast.relax(net, x, 3).states, ep.relax(net, x, 3).states) == 0
+    with pytest.raises(EPError, match="calibrated"):
+        ep.builders.calibrate(net, x, 0.5)
+
+
+def test_several_types_are_said():
+    """One float64 parameter makes every relaxation float64, on the readable path: `fast.path` names it."""
+    net = small()
+    net.set_parameters({**net.parameters(), "2.W": net.synapses[1].W.astype("float64")})
+    assert "float32 and float64" in fast.unsuitable(net) and fast.prepared(net) is ep.READABLE
