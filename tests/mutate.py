@@ -22,6 +22,7 @@ from typing import NamedTuple
 import test_options
 
 ROOT = Path(__file__).parents[1]
+RANDOM = "tests/test_training.py::test_what_is_random_depends_on_seed_epoch_and_step"
 OPTIONS, EXPERIMENT = "tests/test_options.py", "tests/test_experiment.py"
 
 
@@ -73,9 +74,9 @@ TRAIN = {  # name: mutant of ep/train
                                              ' or conventions(config).rest == "stays"', ""),
     "ignored options are let through": of(f"{EXPERIMENT}::test_settings_that_do_not_fit_together", "experiment",
                                           "        if so and options:", "        if False:"),
-    "order from another seed": of("tests/test_training.py", "loop", "default_rng([seed, epoch]).permutation",
+    "order from another seed": of(RANDOM, "loop", "default_rng([seed, epoch]).permutation",
                                   "default_rng([0, epoch]).permutation"),
-    "augmentation from another seed": of("tests/test_training.py", "loop", "default_rng([seed, epoch, step])",
+    "augmentation from another seed": of(RANDOM, "loop", "default_rng([seed, epoch, step])",
                                          "default_rng([0, epoch, step])"),
     "the last batch is left out": of("tests/test_training.py", "loop", "return -(-images // batch_size)",
                                      "return images // batch_size"),
@@ -116,14 +117,14 @@ def ignored():
 
 def without(action, source):
     """(right, wrong): every use of an option in the source, and its default in that place."""
-    default = f"Path({str(action.default)!r})" if isinstance(action.default, Path) else repr(action.default)
+    default = f"__import__('pathlib').Path({str(action.default)!r})" if isinstance(action.default, Path) else repr(action.default)
     if f"args.{action.dest}" in source:
         return f"args.{action.dest}", default
     if "vars(experiment.Config()).keys() - {" in source:  # a setting of the main job
         return "vars(experiment.Config()).keys() - {", f'vars(experiment.Config()).keys() - {{"{action.dest}", '
     if f'"{action.dest}"' in source:  # in the list of those that are taken over
         return f'"{action.dest}"', '"nothing"'
-    return f"parse_args().{action.dest}", default
+    return f"parser.parse_args().{action.dest}", default
 
 
 def mutated(source, mutant):
