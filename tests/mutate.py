@@ -105,9 +105,9 @@ def ignored():
     for name in (test_options.MAIN, *test_options.OTHERS):
         for action in test_options.actions_of(name):
             option = action.option_strings[0] if action.option_strings else action.dest
-            shared = option in test_options.SHARED and name in ("03_relax_and_nudge", "06_why_one_sided_fails", "10_settling",
-                                                               "11_bias_when_trained")
-            file = f"examples/{'trained' if shared else name}.py"
+            uses = f"args.{action.dest}"
+            lent = uses not in (ROOT / f"examples/{name}.py").read_text() and uses in (ROOT / "examples/trained.py").read_text()
+            file = f"examples/{'trained' if lent and 'trained' in test_options.imports(name) else name}.py"
             test = acts(option) if name == test_options.MAIN else (
                 f"{OPTIONS}::test_an_option_of_another_example_acts[{name}-{option}]")
             mutants[f"{name} {option}"] = Mutant(file, *without(action, (ROOT / file).read_text()), test)
@@ -140,7 +140,8 @@ def mutated(source, mutant):
 
 def fails(copy, *tests):
     """Whether one of the tests fails in the copy; anything but a pass or a failure is an error of this file."""
-    environment = {**os.environ, "PYTHONPATH": str(copy), "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    one_thread = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"), "1")
+    environment = {**os.environ, **one_thread, "PYTHONPATH": str(copy)}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 1):
