@@ -4,11 +4,11 @@
     python examples/predict.py --model runs/flowers/network.npz photo.jpg      # a network of your own, and its classes
     python examples/predict.py --data PATH              # without pictures: the first test images of the network's data set
 
-Two seconds. Relaxes the network step by step; prints the likeliest classes and saves predict.png: each picture, and how the
-probabilities change while the network relaxes. The shipped network (models/cifar10.npz) was trained by symmetric EP
-(docs/results.md). A network.npz of a finished run of cifar10_sym_ep.py carries the names of its classes, the normalisation of its
-images and the steps of its free phase. Pictures are read as a person sees them, cut to their middle square and shrunk
-(ep/datasets/pictures.py).
+Two seconds. Relaxes the network step by step and prints the likeliest classes; then the feedback gain, and how far the answers
+still are from those at the fixed point. Saves predict.png: each picture, and how the probabilities change while the network
+relaxes. The shipped network (models/cifar10.npz) was trained by symmetric EP (docs/results.md). A network.npz of a finished run
+of cifar10_sym_ep.py carries the names of its classes, the normalisation of its images and the steps of its free phase. Pictures
+are read as a person sees them, cut to their middle square and shrunk (ep/datasets/pictures.py).
 """
 
 import numpy as np
@@ -18,6 +18,7 @@ import ep
 from ep import datasets
 from ep.datasets import pictures
 from ep.train import commandline as cli
+from ep.train.equilibrium import SETTLED
 
 CIFAR10 = dict(dataset="cifar10", classes=list(datasets.CLASSES), image_shape=[32, 32, 3], steps_free=8, schedule="checkerboard",
                mean=list(datasets.CIFAR10_MEAN), std=list(datasets.CIFAR10_STD))  # what older files are about, if anything
@@ -36,7 +37,18 @@ def main():
     for name, o in zip(names, probabilities[-1]):
         best = np.argsort(-o)[:3]
         print(f"{name}: " + ", ".join(f"{about['classes'][k]} {o[k]:.0%}" for k in best))
+    print(distance(network, x, s, steps))
     plot(images, titles, np.array(probabilities), about["classes"], args.out)
+
+
+def distance(network, x, s, steps):
+    """One line: the feedback gain, and what relaxing on from the states s to the fixed point would change."""
+    fixed = ep.fast.prepared(network).relax(network, x, SETTLED, start=s)
+    before, after = (network.cost.output(states[-1]) for states in (s, fixed.states))
+    changed, gap = (before.argmax(-1) != after.argmax(-1)).sum(), abs(before - after).max()
+    end = "the fixed point" if fixed.converged else f"step {steps + fixed.steps}, which is no fixed point yet,"
+    return (f"feedback gain {network.feedback:g}: from step {steps} to {end} {changed} of {len(x)} answers change, and no "
+            f"probability by more than {gap:.1%}")
 
 
 def what_it_is_about(network, path):
@@ -108,8 +120,8 @@ def options():
         "(default: the shipped one)")
     add("--data", type=cli.path, metavar="PATH", help="where the data set is whose test images are looked at")
     add("--count", type=cli.count, help="number of test images (default: 5)")
-    add("--steps", type=cli.count, metavar="T", help="steps of the free phase (default: as the network was trained, the shipped "
-        "one with 8: 10_settling.py shows what more do)")
+    add("--steps", type=cli.count, metavar="T", help="steps of the free phase (default: as the network was trained; "
+        "10_settling.py shows what more do)")
     add("--out", type=cli.path, default="predict.png", metavar="FILE")
     args = parser.parse_args()
     if args.files and (args.count or args.data):

@@ -16,6 +16,7 @@ import pytest
 from test_idx import write_idx
 
 import ep
+from ep.train import equilibrium
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -156,12 +157,35 @@ def test_why_one_sided_fails(example, model, no_cifar, tmp_path):
     assert is_picture(tmp_path / "why_one_sided_fails.png")
 
 
+def test_one_sided_does_not_fail_at_a_weak_gain(example, no_cifar, tmp_path):
+    """There the difference to s_T is drift alone below the last layer; a deviation from s_T is near the gradient."""
+    options = "--images 4 --beta 0.1 --steps-free 4 --steps-nudged 2 --train-images 32 --epochs 1".split()
+    lines = [line.replace("minus s_T", "minus-s_T").split() for line in example("06_why_one_sided_fails", *options).splitlines()]
+    states, deviations = ({line[3]: [float(n) for n in line[4:8]] for line in lines
+                           if line[:2] == ["2", "1"] and (line[-1] == "deviations") == wanted} for wanted in (False, True))
+    assert min(states["minus-s_T"][:3]) > 60 and "minus-s_T" not in deviations, lines
+    assert max(deviations["one-sided"]) < 20, lines
+    assert is_picture(tmp_path / "why_one_sided_fails.png")
+
+
 def test_settling(example, model, no_cifar, tmp_path):
     """Step by step as in one relaxation: the change shrinks until every image has settled, and the table says so."""
     lines = example("10_settling", "--model", model, "--images", 20, "--steps", 150).splitlines()
-    first, *_, last = ([float(n) for n in re.findall(r"[-+.e\d]+", line)] for line in lines[2:])
+    assert lines[0] == f"network {model.name} of gain 1, embedded synthetic images, 20 images"
+    first, *_, last = ([float(n) for n in re.findall(r"[-+.e\d]+", line)] for line in lines[2:-1])
     assert first[0] == 1 and last[0] == 150 and first[1] > 0.1 > 1e-3 > last[1] and (first[2], last[2]) == (0, 100), lines
+    assert re.fullmatch(r"trained with T = 8: \d+ answers differ from those after 150 steps", lines[-1])
     assert is_picture(tmp_path / "settling.png")
+
+
+def test_settling_of_two_networks(example, no_cifar, tmp_path):
+    """By default a network of each gain: sweeps of weak feedback are at the fixed point by the sixth, steps of strong are not."""
+    lines = example("10_settling", *"--images 4 --steps 6 --train-images 32 --epochs 1".split()).splitlines()
+    assert [line.split(", ")[0] for line in lines if line.startswith("small")] == ["small network of gain 0.005",
+                                                                                "small network of gain 1"]
+    weak, strong = (float(line.split()[1]) for line in lines if line.startswith("    6"))
+    assert weak < 1e-5 < 1e-2 < strong
+    assert "trained with T = 2: 0 answers differ from those after 6 steps" in lines
 
 
 def test_bias_when_trained(example, model, no_cifar, tmp_path):
@@ -174,18 +198,52 @@ def test_bias_when_trained(example, model, no_cifar, tmp_path):
     assert is_picture(tmp_path / "bias_when_trained.png")
 
 
-def test_a_small_network_is_trained_where_none_is_given(no_cifar, monkeypatch):
-    """Without --model and without a shipped file: a network of the embedded images, in float64, and a line that says so."""
+def test_bias_of_a_network_of_weak_feedback(example, no_cifar, tmp_path):
+    """The same at a weak gain in 30 sweeps; what two sweeps and one leave is more than that, and small all the same."""
+    options = "--feedback 0.005 --images 4 --betas 2 --train-images 32 --epochs 1".split()
+    lines = example("11_bias_when_trained", *options).splitlines()
+    assert lines[0].startswith("small network of gain 0.005, trained on 32 images, embedded synthetic images, 4 images")
+    one_sided, symmetric, _, as_trained = (float(re.findall(r"\de[-+]\d+", line)[0]) for line in lines[6:10])
+    assert 10 * symmetric < one_sided and symmetric < as_trained < 0.1, lines
+
+
+def small_network(monkeypatch, feedback, *options):
+    """What examples/trained.py returns where nothing is shipped."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     trained = load("trained")
     monkeypatch.setattr(trained, "SHIPPED", Path("nowhere.npz"))
     parser = argparse.ArgumentParser()
     trained.add_options(parser.add_argument, images=3)
-    network, x, y, name = trained.network_and_images(parser.parse_args("--train-images 32 --epochs 1".split()))
-    assert name == "small network trained on 32 images, embedded synthetic images"
+    args = parser.parse_args(["--train-images", "32", "--epochs", "1", *options])
+    return trained, trained.network_and_images(args, feedback)
+
+
+@pytest.mark.parametrize("feedback,options,gain", [(None, (), 0.005), (1.0, (), 1.0), (1.0, ("--feedback", "0.02"), 0.02)])
+def test_a_small_network_is_trained_where_none_is_given(no_cifar, monkeypatch, feedback, options, gain):
+    """Without --model and a shipped file: a network of the gain that is asked for, in float64, and a line that says which."""
+    trained, (network, x, y, name) = small_network(monkeypatch, feedback, *options)
+    assert name == f"small network of gain {gain:g}, trained on 32 images, embedded synthetic images"
     assert len(x) == len(y) == 3 and {str(w.dtype) for w in network.parameters().values()} == {"float64"}
-    initial = ep.convnet([16, 32, 32, 32], scale=1.5).parameters()
-    assert any((w != initial[key]).any() for key, w in network.parameters().items())
+    assert network.feedback == gain
+    assert trained.free_phase(network) == (ep.Phase(2, "up") if gain < 1 else ep.Phase(15, "checkerboard"))
+    if gain == 1:
+        initial = ep.convnet([16, 32, 32, 32], scale=1.5).parameters()
+        assert any((w != initial[key]).any() for key, w in network.parameters().items())
+
+
+def test_the_small_network_settles(no_cifar, monkeypatch):
+    """Trained at the weak gain, it learns, answers the same at its fixed point, and its estimate is the exact gradient's."""
+    _, (network, *_) = small_network(monkeypatch, None, "--train-images", "1500", "--epochs", "4")
+    network.set_parameters({name: w.astype("float32") for name, w in network.parameters().items()})
+    dataset, phases = ep.datasets.load("synthetic"), ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"))
+
+    def gradient(network, x, y):
+        return ep.eqprop_gradient(network, x, y, phases, nudging=ep.Nudging.symmetric(0.1))
+
+    found = equilibrium.distance(network, dataset.test_images[:128], dataset.test_labels[:128], gradient, phases,
+                                 ep.fast.prepared(network).relax, prepare=lambda images, rng: dataset.normalise(images))
+    assert found["accuracy_at_T"] > 0.8 and found["changed_images"] < 0.02 and found["settled_images"] == 1, found
+    assert found["smallest_cosine"] > 0.99, found
 
 
 def test_fashion_mnist(example, tmp_path, monkeypatch):

@@ -360,12 +360,15 @@ def test_gradient_quality(start, tmp_path):
     """On the network of a run: more steps are nearer to the converged gradient, and table and picture are there."""
     assert start(*TINY, "--out", tmp_path / "run")[0] == 0
     command = [sys.executable, EXAMPLES / "gradient_quality.py", "--run", tmp_path / "run", "--out", tmp_path, "--threads", "1",
-               *"--images 20 --steps-free 3 300 --steps-nudged 2 60".split()]
+               *"--images 20 --steps-free 3 300 --steps-nudged 2 60 --beta 0.025 0.1".split()]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     table = json.loads((tmp_path / "gradient_quality.json").read_text())["table"]
-    assert [(row["T"], row["K"]) for row in table] == [(3, 2), (3, 60), (300, 2), (300, 60)]
-    assert table[0]["batch"] < table[3]["batch"] <= 1.0000001 and (tmp_path / "gradient_quality.png").exists()
+    assert [(row["T"], row["K"], row["beta"]) for row in table] == [(T, K, beta) for T in (3, 300) for K in (2, 60)
+                                                                    for beta in (0.025, 0.1)]
+    settings = json.loads((tmp_path / "gradient_quality.json").read_text())["settings"]
+    assert [settings[key] for key in ("schedule", "schedule_nudged", "nudged_phases")] == ["up", "down", "deviations"]  # its own
+    assert table[1]["batch"] < table[6]["batch"] <= 1.0000001 and (tmp_path / "gradient_quality.png").exists()
 
 
 def test_gradient_quality_against_bptt(tmp_path):
@@ -374,11 +377,11 @@ def test_gradient_quality_against_bptt(tmp_path):
     spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
     network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID, scale=2.0, dtype="float64")
     x, y = np.random.default_rng(0).random((20, 32, 32, 3)), np.arange(20) % 10
-    args = SimpleNamespace(nudging="symmetric", beta=1e-3, schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0,
-                           tolerance_nudged=0.0, nudged_phases="states")
+    args = SimpleNamespace(nudging="symmetric", feedback_update="exact", schedule="synchronous", schedule_nudged="synchronous",
+                           tolerance=0.0, tolerance_nudged=0.0, nudged_phases="states")
     for T, agrees in (3, False), (200, True):
         found, exact = (module.by_chunk(one, network, x, y, map) for one in (
-            module.estimate(network, args, T, 60), module.unrolled(args, T)))
+            module.estimate(network, args, T, 60, 1e-3), module.unrolled(args, T)))
         assert (module.compared(found, exact)["batch"] > 0.999) == agrees
     network.save(tmp_path / "network.npz")
     command = [sys.executable, EXAMPLES / "gradient_quality.py", "--run", tmp_path / "network.npz", "--out", tmp_path,

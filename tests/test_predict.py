@@ -69,8 +69,23 @@ def test_any_number_of_classes_and_any_shape(predict, picture, tmp_path, classes
     assert code == 0, err
     assert f"{picture}: {expected(network, x, about['classes'], 9)}" in out and out.count("kind") == min(classes, 3)
     assert "assum" not in out and (tmp_path / "predict.png").read_bytes().startswith(b"\x89PNG")
+    last, saved_where = out.splitlines()[-2:]
+    assert last.startswith("feedback gain 1: from step 9 to ") and "of 1 answers change" in last and "written" in saved_where
     code, _, err = predict("--model", path)
     assert code == 2 and "trained on pictures in the folder pets: name pictures, or where they are with --data" in err
+
+
+def test_how_far_the_answer_is_from_the_fixed_point(predict, picture, tmp_path):
+    """A network without feedback is at its fixed point after one sweep; with strong feedback, one sweep is far from it."""
+    network, about = ep.convnet([4, 4], scale=3.0, seed=1), datasets.load("synthetic").about() | dict(steps_free=1, schedule="up")
+    lines = {}
+    for network.feedback in (0.0, 1.0):
+        code, out, err = predict(picture, "--model", saved(tmp_path / "network.npz", network, **about))
+        assert code == 0, err
+        lines[network.feedback] = out.splitlines()[-2]
+    assert lines[0.0] == ("feedback gain 0: from step 1 to the fixed point 0 of 1 answers change, and no probability by more "
+                          "than 0.0%")
+    assert lines[1.0].startswith("feedback gain 1: ") and float(lines[1.0].split()[-1][:-1]) > 0.1, lines
 
 
 def test_a_flat_network(predict, picture, tmp_path):
@@ -129,6 +144,6 @@ def test_pictures_that_cannot_be_read(predict, tmp_path):
 
 def test_the_shipped_network_fits_cifar10(predict, picture):
     """It loads, takes 32x32 colour images, has ten classes, and predict.py takes it where none is named."""
-    assert ep.load(predict.SHIPPED).shapes[0] == (32, 32, 3) and predict.SHIPPED.stat().st_size < 5e6
+    assert ep.load(predict.SHIPPED).shapes[0] == (32, 32, 3) and predict.SHIPPED.stat().st_size < 10e6
     code, out, err = predict(picture)
     assert code == 0 and out.startswith(f"{picture}: ") and "%" in out and "assum" not in out, err
