@@ -248,7 +248,7 @@ class Network:
         """x (N, *input shape), checked, and in the dtype of the parameters: float64 in a float32 network would cost much time.
 
         A list becomes an array. Complex x, and x in a network with complex parameters, keep their dtype. Raises EPError for
-        another shape or type, for no images at all, and for numbers that are not finite.
+        another shape or type, for no images at all, and, on the host, for numbers that are not finite.
         """
         x, some = x if hasattr(x, "dtype") else np.asarray(x), self._some
         self.check_input(x)
@@ -256,9 +256,8 @@ class Network:
             raise EPError(f"expected at least one input: got none, shape {tuple(x.shape)}")
         if x.dtype != some.dtype and x.dtype.kind == some.dtype.kind == "f":
             x = x.astype(some.dtype)
-        finite = array_module(x).isfinite(x)
-        if not finite.all():
-            first = int(finite.reshape(len(x), -1).all(1).argmin())
+        if array_module(x) is np and not np.isfinite(x).all():  # a GPU would wait for the answer, at every phase
+            first = int(np.isfinite(x).reshape(len(x), -1).all(1).argmin())
             raise EPError(f"the inputs have values that are NaN or infinite, the first in input {first} of 0 to {len(x) - 1}: "
                           "leave these images out, or repair them")
         return x
@@ -279,14 +278,14 @@ class Network:
     def targets(self, labels, dtype=None):
         """Integer labels (N,) -> one-hot (N, classes), on the network's device; (N, classes) stays what it is.
 
-        Raises EPError for another shape, for labels outside 0 ... classes - 1, and for targets that are not finite.
+        Raises EPError for another shape, for labels outside 0 ... classes - 1, and, on the host, for targets that are not finite.
         """
         some, labels = self._some, labels if hasattr(labels, "dtype") else np.asarray(labels)
         readout = self.cost.parameters()
         classes = len(readout["b"]) if readout else self.shapes[-1][0]  # the readout's, or the units of the last layer
         xp, dtype = array_module(some), dtype or some.dtype
         if labels.ndim == 2 and labels.shape[1] == classes and labels.dtype.kind in "biufc":
-            if not array_module(labels).isfinite(labels).all():
+            if array_module(labels) is np and not np.isfinite(labels).all():
                 raise EPError("the targets have values that are NaN or infinite")
             return xp.asarray(labels, dtype=dtype)
         numbers = labels.size and labels.dtype.kind in "iu"

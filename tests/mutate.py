@@ -22,6 +22,7 @@ from typing import NamedTuple
 import test_options
 
 ROOT = Path(__file__).parents[1]
+RANDOM = "tests/test_training.py::test_what_is_random_depends_on_seed_epoch_and_step"
 OPTIONS, EXPERIMENT = "tests/test_options.py", "tests/test_experiment.py"
 
 
@@ -73,9 +74,9 @@ TRAIN = {  # name: mutant of ep/train
                                              ' or conventions(config).rest == "stays"', ""),
     "ignored options are let through": of(f"{EXPERIMENT}::test_settings_that_do_not_fit_together", "experiment",
                                           "        if so and options:", "        if False:"),
-    "order from another seed": of("tests/test_training.py", "loop", "default_rng([seed, epoch]).permutation",
+    "order from another seed": of(RANDOM, "loop", "default_rng([seed, epoch]).permutation",
                                   "default_rng([0, epoch]).permutation"),
-    "augmentation from another seed": of("tests/test_training.py", "loop", "default_rng([seed, epoch, step])",
+    "augmentation from another seed": of(RANDOM, "loop", "default_rng([seed, epoch, step])",
                                          "default_rng([0, epoch, step])"),
     "the last batch is left out": of("tests/test_training.py", "loop", "return -(-images // batch_size)",
                                      "return images // batch_size"),
@@ -105,9 +106,9 @@ def ignored():
     for name in (test_options.MAIN, *test_options.OTHERS):
         for action in test_options.actions_of(name):
             option = action.option_strings[0] if action.option_strings else action.dest
-            shared = option in test_options.SHARED and name in ("03_relax_and_nudge", "06_why_one_sided_fails", "10_settling",
-                                                               "11_bias_when_trained")
-            file = f"examples/{'trained' if shared else name}.py"
+            uses = f"args.{action.dest}"
+            lent = uses not in (ROOT / f"examples/{name}.py").read_text() and uses in (ROOT / "examples/trained.py").read_text()
+            file = f"examples/{'trained' if lent and 'trained' in test_options.imports(name) else name}.py"
             test = acts(option) if name == test_options.MAIN else (
                 f"{OPTIONS}::test_an_option_of_another_example_acts[{name}-{option}]")
             mutants[f"{name} {option}"] = Mutant(file, *without(action, (ROOT / file).read_text()), test)
@@ -116,14 +117,14 @@ def ignored():
 
 def without(action, source):
     """(right, wrong): every use of an option in the source, and its default in that place."""
-    default = f"Path({str(action.default)!r})" if isinstance(action.default, Path) else repr(action.default)
+    default = f"__import__('pathlib').Path({str(action.default)!r})" if isinstance(action.default, Path) else repr(action.default)
     if f"args.{action.dest}" in source:
         return f"args.{action.dest}", default
     if "vars(experiment.Config()).keys() - {" in source:  # a setting of the main job
         return "vars(experiment.Config()).keys() - {", f'vars(experiment.Config()).keys() - {{"{action.dest}", '
     if f'"{action.dest}"' in source:  # in the list of those that are taken over
         return f'"{action.dest}"', '"nothing"'
-    return f"parse_args().{action.dest}", default
+    return f"parser.parse_args().{action.dest}", default
 
 
 def mutated(source, mutant):
@@ -140,7 +141,8 @@ def mutated(source, mutant):
 
 def fails(copy, *tests):
     """Whether one of the tests fails in the copy; anything but a pass or a failure is an error of this file."""
-    environment = {**os.environ, "PYTHONPATH": str(copy), "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    one_thread = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"), "1")
+    environment = {**os.environ, **one_thread, "PYTHONPATH": str(copy)}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 1):

@@ -48,6 +48,12 @@ def load(name):
     return module
 
 
+def imports(name):
+    """The words of the import lines of an example."""
+    lines = (EXAMPLES / f"{name}.py").read_text().splitlines()
+    return {word for line in lines if line.startswith(("import ", "from ")) for word in line.replace(",", "").split()}
+
+
 # --- two small runs -------------------------------------------------------------------------------------------------------
 
 

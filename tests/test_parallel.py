@@ -217,8 +217,9 @@ def test_rank_0_alone_writes_and_prints(tmp_path):
 
 DEATHS = {  # what happens on rank 1 -> exit code, what is said
     "os.kill(os.getpid(), signal.SIGKILL)": (9, "KILLED|Killed|killed"),
-    "raise job.ep.EPError('the disk is on fire', exit_code=1)": (1, "error: the disk is on fire .rank 1 of 2."),
-    "raise OSError(28, 'No space left on device')": (1, "error: .*No space left on device: the last .* good .rank 1 of 2."),
+    "raise job.ep.EPError('the disk is on fire', exit_code=1)": (1,
+                                                            "error: the disk is on fire; the last .* good.* .rank 1 of 2."),
+    "raise OSError(28, 'No space left on device')": (1, "error: .*No space left on device; the last .* good.* .rank 1 of 2."),
     "raise MemoryError('of the GPU')": (1, "error: out of memory .of the GPU.: use a smaller --chunk .* .rank 1 of 2."),
     "1 / 0": (1, "rank 1 of 2: Traceback(.|\n)*ZeroDivisionError"),
 }

@@ -38,6 +38,23 @@ def test_threads_change_no_bit():
         assert (reference.loss, reference.correct, reference.free.steps) == (estimate.loss, estimate.correct, estimate.free.steps)
 
 
+def test_what_is_random_depends_on_seed_epoch_and_step():
+    """The order of the images on seed and epoch, what a batch draws on seed, epoch and step; the same ones draw the same."""
+    network, x, y = small()
+    drawn = {}
+    for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0)):
+        batches = []
+
+        def prepare(images, rng, batches=batches):
+            batches.append((images.tobytes(), rng.random()))
+            return images
+
+        loop.train_epoch(network, x, y, gradient, ep.SGD(network, 1e-6), batch_size=20, seed=seed, epoch=epoch, prepare=prepare)
+        assert drawn.setdefault((seed, epoch), batches) == batches
+    orders, numbers = zip(*(zip(*batches) for batches in drawn.values()))
+    assert len(set(orders)) == 3 and len({number for both in numbers for number in both}) == 6
+
+
 def test_chunks_add_up(xp):
     """With a fixed number of steps, chunking changes the gradient by no more than rounding (40 = 16 + 16 + 8 images)."""
     network, x, y = small("float64", xp=xp)

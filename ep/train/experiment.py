@@ -104,7 +104,7 @@ PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states"
              batch_size=128, check_every=10)  # the log says at which step the residual passed 1e-6
 SYNTHETIC = dict(epochs=3, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0)
 CIFAR10 = dict(epochs=5, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0)
-WHOLE = dict(batch_size=64, epochs=8, train_images=50000, test_images=2000, final_test_images=10000, flip=True, pad=2)
+WHOLE = dict(batch_size=64, epochs=6, train_images=50000, test_images=2000, final_test_images=10000, flip=True, pad=2)
 PAPERS_IMAGES = dict(epochs=120, anneal_epochs=100, train_images=50000, test_images=10000, final_test_images=10000, flip=True,
                      pad=4)
 CALIBRATION = 256  # images whose drives `calibrate` looks at
