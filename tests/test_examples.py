@@ -160,7 +160,8 @@ def test_why_one_sided_fails(example, model, no_cifar, tmp_path):
 def test_one_sided_does_not_fail_at_a_weak_gain(example, no_cifar, tmp_path):
     """There the difference to s_T is drift alone below the last layer; a deviation from s_T is near the gradient."""
     options = "--images 4 --beta 0.1 --steps-free 4 --steps-nudged 2 --train-images 32 --epochs 1".split()
-    lines = [line.replace("minus s_T", "minus-s_T").split() for line in example("06_why_one_sided_fails", *options).splitlines()]
+    printed = example("06_why_one_sided_fails", *options).replace("minus s_T", "minus-s_T").replace("at -beta", "at--beta")
+    lines = [line.split() for line in printed.splitlines()]
     states, deviations = ({line[3]: [float(n) for n in line[4:8]] for line in lines
                            if line[:2] == ["2", "1"] and (line[-1] == "deviations") == wanted} for wanted in (False, True))
     assert min(states["minus-s_T"][:3]) > 60 and "minus-s_T" not in deviations, lines

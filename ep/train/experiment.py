@@ -126,7 +126,7 @@ CHOICES = [  # (presets, choice, what it brings with it)
     (NAMES, dict(connections="asymmetric"), dict(feedback_update="kolen-pollack")),
     (("paper",), dict(connections="asymmetric"), dict(steps_nudged=30)),
     (("small",), dict(connections="asymmetric"), dict(weight_decay=3e-3)),  # by it W and B align: docs/results.md
-    (("cpu",), dict(connections="asymmetric", optimizer="adam"), dict(weight_decay=0.2)),
+    (("cpu",), dict(connections="asymmetric", optimizer="adam"), dict(weight_decay=0.2)),  # as good as 2: 70.8 and 70.6% held out
     (("cpu",), dict(connections="asymmetric", optimizer="sgd"), dict(weight_decay=3e-3)),
     (NAMES, dict(nudged_phases="deviations"), dict(conventions="here")),  # they leave nothing to choose
     (NAMES, dict(conventions="paper"), dict(nudged_phases="states")),
