@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ep
 from ep import datasets
-from ep.train import commandline as cli, experiment
+from ep.train import commandline as cli, experiment, loop
 
 SHIPPED = Path(__file__).parent / "models" / "cifar10.npz"
 WEAK, STRONG = 0.005, 1.0
@@ -64,7 +64,9 @@ def train(dataset, images, epochs, feedback, steps=(15, 6)):
     10 seconds of one core for 3,000 images and 5 epochs; at gain 1, 30 to 50.
     """
     images = min(images, len(dataset.train_labels))
-    recipe = SMALL if feedback < STRONG else SMALL | AT_GAIN_1 | dict(steps_free=steps[0], steps_nudged=steps[1])
+    steps_in_all = epochs * loop.steps_per_epoch(images, 32)
+    weak = SMALL | dict(warm_up=steps_in_all // 8)
+    recipe = weak if feedback < STRONG else SMALL | AT_GAIN_1 | dict(steps_free=steps[0], steps_nudged=steps[1])
     config = experiment.resolve(dataset, **{"preset": "cpu", **recipe}, feedback=feedback, train_images=images, epochs=epochs)
     first = dataset.normalise(dataset.train_images[:experiment.CALIBRATION])
     with ep.worker_threads(cli.cores()) as threads:
