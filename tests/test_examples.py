@@ -165,7 +165,7 @@ def test_one_sided_does_not_fail_at_a_weak_gain(example, no_cifar, tmp_path):
     states, deviations = ({line[3]: [float(n) for n in line[4:8]] for line in lines
                            if line[:2] == ["2", "1"] and (line[-1] == "deviations") == wanted} for wanted in (False, True))
     assert min(states["minus-s_T"][:3]) > 60 and "minus-s_T" not in deviations, lines
-    assert max(deviations["one-sided"]) < 20, lines
+    assert max(deviations["one-sided"]) < 30, lines
     assert is_picture(tmp_path / "why_one_sided_fails.png")
 
 
@@ -204,7 +204,7 @@ def test_bias_of_a_network_of_weak_feedback(example, no_cifar, tmp_path):
     options = "--feedback 0.005 --images 4 --betas 2 --train-images 32 --epochs 1".split()
     lines = example("11_bias_when_trained", *options).splitlines()
     assert lines[0].startswith("small network of gain 0.005, trained on 32 images, embedded synthetic images, 4 images")
-    one_sided, symmetric, _, as_trained = (float(re.findall(r"\de[-+]\d+", line)[0]) for line in lines[6:10])
+    one_sided, symmetric, _, as_trained = (float(re.findall(r"\d\.\de[-+]\d+", line)[0]) for line in lines[6:10])
     assert 10 * symmetric < one_sided and symmetric < as_trained < 0.1, lines
 
 
@@ -234,7 +234,7 @@ def test_a_small_network_is_trained_where_none_is_given(no_cifar, monkeypatch, f
 
 def test_the_small_network_settles(no_cifar, monkeypatch):
     """Trained at the weak gain, it learns, answers the same at its fixed point, and its estimate is the exact gradient's."""
-    _, (network, *_) = small_network(monkeypatch, None, "--train-images", "1500", "--epochs", "4")
+    _, (network, *_) = small_network(monkeypatch, None, "--train-images", "3000", "--epochs", "5")
     network.set_parameters({name: w.astype("float32") for name, w in network.parameters().items()})
     dataset, phases = ep.datasets.load("synthetic"), ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"))
 
@@ -243,7 +243,7 @@ def test_the_small_network_settles(no_cifar, monkeypatch):
 
     found = equilibrium.distance(network, dataset.test_images[:128], dataset.test_labels[:128], gradient, phases,
                                  ep.fast.prepared(network).relax, prepare=lambda images, rng: dataset.normalise(images))
-    assert found["accuracy_at_T"] > 0.8 and found["changed_images"] < 0.02 and found["settled_images"] == 1, found
+    assert found["accuracy_at_T"] > 0.9 and found["changed_images"] < 0.02 and found["settled_images"] == 1, found
     assert found["smallest_cosine"] > 0.99, found
 
 
