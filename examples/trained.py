@@ -41,7 +41,8 @@ def network_and_images(args, feedback=None, steps=(15, 6)):
     """
     dataset = datasets.load("auto", args.data, download=False)
     gain = feedback if args.feedback is None else args.feedback
-    path = args.model or (SHIPPED if dataset.name == "cifar10" else None)  # embedded images mean nothing to the shipped one
+    shipped = dataset.name == "cifar10" and not (args.train_images or args.epochs)  # embedded images mean nothing to that one
+    path = args.model or (SHIPPED if shipped else None)
     if args.model and (args.train_images or args.epochs or args.feedback is not None):
         raise ep.EPError("--train-images, --epochs and --feedback are for a network that is trained first: leave them out with "
                          f"{path.name}")
