@@ -432,7 +432,8 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
     "02_three_faces_of_phi": (maths_example(), "", {"--out": ("elsewhere", drawn("three_faces_of_phi.png"))}),
     "03_relax_and_nudge": (image_example, "--images 3 --steps-free 8 --steps-nudged 3", SHARED | {
         "--images": ("9", differs), "--beta": ("0.1", differs),
-        "--steps-free": ("5", lambda a, b: "after 5 steps" in b.printed), "--steps-nudged": ("5", lambda a, b: len(b.of("plot", 3)["+beta"]) - len(a.of("plot", 3)["+beta"]) == 2),
+        "--steps-free": ("5", lambda a, b: "after 5 steps" in b.printed),
+        "--steps-nudged": ("5", lambda a, b: len(b.of("plot", 3)["+beta"]) - len(a.of("plot", 3)["+beta"]) == 2),
         "--out": ("elsewhere", drawn("relax_and_nudge.png"))}),
     "04_increments": (maths_example(), "--images 2 --steps 4", {
         "--beta": ("0.5", differs), "--steps": ("5", lambda a, b: len(b.of("plot", 0)) == 5 != len(a.of("plot", 0))),
