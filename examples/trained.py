@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ep
 from ep import datasets
-from ep.train import commandline as cli, experiment
+from ep.train import commandline as cli, experiment, loop
 
 SHIPPED = Path(__file__).parent / "models" / "cifar10.npz"
 WEAK, STRONG = 0.005, 1.0
@@ -41,7 +41,8 @@ def network_and_images(args, feedback=None, steps=(15, 6)):
     """
     dataset = datasets.load("auto", args.data, download=False)
     gain = feedback if args.feedback is None else args.feedback
-    path = args.model or (SHIPPED if dataset.name == "cifar10" else None)  # embedded images mean nothing to the shipped one
+    shipped = dataset.name == "cifar10" and not (args.train_images or args.epochs)  # embedded images mean nothing to that one
+    path = args.model or (SHIPPED if shipped else None)
     if args.model and (args.train_images or args.epochs or args.feedback is not None):
         raise ep.EPError("--train-images, --epochs and --feedback are for a network that is trained first: leave them out with "
                          f"{path.name}")
@@ -64,7 +65,9 @@ def train(dataset, images, epochs, feedback, steps=(15, 6)):
     10 seconds of one core for 3,000 images and 5 epochs; at gain 1, 30 to 50.
     """
     images = min(images, len(dataset.train_labels))
-    recipe = SMALL if feedback < STRONG else SMALL | AT_GAIN_1 | dict(steps_free=steps[0], steps_nudged=steps[1])
+    steps_in_all = epochs * loop.steps_per_epoch(images, 32)
+    weak = SMALL | dict(warm_up=steps_in_all // 8)
+    recipe = weak if feedback < STRONG else SMALL | AT_GAIN_1 | dict(steps_free=steps[0], steps_nudged=steps[1])
     config = experiment.resolve(dataset, **{"preset": "cpu", **recipe}, feedback=feedback, train_images=images, epochs=epochs)
     first = dataset.normalise(dataset.train_images[:experiment.CALIBRATION])
     with ep.worker_threads(cli.cores()) as threads:

@@ -284,8 +284,8 @@ def test_an_option_of_the_main_job_acts(main_job, tmp_path, option):
 
 def image_example(spy, module):
     """Of an example that looks at a trained network: images of 8x8 pixels, networks that are not trained, no pictures."""
-    def small(dataset, images, epochs):
-        return ep.convnet([2, 3], (8, 8, 3), seed=1, scale=3.0, paddings=[1, 1])
+    def small(dataset, images, epochs, feedback, steps=()):
+        return ep.convnet([2, 3], (8, 8, 3), seed=1, scale=3.0, paddings=[1, 1], feedback=feedback)
 
     trained = sys.modules["trained"]
     spy(datasets, "load", lambda *arguments, **options: tiny())
@@ -345,7 +345,7 @@ def gradient_quality(spy, module):
     spy(datasets, "load", lambda *arguments, **options: tiny())
     small = ep.convnet([2, 3], (8, 8, 3), scale=3.0, paddings=[1, 1])
     spy(ep, "convnet", lambda seed: small)
-    for owner, name in ((ep, "load"), (ep, "worker_threads")):
+    for owner, name in ((ep, "load"), (ep, "worker_threads"), (ep, "eqprop_gradient")):
         spy(owner, name)
     spy(module, "write", lambda *arguments: None)
 
@@ -424,6 +424,7 @@ def backpropagation(spy, module):
 SHARED = {  # of examples/trained.py
     "--model": ("MODEL", lambda a, b: "train" in a.calls and "train" not in b.calls and "network tiny.npz" in b.printed),
     "--data": ("somewhere", argument("load", 1, Path("somewhere"))),
+    "--feedback": ("0.3", lambda a, b: b.of("train", 3) == 0.3 != a.of("train", 3)),
     "--train-images": ("7", lambda a, b: (a.of("train", 1), b.of("train", 1)) == (3000, 7) and "on 7 images" in b.printed),
     "--epochs": ("3", lambda a, b: (a.of("train", 2), b.of("train", 2)) == (5, 3)),
 }
@@ -431,7 +432,8 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
     "02_three_faces_of_phi": (maths_example(), "", {"--out": ("elsewhere", drawn("three_faces_of_phi.png"))}),
     "03_relax_and_nudge": (image_example, "--images 3 --steps-free 8 --steps-nudged 3", SHARED | {
         "--images": ("9", differs), "--beta": ("0.1", differs),
-        "--steps-free": ("5", lambda a, b: "after 5 steps" in b.printed), "--steps-nudged": ("5", differs),
+        "--steps-free": ("5", lambda a, b: "after 5 steps" in b.printed),
+        "--steps-nudged": ("5", lambda a, b: len(b.of("plot", 3)["+beta"]) - len(a.of("plot", 3)["+beta"]) == 2),
         "--out": ("elsewhere", drawn("relax_and_nudge.png"))}),
     "04_increments": (maths_example(), "--images 2 --steps 4", {
         "--beta": ("0.5", differs), "--steps": ("5", lambda a, b: len(b.of("plot", 0)) == 5 != len(a.of("plot", 0))),
@@ -440,18 +442,18 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--betas": ("5", argument("plot", 0, 5, len)), "--out": ("elsewhere", drawn("bias.png"))}),
     "06_why_one_sided_fails": (image_example, "--images 3 --steps-free 8 --steps-nudged 3", SHARED | {
         "--images": ("5", lambda a, b: "of 5 right" in b.printed), "--beta": ("0.1", differs),
-        "--steps-free": ("5", lambda a, b: b.of("plot", 1) == [(5, 3)]),
-        "--steps-nudged": ("5", lambda a, b: b.of("plot", 1) == [(8, 5)]),
+        "--steps-free": ("5", lambda a, b: b.of("plot", 0)[0][1].free.steps == 5 != a.of("plot", 0)[0][1].free.steps),
+        "--steps-nudged": ("5", lambda a, b: b.of("plot", 0)[0][1].nudged.steps == 5 != a.of("plot", 0)[0][1].nudged.steps),
         "--out": ("elsewhere", drawn("why_one_sided_fails.png"))}),
     "08_holomorphic": (maths_example(PHASES=ep.Phases(8, 5)), "--points 2", {
         "--points": ("2 4", lines(1)), "--out": ("elsewhere", drawn("holomorphic.png"))}),
     "09_your_own_synapse": (own_synapse, "--steps 5", {
         "--steps": ("6", lambda a, b: "at step 6" in b.printed), "--out": ("elsewhere", drawn("your_own_synapse.png"))}),
     "10_settling": (image_example, "--images 3 --steps 4", SHARED | {
-        "--images": ("5", lambda a, b: ", 5 images" in b.printed), "--steps": ("5", lambda a, b: len(b.of("plot", 0)) == 5),
+        "--images": ("5", lambda a, b: ", 5 images" in b.printed), "--steps": ("5", lambda a, b: len(b.of("plot", 0)[0][2]) == 5),
         "--out": ("elsewhere", drawn("settling.png"))}),
     "11_bias_when_trained": (image_example, "--images 3 --steps-free 8 --steps-nudged 3 --betas 2", SHARED | {
-        "--images": ("5", lambda a, b: ", 5 images" in b.printed),
+        "--images": ("5", lambda a, b: "\n5 images" in b.printed and "\n5 images" not in a.printed),
         "--steps-free": ("5", differs), "--steps-nudged": ("5", differs),
         "--betas": ("3", argument("plot", 0, 3, len)), "--out": ("elsewhere", drawn("bias_when_trained.png"))}),
     "07_fashion_mnist": (fashion_mnist, "--epochs 1 --out runs/fashion", {
@@ -468,7 +470,8 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--out": ("elsewhere", drawn("asymmetric_alignment.png"))}),
     "gradient_quality": (gradient_quality, "--images 4 --steps-free 6 --steps-nudged 3 --threads 1 --schedule synchronous", {
         "--run": ("MODEL", lambda a, b: "convnet" in a.calls and "convnet" not in b.calls
-                  and b.of("load", 0, 1) == Path("tiny.npz")),
+                  and b.of("load", 0, 0) == Path("tiny.npz")),
+        "--feedback-update": ("own", argument("eqprop_gradient", "transposed", False)),
         "--against": ("bptt", table_differs), "--steps-free": ("7", cell("T", 7)), "--steps-nudged": ("4", cell("K", 4)),
         "--tolerance": ("0.9", lambda a, b: cells(b, "steps") < cells(a, "steps") == 6),
         "--tolerance-nudged": ("0.9", lambda a, b: cells(b, "steps_nudged") < cells(a, "steps_nudged") == 3),
@@ -581,7 +584,7 @@ def test_the_asymmetric_recipe_is_the_main_job(monkeypatch):
 
 @pytest.mark.parametrize("name, calls, options, sentence", [
     ("06_why_one_sided_fails", image_example, "--steps-free 5 6 --steps-nudged 3", "one --steps-nudged for each --steps-free"),
-    ("10_settling", image_example, "--model tiny.npz --epochs 3", "--train-images and --epochs are for a network"),
+    ("10_settling", image_example, "--model tiny.npz --epochs 3", "--train-images, --epochs and --feedback are for a network"),
     ("predict", predict, "a.png --count 2", "--count and --data are for test images"),
     ("predict", predict, "a.png --data b", "--count and --data are for test images"),
     ("gradient_quality", gradient_quality, "--run tiny.npz --seed 0", "--seed is for the initial network"),
