@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from ep.builders import convnet
 from ep.datasets import normalise
 from ep.datasets.synthetic import CLASSES, synthetic_images
-from ep.dynamics import relax
+from ep.dynamics import Phase, relax
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,7 @@ def features(splits):
     def last_layer(x):
         parts = np.array_split(x, len(x) // 20)
         with ThreadPoolExecutor(2) as pool:
-            states = pool.map(lambda part: relax(network, part, steps=8, schedule="checkerboard").states[-1], parts)
+            states = pool.map(lambda part: relax(network, part, Phase(8, "checkerboard")).states[-1], parts)
             return np.concatenate(list(states)).reshape(len(x), -1)
 
     x, y, test_x, test_y = splits
