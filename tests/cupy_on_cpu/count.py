@@ -74,18 +74,18 @@ def peak_memory(channels, batch):
 def expected_memory(channels, batch):
     """`peak_memory` by a formula, for the moment in which the last nudged phase goes down through its largest synapse:
 
-        4 bytes x ( 3 P  +  N x ( 10 S + largest of (k k C_pre + C_post) H' W' ) )
+        4 bytes x ( 3 P  +  N x ( 9 S + largest of (k k C_pre + C_post) H' W' ) )
 
     P parameters: weights, velocity, gradient. Per image, S units: the states of the free phase and of the first nudged one
     with the u that gave them, of the second one old and new states and old and new u, and switches and the input's drive, as
-    large as two more. Then one patch matrix, cut at kernels.MEMORY, and the unpooled states it is made from.
+    large as one more (a switch is one byte). Then one patch matrix, cut at kernels.MEMORY, and the unpooled states it is made from.
     """
     network = ep.convnet(channels)
     P = sum(w.size for w in network.parameters().values())
     S = sum(int(np.prod(shape)) for shape in network.shapes[1:])
     largest = max(min(4 * batch * int(np.prod(synapse.conv_shape)) * synapse.W[..., 0].size, kernels.MEMORY)
                   + 4 * batch * int(np.prod(synapse.conv_shape)) * synapse.W.shape[3] for synapse in network.synapses[1:])
-    return 4 * (3 * P + 10 * batch * S) + largest
+    return 4 * (3 * P + 9 * batch * S) + largest
 
 
 def seconds(counted, bandwidth, flops):
