@@ -78,7 +78,8 @@ def expected_memory(channels, batch):
 
     P parameters: weights, velocity, gradient. Per image, S units: the states of the free phase and of the first nudged one
     with the u that gave them, of the second one old and new states and old and new u, and switches and the input's drive, as
-    large as one more (a switch is one byte). Then one patch matrix, cut at kernels.MEMORY, and the unpooled states it is made from.
+    large as one more (a switch is one byte). Then one patch matrix, cut at kernels.MEMORY, and the unpooled states that it is
+    made from.
     """
     network = ep.convnet(channels)
     P = sum(w.size for w in network.parameters().values())
