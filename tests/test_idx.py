@@ -67,6 +67,7 @@ def test_the_name_that_is_asked_for_decides(folder, monkeypatch, where):
 
 def test_download(tmp_path, monkeypatch, folder):
     """The four files, each checked, into a folder of that name; offline, or with a file that is wrong, nothing is left there."""
+    monkeypatch.delenv("EP_OFFLINE", raising=False)
     served = {f"{file}.gz": (folder / f"{file}.gz").read_bytes() if (folder / f"{file}.gz").exists() else
               gzip.compress((folder / file).read_bytes()) for file in idx.FILES}
     asked = []
