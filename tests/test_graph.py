@@ -173,3 +173,29 @@ def test_adam_is_numpys(xp, dtype):
         assert relative(states[1][name], w) < (1e-12 if dtype == "float64" else 1e-5), name
     for name, w in networks[0].parameters().items():
         assert relative(networks[1].parameters()[name], w) < (1e-12 if dtype == "float64" else 1e-5), name
+
+
+@pytest.mark.skipif(running() != "executed", reason="needs the double that executes CuPy's kernels, and can claim to record")
+@pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
+def test_nothing_in_a_step_is_what_a_graph_cannot_record(xp, connections, monkeypatch):
+    """While a stream is recorded, CuPy refuses copies from the host, and looking at a number; its products are asked for elsewhere."""
+    from cupy_on_cpu import device
+
+    def matmul(a, b):
+        device.capturing = False
+        try:
+            return a @ b
+        finally:
+            device.capturing = True
+
+    network, x, y = example(xp, connections)
+    y, network = network.targets(y, x.dtype), kernels.fused(network)
+    step = partial(graph.gradient, network, x, y, UP_DOWN, NUDGINGS["five points"], True)
+    step()  # compiles
+    monkeypatch.setattr(kernels, "matmul", matmul)
+    monkeypatch.setattr(device, "capturing", True)
+    synchronisations = device.count["synchronisations"]
+    gradient, states, numbers = step()
+    assert device.count["synchronisations"] == synchronisations
+    with pytest.raises(RuntimeError, match="capturing"):  # the double does refuse
+        xp.asarray(np.zeros(3))

@@ -156,8 +156,8 @@ def response(network, y, states, u, switches, phase, nudging, transposed):
 
     def nudge():
         """- beta dC/ds( s_L* + delta_L )"""
-        s = [states[-1]] * len(points) if delta[L] is None else [states[-1] + part for part in xp.split(delta[L], len(points))]
-        return xp.concatenate([beta * network.cost.force(s_k, y) for s_k, (beta, _) in zip(s, points)])
+        s = [states[-1]] * len(points) if delta[L] is None else [states[-1] + delta[L][k * N:(k + 1) * N] for k in range(len(points))]
+        return joined(xp, [beta * network.cost.force(s_k, y) for s_k, (beta, _) in zip(s, points)])
 
     for _ in range(phase.steps):
         for group in SCHEDULES[phase.schedule](network):
@@ -174,7 +174,7 @@ def watched(network, y, states, products, change):
     stuck = [((s <= low).all(0) | (s >= high).all(0)).mean() for s in states]
     squares = [(g * g).sum() for g in products.values()]
     numbers = [network.cost.value(states[-1], y).sum(), (network.predict(states) == y.argmax(1)).sum(), change, *stuck, *squares]
-    return xp.stack([number.astype(y.dtype) for number in numbers])
+    return joined(xp, [number.astype(y.dtype).reshape(1) for number in numbers])
 
 
 def estimate(network, phases, gradient, states, numbers):
@@ -204,9 +204,18 @@ def repeated(xp, switches, copies):
     """The switches of a batch, for a batch of so many copies of it; those of an asymmetric synapse are a pair."""
     if isinstance(switches, tuple):
         return tuple(repeated(xp, sw, copies) for sw in switches)
-    return switches if switches is None or copies == 1 else xp.concatenate([switches] * copies)
+    return switches if switches is None or copies == 1 else joined(xp, [switches] * copies)
+
+
+def joined(xp, arrays):
+    """Their concatenation. CuPy's own may send addresses to the device, which a graph cannot record."""
+    out, start = xp.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype), 0
+    for a in arrays:
+        out[start:start + len(a)] = a
+        start += len(a)
+    return out
 
 
 def largest(changes):
     xp = array_module(changes[0])
-    return xp.stack([abs(change).max() for change in changes]).max()
+    return joined(xp, [abs(change).max().reshape(1) for change in changes]).max()

@@ -83,6 +83,9 @@ KERNELS = {
     "deviation": ("raw T u, raw T s, T d, T w, T slope", "T delta", """
     T v = slope * u[i % SIZE], at = s[i % SIZE], low = -(w * at), high = w * (T(1) - at), e = slope * d + w * (v - at);
     delta = e < low ? low : e > high ? high : e"""),
+    "column_sums": ("raw T a", "T sum", """
+    T total = 0; for (int row = i / C; row < ROWS; row += OUT) total += a[row*C + i % C];
+    sum = total"""),
     # one update of Adam (train/optimizers.py): w, m and v are read, and changed in place
     "adam": ("T g, T b1, T rest1, T b2, T rest2, T rate, T root, T eps, T keep", "T w, T m, T v", """
     m = b1 * m + rest1 * g; v = b2 * v + rest2 * (g * g);
@@ -197,9 +200,14 @@ def adam(w, g, m, v, betas, rate, t, eps, weight_decay):
 
 
 def column_sums(a):
-    """Sum over all axes but the last: a product with ones, for CuPy's sums over leading axes are slow."""
+    """Sum over all axes but the last, 32 rows at a time: neighbouring threads read neighbouring columns."""
     a = a.reshape(-1, a.shape[-1])
-    return matmul(array_module(a).ones((1, len(a)), a.dtype), a)[0]
+    if not runs_on(a):
+        return a.sum(0)
+    while len(a) > 1:
+        rows, C = a.shape
+        a = launch("column_sums", (-(-rows // 32), C), a, ROWS=rows, C=C, OUT=-(-rows // 32))
+    return a[0]
 
 
 # --- a network that uses them -----------------------------------------------------------------------------------------
