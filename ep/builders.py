@@ -73,21 +73,22 @@ def resnet(blocks=6, channels=(32, 64, 128), input_shape=(32, 32, 3), classes=10
 
         s_b = sigma( W_1 * s_a + ... )         s_c = sigma( W_2 * s_b + skip(s_a) + ... )        ...: what comes down
 
-    The skip is `Identity` where a block keeps the size of its images. Where it halves them, W_1 has the stride 2 and the skip is a
-    convolution of 1x1 pixels with the stride 2.
+    The skip is `Identity` where a block keeps the size of its images. Where it halves them, W_1 has the stride 2 and the skip
+    is a convolution of 1x1 pixels with the stride 2.
 
     blocks:   how many in all; as many as there are numbers of channels, or more.
     channels: of the stages. Blocks are shared out evenly, the last stages first; every stage but the first halves the image.
     pool:     of the stem; NO_POOL keeps the image as large as it is, which costs four times as much in every layer.
-    scale:    as for `convnet`; 6**0.5 keeps the size of the drives from layer to layer. Convolutions that end beside an identity are
-              divided by the square root of how many of these there are, so that the sum along the skips does not grow with depth.
+    scale:    as for `convnet`; 6**0.5 keeps the size of the drives from layer to layer. Convolutions that end beside an
+              identity are divided by the square root of how many of these there are, so that the sum along the skips does not
+              grow with depth.
     See `convnet` for the other arguments, and for errors.
     """
     blocks, channels, shape = whole(blocks, "blocks", 1), wholes(channels, "channels", 1), wholes(input_shape, "input_shape", 1)
     classes, cost = whole(classes, "classes", 1), cost_class(cost)
     pool, activation = named(pool, ops.POOLINGS, "pooling"), named(activation, ACTIVATIONS, "activation")
     if not 1 <= len(channels) <= blocks or len(shape) != 3:
-        raise EPError(f"expected at least one number of channels, at least one block for each, and an input shape (H, W, C): got "
+        raise EPError("expected at least one number of channels, at least one block for each, and an input shape (H, W, C): got "
                       f"{blocks} blocks, channels {channels}, input shape {shape}")
     recipe = dict(builder="resnet", blocks=blocks, channels=channels, input_shape=shape, classes=classes, pool=pool.name,
                   activation=activation.name, cost=cost.name)
@@ -135,9 +136,9 @@ def calibrate(network, x, deviation, mean=0.0):
 
     Layer by layer from the input, with the states of the layer below as they are by then. No unit is then at a bound in every
     image, at any depth, for any images and any sigma, and no factor has to be guessed. The readout stays as it is.
-    An `Identity` has no weights: u is then what is added to it. The layers that get one lie on a path of skips along which these sums
-    add up; so each of m such layers gets deviation/sqrt(m) of it, and at any depth the variance grows along this path to twice that
-    of its beginning at most, roughly.
+    An `Identity` has no weights: u is then what is added to it. The layers that get one lie on a path of skips along which these
+    sums add up; so each of m such layers gets deviation/sqrt(m), and at any depth the variance grows along this path to about
+    twice that of its beginning at most.
     x (N, *input shape), N a few hundred. Returns the network. Feedback weights of an asymmetric network are not touched: make
     it asymmetric afterwards.
     """

@@ -363,8 +363,9 @@ class Network:
             return "this one was joined by hand, or has an activation, cost or pooling that is none of this package's"
         pools = [synapse.pool.name for synapse in self.synapses if getattr(synapse, "pool", None)] or [self.recipe.get("pool")]
         first = self.recipe.get("pool")
-        expected = [first] + [ops.NO_POOL.name if self.recipe["builder"] == "resnet" else first] * (len(pools) - 1)
-        if (self.activation.name, self.cost.name, pools) != (self.recipe["activation"], self.recipe["cost"], expected):
+        others = ops.NO_POOL.name if self.recipe["builder"] == "resnet" else first  # a resnet pools behind its stem alone
+        expected = self.recipe["activation"], self.recipe["cost"], [first] + [others] * (len(pools) - 1)
+        if (self.activation.name, self.cost.name, pools) != expected:
             return f"this one has been changed since to {self.activation.name}, {self.cost.name}"
         return None
 

@@ -143,9 +143,8 @@ class Identity:
 
         drive_post = pre        drive_pre = post        hebbian = {}, for there is no theta
 
-    The contract holds with nothing in the place of theta: < drive_post(pre), post > = < pre, drive_pre(post) >. What a layer drives
-    upwards is what it is, and the feedback gain of its two layers is the only number in it. It has no bias: the layer gets its own
-    from the synapse that the skip goes around. Raises EPError for a shape that is none.
+    The contract holds with nothing in the place of theta: < drive_post(pre), post > = < pre, drive_pre(post) >. It has no bias
+    either: the upper layer gets its own from the synapses that the skip goes around. Raises EPError for a shape that is none.
     """
 
     holomorphic = True

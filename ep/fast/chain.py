@@ -45,8 +45,10 @@ def described(synapse):
 
 
 class Chain:
-    """synapses[k] joins layers i and j = wiring[k]. A state lives in the buffer of one synapse that leads on from its layer; what
-    others of them read is a copy, which `feed` makes when it is asked for. into[n], out_of[n]: the synapses that end and start there.
+    """The network's synapses and states in buffers; synapses[k] joins the layers i and j, (i, j) = wiring[k].
+
+    A state lives in the buffer of one synapse that leads on from its layer. What others of them read is a copy, which `feed`
+    makes when it is asked for. into[n], out_of[n]: the synapses that end, and that start, at layer n.
     """
 
     def __init__(self, kernels, N, dtype):
@@ -55,7 +57,8 @@ class Chain:
         self.synapses = [first(synapse, N, dtype) if i == 0 else between(synapse, pair, N, scratch)
                          for synapse, pair, (i, _) in zip(network.synapses, kernels.pairs, self.wiring)]
         self.outer, self.inner = ([k for k, (i, _) in enumerate(self.wiring) if (i == 0) == outer] for outer in (True, False))
-        self.into, self.out_of = ([[k for k, ends in enumerate(self.wiring) if ends[end] == n] for n in (0, *layers)] for end in (1, 0))
+        self.into, self.out_of = ([[k for k, ends in enumerate(self.wiring) if ends[end] == n] for n in (0, *layers)]
+                                  for end in (1, 0))
         self.out_of = [sorted(ks, key=lambda k: type(self.synapses[k]) is not FastIdentity) for ks in self.out_of]
         self.drives = [self.synapses[self.into[n][0]].drive for n in layers]
         self.states, self.guests = [], set()
