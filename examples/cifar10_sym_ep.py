@@ -88,7 +88,10 @@ def options(description, chosen):
     add("--conventions", choices=["here", "paper"], help="of --nudged-phases states: where this code and the paper's take "
         "different numbers, ours or theirs (docs/theory/paper.md; default: here, and paper with --preset paper)")
     add("--tolerance", type=cli.not_negative, help="end the free phase once the residual is below this; 0: never")
-    add("--channels", type=cli.count, nargs="+", metavar="C", help="channels of each convolution")
+    add("--network", choices=["convnet", "resnet"], help="convolutions and poolings, or blocks of two convolutions with skips "
+        "around them, 1 + 2 blocks layers deep (default: convnet)")
+    add("--blocks", type=cli.count, metavar="N", help="of a resnet (default: 6, which is 13 layers)")
+    add("--channels", type=cli.count, nargs="+", metavar="C", help="channels of each convolution, or of each stage of a resnet")
     add("--scale", type=cli.positive, nargs="+", help="factor on the paper's initial weights: one, two (hidden layers, "
         "classes), or one per layer; factors on hidden layers stand in the place of --initial-drive")
     add("--initial-drive", type=cli.not_negative, metavar="STD", help="scale the initial weights of every unit so that its "
