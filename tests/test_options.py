@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 
 import ep
-from ep import datasets
+from ep import backend, datasets
 from ep.datasets import idx
 from ep.datasets.dataset import Dataset
 from ep.datasets.synthetic import synthetic_images
 from ep.npz import read_npz
-from ep.train import checkpoint, equilibrium, experiment, runs
+from ep.train import checkpoint, equilibrium, experiment, job, loop, runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MAIN = "cifar10_sym_ep"
@@ -113,9 +113,10 @@ def of_training(spy, module):
     """Of a training of the library: a data set of 8x8 pixels, no distance to equilibrium, no picture."""
     spy(datasets, "load", lambda *arguments: tiny())
     spy(idx, "load", lambda *arguments: tiny(28, 1, name="fashion-mnist"))
-    spy(ep, "device_module", lambda device: np)
-    for owner, name in ((ep, "worker_threads"), (datasets, "augment"), (datasets, "hold_out"), (runs, "evaluate"),
-                        (experiment, "eqprop_gradient"), (experiment, "bptt_gradient"), (runs.Run, "on_step")):
+    spy(backend, "device_module", lambda device: np)
+    for owner, name in ((ep, "worker_threads"), (loop, "worker_threads"), (datasets, "augment"), (datasets, "hold_out"),
+                        (runs, "evaluate"), (experiment, "eqprop_gradient"), (experiment, "bptt_gradient"),
+                        (runs.Run, "on_step")):
         spy(owner, name)
     spy(equilibrium, "distance", lambda *arguments, **options: dict(SETTLING))
     spy(runs, "plot_curves", lambda *arguments: None)
@@ -574,8 +575,8 @@ def test_every_example_is_here():
 def test_the_asymmetric_recipe_is_the_main_job(monkeypatch):
     """With asymmetric connections, and every option of it."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    calls, job = [], importlib.import_module("cifar10_sym_ep")
-    monkeypatch.setattr(job, "main", lambda *arguments, **chosen: calls.append(chosen))
+    calls, example = [], importlib.import_module("cifar10_sym_ep")
+    monkeypatch.setattr(example, "main", lambda *arguments, **chosen: calls.append(chosen))
     runpy.run_path(str(EXAMPLES / "cifar10_asym_ep.py"), run_name="__main__")
     assert calls == [dict(connections="asymmetric")]
     monkeypatch.setattr(sys, "argv", ["x"])
