@@ -363,7 +363,7 @@ def test_a_network_that_does_not_settle_is_told_so(start, tmp_path):
 
 
 def test_the_package_runs_as_a_program(tmp_path):
-    """python -m ep.train, from an empty folder: the same options and the same network as the example; mistakes in one sentence."""
+    """python -m ep.train, from an empty folder: the network that the example trains, and mistakes in one sentence."""
     for name, program in (("package", ["-m", "ep.train"]), ("example", [EXAMPLES / "cifar10_sym_ep.py"])):
         done = subprocess.run([sys.executable, *program, *TINY, "--out", name], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
