@@ -62,8 +62,13 @@ def configured(args, xp, ranks):
     """(configuration, data set) of a new run: what the preset says, and what the command line replaces in it."""
     dataset = datasets.load(args.dataset or "auto", args.data, not args.no_download)
     dataset = datasets.hold_out(dataset, args.validation_images or 0)
+    return config_of(args, dataset, xp.__name__, ranks), dataset
+
+
+def config_of(args, dataset, device="numpy", ranks=1):
+    """The `Config` that these options ask for; EPError for those that do not fit together, or not to the data set."""
     settings = cli.given(args, vars(experiment.Config()).keys() - {"dataset", "data", "device", "preset"})
-    return experiment.resolve(dataset, args.preset, xp.__name__, ranks, **settings), dataset
+    return experiment.resolve(dataset, args.preset, device, ranks, **settings)
 
 
 def options(description, chosen):
