@@ -36,12 +36,12 @@ const EP = (() => {
 
   const zeros = (network, N) => network.sizes.map((units, n) => (n === 0 ? null : new Float64Array(N * units)));
 
-  // a (N, I) @ W (I, J) -> (N, J), added to `out`
-  function up(a, W, I, J, out) {
+  // gain * a (N, I) @ W (I, J) -> (N, J), added to `out`
+  function up(a, W, I, J, out, gain = 1) {
     const N = out.length / J;
     for (let e = 0; e < N; e++)
       for (let i = 0; i < I; i++) {
-        const v = a[e * I + i];
+        const v = gain * a[e * I + i];
         for (let j = 0; j < J; j++) out[e * J + j] += v * W[i * J + j];
       }
     return out;
@@ -72,7 +72,7 @@ const EP = (() => {
   function transposedDrive(network, mu, n) {
     const { sizes, W, L, gamma } = network, d = new Float64Array(mu[n].length);
     if (n < L) down(mu[n + 1], W[n + 1], sizes[n], sizes[n + 1], d);
-    if (n > 1) up(mu[n - 1].map((v) => gamma * v), W[n], sizes[n - 1], sizes[n], d);
+    if (n > 1) up(mu[n - 1], W[n], sizes[n - 1], sizes[n], d, gamma);
     return d;
   }
 

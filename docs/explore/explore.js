@@ -8,7 +8,7 @@
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 
   const page = {
-    settings: { ...EP_DATA.settings }, task: "moons", input: [0.12, 0.22], label: 0,
+    settings: { ...EP_DATA.settings }, task: "moons", input: [-0.28, 0.2], label: 0,
     network: null, run: null, moment: { free: 0, nudged: 0 }, field: null, playing: null, training: null, learned: null,
   };
 
@@ -117,6 +117,7 @@
       const largest = Math.max(...estimate[name].map(Math.abs), ...exact.gradient[name].map(Math.abs));
       PICTURES.heat($(`ep-${n}`), ...shown(n, estimate[name]), largest);
       PICTURES.heat($(`exact-${n}`), ...shown(n, exact.gradient[name]), largest);
+      Object.assign($(`score-${n}`).dataset, { cosine, ratio });
       $(`score-${n}`).textContent = Number.isNaN(cosine) ? "no response: EP's gradient is zero" : `cosine ${cosine.toFixed(4)}, length × ${number(ratio)}`.replace("-", "−");
       $(`bar-${n}`).style.width = `${100 * Math.max(0, cosine || 0)}%`;
     });
@@ -219,7 +220,7 @@
         compute();
         rest();
         draw();
-        due = page.learned.updates + 3;
+        due = page.learned.updates + 5;
       }
       drawLearning(`Update ${page.learned.updates} of ${EP_DATA.updates}: loss ${number(page.learned.losses[page.learned.updates - 1][1])}.`);
       page.training = setTimeout(some, 0);
@@ -276,11 +277,11 @@
   const PRESETS = {
     start: [{ ...EP_DATA.settings }, ""],
     unsettled: [{ ...EP_DATA.settings, gamma: 1, T: 2 },
-      "With γ = 1 two sweeps are far too few. The bars answer a question about a point that is not the fixed point. Raise T, and watch the cosines come back."],
+      "With γ = 1 two sweeps are far too few. The bars answer a question about a point that is not the fixed point. Raise T, and watch the cosines come back; raise K, too, for the nudge travels as slowly."],
     early: [{ ...EP_DATA.settings, schedule: "synchronous", T: 30, K: 2 },
       "All layers move at once, so the nudge travels one layer in each step. After two steps it is in layers 3 and 2. Layer 1 has not heard of it. Raise K."],
     large: [{ ...EP_DATA.settings, beta: 1, nudging: "one-sided" },
-      "The responses bend: a nudge of this size does not move a unit in proportion. Lower β, or choose the symmetric points, where the leading error cancels."],
+      "The gradient comes out too short: the output nears the target while it is pulled, and is then pulled less. Set β to 0.2, and compare one-sided with symmetric: pulling one way and pushing the other cancels most of this error. (At β = 1 the push carries the output far away.)"],
   };
 
   function preset(name) {
