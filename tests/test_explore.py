@@ -159,48 +159,13 @@ def click(browser, css):
 def cosines(browser):
     """[[cosine, ratio of the lengths] of layers 1 to 3] as the page has them; no response at all has no cosine, None."""
     return browser.execute_script("""
-        return [1, 2, 3].map((n) => { const { cosine, ratio } = document.getElementById(`score-${n}`).dataset; return [cosine, ratio].map(Number); });""")
+        const shown = [1, 2, 3].map((n) => document.getElementById(`score-${n}`).dataset);
+        return shown.map(({ cosine, ratio }) => [Number(cosine), Number(ratio)]);""")
 
 
 # --- its numbers are ep's ---------------------------------------------------------------------------------------------------
 
-NUMBERS = """
-    const [cases, source] = arguments;
-    const ep = source ? new Function(source + "; return EP;")() : EP;
-    const rows = (layer, units) => Array.from({ length: layer.length / units }, (_, e) => [...layer.slice(e * units, (e + 1) * units)]);
-    const { sizes, tasks, initial, target, rate, settings } = EP_DATA, L = sizes.length - 1, ns = [1, 2, 3];
-    const targets = (labels) => Float64Array.from(labels.flatMap((label) => [0, 1].map((k) => (k === label ? target : -target))));
-    const gradient = (g) => Object.fromEntries(Object.entries(g).map(([name, v]) => [name, name.endsWith("W") ? rows(v, sizes[name[0]]) : [...v]]));
-    const layers = (s) => ns.map((n) => rows(s[n], sizes[n]));
-    const numbers = (c) => {
-      const of = tasks[c.task], network = ep.makeNetwork(sizes, c.weights === "initial" ? initial : of.trained, c.settings.gamma);
-      const x = Float64Array.from(of.x.slice(0, c.points).flat()), labels = of.y.slice(0, c.points), y = targets(labels), energies = [];
-      const found = ep.eqpropGradient(network, x, y, c.settings), exact = ep.exactGradient(network, x, y, c.settings), { free } = found;
-      ep.relax(network, x, ep.phasesOf(c.settings).free, (t, group, s) => {
-        const E = ep.energy(network, s);
-        energies[t - 1] = E.reduce((sum, v) => sum + v, 0) / E.length;  // the last group of a step has the last word
-      });
-      return {
-        weights_of_layers: ns.map((n) => ep.weight(network, n)), states: layers(free.s), u: layers(free.u), residual: free.residual,
-        history: free.history.map((r, t) => [r, energies[t]]), energy: [...ep.energy(network, free.s)], nudging: found.nudging,
-        deviations: found.phases.filter((phase) => phase).map(({ delta }) => layers(delta)), gradient: gradient(found.gradient), loss: found.loss,
-        correct: ep.predict(free.s[L], 2).filter((label, k) => label === labels[k]).length,
-        exact: gradient(exact.gradient), fixed_point: layers(exact.free.s), converged: exact.converged,
-      };
-    };
-    const learned = ({ task, updates }) => {
-      const of = tasks[task], network = ep.makeNetwork(sizes, initial, settings.gamma), adam = ep.makeAdam(network, rate), losses = [];
-      for (let t = 0; t < updates; t++) {
-        const { gradient, loss } = ep.eqpropGradient(network, Float64Array.from(of.x.flat()), targets(of.y), settings);
-        adam(gradient);
-        losses.push(loss);
-      }
-      const s = ep.relax(network, Float64Array.from(of.test_x.flat()), ep.phasesOf(settings).free).s[L];
-      const parameters = Object.fromEntries(ns.flatMap((n) => [[`${n}.W`, rows(network.W[n], sizes[n])], [`${n}.b`, [...network.b[n]]]]));
-      return { losses, parameters, accuracy: ep.predict(s, 2).filter((label, k) => label === of.test_y[k]).length / of.test_y.length };
-    };
-    return { cases: cases.cases.map(numbers), training: cases.training.map(learned) };
-"""
+NUMBERS = (ROOT / "tests" / "explore_numbers.js").read_text(encoding="utf-8")
 
 
 def compare(found, rtol=1e-9):
@@ -224,13 +189,11 @@ def test_the_pages_numbers_are_those_of_ep(opened):
     ("gamma * mu[n - 1][e * I + i] * above", "mu[n - 1][e * I + i] * above"),
     ("[1, -8, 8, -1].map((c) => c / (6 * b))", "[1, -8, 8, -1].map((c) => c / (12 * b))"),
     ("const G = (s) => 0.5 *", "const G = (s) => 0.49 *"),
-    ("from the old values\n", "\n"),  # and the line below
+    ("s[n] = u[n].map(sigma);", "{ u[n] = drive(network, s, n); s[n] = u[n].map(sigma); }"),  # layers of one group see each other
     ("Math.sqrt(v[k]) / Math.sqrt(1 - b2 ** t) + eps", "Math.sqrt(v[k]) + eps")])
 def test_a_wrong_rule_gives_other_numbers(opened, right, wrong):
     """The comparison would see each of these mistakes."""
     source = (EXPLORE / "ep.js").read_text(encoding="utf-8")
-    if right.startswith("from"):  # layers of a group that already see each other
-        right, wrong = "for (const n of group) s[n] = u[n].map(sigma);", "for (const n of group) { u[n] = drive(network, s, n); s[n] = u[n].map(sigma); }"
     assert source.count(right) == 1
     found = opened().execute_script(NUMBERS, CASES, source.replace(right, wrong))
     with pytest.raises(AssertionError):
@@ -249,9 +212,11 @@ def test_it_loads_and_fits(opened, size, scheme):
     assert browser.execute_script("return innerWidth") == width
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     outside = browser.execute_script("""
-        return [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5).map((e) => e.outerHTML.slice(0, 80));""")
+        const wide = [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5);
+        return wide.map((e) => e.outerHTML.slice(0, 80));""")
     assert not outside
-    for canvas in ("plane", "network", "chart", "nudged-network", "ep-1", "exact-1", "ep-2", "exact-2", "ep-3", "exact-3", "map", "learning"):
+    heats = [f"{kind}-{n}" for kind in ("ep", "exact") for n in (1, 2, 3)]
+    for canvas in ("plane", "network", "chart", "nudged-network", "map", "learning", *heats):
         assert painted(browser, canvas) > 3, canvas
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (np.mean([int(v) for v in re.findall(r"\d+", ground)[:3]]) > 127) == (scheme == "light")
@@ -269,8 +234,9 @@ def expected(settings, point=(-0.28, 0.2), label=1, task="moons"):
 
 
 @pytest.mark.parametrize("control,value,setting", [
-    ("gamma", -0.3, 0.5), ("beta", 0, 1.0), ("T", 2, 2), ("K", 1, 1), ("nudging", "one-sided", "one-sided"),
-    ("nudging", "four-point", "four-point"), ("schedule", "synchronous", "synchronous"), ("schedule", "checkerboard", "checkerboard")])
+    ("gamma", -0.3, 0.5), ("beta", 0, 1.0), ("T", 2, 2), ("K", 1, 1),
+    *((choice, word, word) for choice, word in (
+        ("nudging", "one-sided"), ("nudging", "four-point"), ("schedule", "synchronous"), ("schedule", "checkerboard")))])
 def test_every_slider_changes_the_numbers_to_eps(opened, control, value, setting):
     """What the page shows after a change is what ep computes with that setting, and it is not what it was."""
     browser = opened()
@@ -359,15 +325,18 @@ def test_keyboard(opened):
     for _ in range(60):
         ActionChains(browser).send_keys(Keys.TAB).perform()
         reached.add(browser.execute_script("return document.activeElement.id"))
-    assert reached >= {"gamma", "T", "beta", "K", "nudging", "schedule", "plane", "settle", "nudge", "moment", "nudged-moment", "train"}
+    assert reached >= {"gamma", "T", "beta", "K", "nudging", "schedule", "plane", "settle", "nudge", "moment", "nudged-moment",
+                       "train"}
 
 
 def test_touch(opened):
     """On a telephone: a finger moves the input, and the sliders unfold at the bottom."""
     browser = opened("telephone")
     browser.execute_script("document.getElementById('plane').scrollIntoView({ block: 'center' })")
-    box = browser.execute_script("const b = document.getElementById('plane').getBoundingClientRect(); return [b.left, b.top, b.width, b.height];")
-    at = [(box[0] + box[2] * share, box[1] + box[3] * share) for share in (0.5, 0.6, 0.75)]
+    left, top, side = browser.execute_script("""
+        const box = document.getElementById("plane").getBoundingClientRect();
+        return [box.left, box.top, box.width];""")
+    at = [(left + side * share, top + side * share) for share in (0.5, 0.6, 0.75)]
     for kind, points in (("touchStart", at[:1]), ("touchMove", at[1:2]), ("touchMove", at[2:]), ("touchEnd", [])):
         browser.execute_cdp_cmd("Input.dispatchTouchEvent", dict(type=kind, touchPoints=[dict(x=x, y=y) for x, y in points]))
     found = re.search(r"x = \((−?[\d.]+), (−?[\d.]+)\)", text(browser, "input-text")).groups()
@@ -388,8 +357,8 @@ def test_the_button_trains(opened, task):
     assert "Python" in text(browser, "train-text")
     click(browser, "#random")
     time.sleep(0.5)
-    ground, random = pixels(browser, "map"), generate.accuracy(
-        generate.initial(), ARRAYS["tasks"][task]["test_x"], ARRAYS["tasks"][task]["test_y"], generate.phases(generate.SETTINGS).free)
+    ground, of = pixels(browser, "map"), ARRAYS["tasks"][task]
+    random = generate.accuracy(generate.initial(), of["test_x"], of["test_y"], generate.phases(generate.SETTINGS).free)
     click(browser, "#train")
     said = wait(lambda: (t := text(browser, "train-text")).startswith("150 updates.") and t, 180)
     at_T, at_rest = (float(v) / 100 for v in re.findall(r"([\d.]+)%", said))

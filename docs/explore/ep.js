@@ -12,7 +12,7 @@
 
 const EP = (() => {
 
-  // --- the activation: sigma = tanh (ep/activations.py) --------------------------------------------------------------------
+  // --- the activation: sigma = tanh (ep/activations.py) ------------------------------------------------------------------------
 
   const sigma = Math.tanh;
   const dsigma = (u) => 1 - Math.tanh(u) ** 2;
@@ -20,7 +20,7 @@ const EP = (() => {
   const G = (s) => 0.5 * (xlogx(1 + s) + xlogx(1 - s));                                      // G' = sigma^-1 = atanh
   const difference = (u, d) => Math.tanh(d) * (1 - Math.tanh(u) * Math.tanh(u + d));   // tanh(u + d) - tanh(u), no digits lost
 
-  // --- the network -----------------------------------------------------------------------------------------------------------
+  // --- the network -------------------------------------------------------------------------------------------------------------
 
   // sizes [units of x, s_1, ..., s_L]; parameters {"1.W": rows, "1.b": numbers, ...}; gamma: the feedback gain.
   function makeNetwork(sizes, parameters, gamma) {
@@ -76,7 +76,7 @@ const EP = (() => {
     return d;
   }
 
-  // E(x, s) = sum_n w_n [ sum_i G(s_n,i) - < W_n^T s_{n-1} + b_n, s_n > ], one number per example                        (2), (10)
+  // E(x, s) = sum_n w_n [ sum_i G(s_n,i) - < W_n^T s_{n-1} + b_n, s_n > ], one number per example                       (2), (10)
   function energy(network, s) {
     const { sizes, W, b, L } = network, N = s[L].length / sizes[L], E = new Float64Array(N);
     for (let n = 1; n <= L; n++) {
@@ -86,12 +86,12 @@ const EP = (() => {
     return E;
   }
 
-  // --- the cost: C = 1/2 || s_L - y ||^2 (ep/cost.py) ------------------------------------------------------------------------
+  // --- the cost: C = 1/2 || s_L - y ||^2 (ep/cost.py) --------------------------------------------------------------------------
 
   const force = (s, y) => s.map((v, k) => y[k] - v);                                  // -dC/ds
   const cost = (s, y, N) => s.reduce((sum, v, k) => sum + 0.5 * (v - y[k]) ** 2, 0) / N;      // the mean over the examples
 
-  // --- schedules: which layers are updated together, from the same old values -------------------------------------------------
+  // --- schedules: which layers are updated together, from the same old values --------------------------------------------------
 
   const range = (from, to) => Array.from({ length: to - from + 1 }, (_, k) => from + k);
   const SCHEDULES = {
@@ -101,7 +101,7 @@ const EP = (() => {
     down: (L) => range(1, L).map((n) => [n]).reverse(),
   };
 
-  // --- relaxing -----------------------------------------------------------------------------------------------------------------
+  // --- relaxing ----------------------------------------------------------------------------------------------------------------
 
   // Iterate   s_n <- sigma(u_n)   from zero.                                                                                  (1)
   // x: Float64Array (N * units of x). phase: { steps, schedule, tolerance }. watch(t, group, s) is called after every group.
@@ -174,9 +174,9 @@ const EP = (() => {
       -points.reduce((sum, beta, p) => (beta === 0 ? sum : sum + weights[p] * deviations[p][n][k]), 0))));
   }
 
-  // --- gradients ------------------------------------------------------------------------------------------------------------
+  // --- gradients ---------------------------------------------------------------------------------------------------------------
 
-  // dL/dW_n = s_{n-1} mu_n^T + gamma mu_{n-1} s_n^T,     dL/db_n = mu_n,     means over the N examples                         (12)
+  // dL/dW_n = s_{n-1} mu_n^T + gamma mu_{n-1} s_n^T,     dL/db_n = mu_n,     means over the N examples                      (12)
   function products(network, s, mu) {
     const { sizes, L, gamma } = network, N = s[L].length / sizes[L], gradient = {};
     for (let n = 1; n <= L; n++) {
@@ -207,12 +207,16 @@ const EP = (() => {
   }
 
   // The gradient itself, at the fixed point (rbp_gradient): nothing is nudged, and both relaxations run until they converge.
-  //     mu <- sigma'(u*) ( D^T mu + dC/ds )                                                                                    (9)
+  //     mu <- sigma'(u*) ( D^T mu + dC/ds )                                                                                  (9)
   function exactGradient(network, x, y, settings, limit = 5000) {
     const free = relax(network, x, { ...phasesOf(settings).free, steps: limit, tolerance: 1e-12 }), { L } = network;
-    const slope = free.u.map((u) => u && u.map(dsigma)), dC = force(free.s[L], y).map((v) => -v), mu = free.u.map((u) => u && u.map(() => 0));
+    const slope = free.u.map((u) => u && u.map(dsigma)), dC = force(free.s[L], y).map((v) => -v);
+    const mu = zeros(network, x.length / network.sizes[0]);
     const step = () => {
-      for (const [n] of SCHEDULES.down(L)) mu[n] = transposedDrive(network, mu, n).map((v, k) => slope[n][k] * (n === L ? v + dC[k] : v));
+      for (const [n] of SCHEDULES.down(L)) {
+        const d = transposedDrive(network, mu, n);
+        mu[n] = d.map((v, k) => slope[n][k] * (n === L ? v + dC[k] : v));
+      }
     };
     const backwards = iterate(step, mu, { steps: limit, tolerance: 1e-13 });
     return { gradient: products(network, free.s, mu), mu, free, converged: free.converged && backwards.converged };
@@ -229,11 +233,12 @@ const EP = (() => {
     return { cosine: ab / Math.sqrt(aa * bb), ratio: Math.sqrt(aa / bb) };
   }
 
-  // --- learning -------------------------------------------------------------------------------------------------------------
+  // --- learning ----------------------------------------------------------------------------------------------------------------
 
   // The class whose output unit is largest, of every example.
   function predict(s, classes) {
-    return range(0, s.length / classes - 1).map((e) => range(0, classes - 1).reduce((best, j) => (s[e * classes + j] > s[e * classes + best] ? j : best), 0));
+    const of = (e) => s.subarray(e * classes, (e + 1) * classes);
+    return range(0, s.length / classes - 1).map((e) => of(e).indexOf(Math.max(...of(e))));
   }
 
   // Adam (ep.Adam):  m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2,  w <- w - rate m/(1 - b1^t) / (sqrt(v/(1 - b2^t)) + eps)

@@ -1,29 +1,46 @@
-// The page: what the sliders say is computed by ep.js and drawn by pictures.js. Everything shown is computed anew at every change.
+// The page: what the sliders say is computed by ep.js and drawn by pictures.js, all of it anew at every change.
 
 "use strict";
 
 (() => {
   const $ = (id) => document.getElementById(id);
-  const { sizes, tasks, initial } = EP_DATA, L = sizes.length - 1, CLASSES = sizes[L], number = PICTURES.number;
+  const { sizes, tasks, initial } = EP_DATA,
+    L = sizes.length - 1,
+    CLASSES = sizes[L],
+    number = PICTURES.number;
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 
   const page = {
-    settings: { ...EP_DATA.settings }, task: "moons", input: [-0.28, 0.2], label: 0,
-    network: null, run: null, moment: { free: 0, nudged: 0 }, field: null, playing: null, training: null, learned: null,
+    settings: { ...EP_DATA.settings },
+    task: "moons",
+    input: [-0.28, 0.2],
+    label: 0,
+    network: null,
+    run: null,
+    moment: { free: 0, nudged: 0 },
+    field: null,
+    playing: null,
+    training: null,
+    learned: null,
   };
 
-  const targets = (labels) => Float64Array.from(labels.flatMap((label) => sizes.slice(0, CLASSES).map((_, k) => (k === label ? 1 : -1) * EP_DATA.target)));
+  const targets = (labels) =>
+    Float64Array.from(labels.flatMap((label) => sizes.slice(0, CLASSES).map((_, k) => (k === label ? 1 : -1) * EP_DATA.target)));
   const names = Array.from({ length: L }, (_, n) => `${n + 1}.W`);
 
-  // --- one input: free phase, nudged phases, exact gradient ---------------------------------------------------------------------
+  // --- one input: free phase, nudged phases, exact gradient --------------------------------------------------------------------
 
   // page.run: { frames, estimate, exact, scale, ... }; a frame is what the picture shows after one group of layers was updated.
   function compute() {
-    const { network, settings } = page, x = Float64Array.from(page.input), y = targets([page.label]);
-    const { free: up, nudged: down } = EP.phasesOf(settings), nudging = EP.NUDGINGS[settings.nudging](settings.beta);
+    const { network, settings } = page,
+      x = Float64Array.from(page.input),
+      y = targets([page.label]);
+    const { free: up, nudged: down } = EP.phasesOf(settings),
+      nudging = EP.NUDGINGS[settings.nudging](settings.beta);
     const copy = (s) => s.map((layer) => layer && layer.slice());
     const zero = sizes.map((units, n) => (n === 0 ? x : new Float64Array(units)));
-    const groups = EP.SCHEDULES[up.schedule](L).length, frames = { free: [], nudged: [] };
+    const groups = EP.SCHEDULES[up.schedule](L).length,
+      frames = { free: [], nudged: [] };
     frames.free.push({ t: 0, time: 0, s: zero, group: null, E: EP.energy(network, zero)[0] });
 
     const free = EP.relax(network, x, up, (t, group, s) => {
@@ -31,26 +48,47 @@
     });
     const trajectories = nudging.points.map((beta) => {
       const passed = [];
-      const nudged = beta === 0 ? null : EP.deviate(network, y, beta, free, down, (t, group, delta) => passed.push({ t, group, delta: copy(delta) }));
+      const nudged =
+        beta === 0
+          ? null
+          : EP.deviate(network, y, beta, free, down, (t, group, delta) => passed.push({ t, group, delta: copy(delta) }));
       return { beta, nudged, passed };
     });
-    const moving = trajectories.filter(({ nudged }) => nudged), most = trajectories.find(({ beta }) => beta === settings.beta);
+    const moving = trajectories.filter(({ nudged }) => nudged),
+      most = trajectories.find(({ beta }) => beta === settings.beta);
     frames.nudged.push({ t: 0, s: free.s, group: null, response: zero.map((layer, n) => (n === 0 ? null : layer)) });
     most.passed.forEach(({ t, group, delta }, k) => {
-      const mu = EP.response(network, trajectories.map(({ passed }) => (passed.length ? passed[k].delta : null)), nudging);
+      const mu = EP.response(
+        network,
+        trajectories.map(({ passed }) => (passed.length ? passed[k].delta : null)),
+        nudging,
+      );
       const s = free.s.map((layer, n) => (n === 0 ? x : layer.map((v, i) => v + delta[n][i] / EP.weight(network, n))));
       frames.nudged.push({ t, s, group, response: mu.map((m) => m && m.map((v) => -v)) });
     });
-    const mu = EP.response(network, trajectories.map(({ nudged }) => nudged && nudged.delta), nudging);
-    const exact = EP.exactGradient(network, x, y, settings), answer = exact.mu.map((m) => m && m.map((v) => -v));
+    const mu = EP.response(
+      network,
+      trajectories.map(({ nudged }) => nudged && nudged.delta),
+      nudging,
+    );
+    const exact = EP.exactGradient(network, x, y, settings),
+      answer = exact.mu.map((m) => m && m.map((v) => -v));
     page.run = {
-      frames, free, y, mu, exact, answer, estimate: EP.products(network, free.s, mu), delta: most.nudged.delta,
+      frames,
+      free,
+      y,
+      mu,
+      exact,
+      answer,
+      estimate: EP.products(network, free.s, mu),
+      delta: most.nudged.delta,
       scale: Math.max(1e-9, ...answer.slice(1).map((layer) => Math.max(...layer.map(Math.abs)))),
-      nudgedResidual: Math.max(...moving.map(({ nudged }) => nudged.residual)), restingEnergy: EP.energy(network, exact.free.s)[0],
+      nudgedResidual: Math.max(...moving.map(({ nudged }) => nudged.residual)),
+      restingEnergy: EP.energy(network, exact.free.s)[0],
     };
   }
 
-  // --- drawing --------------------------------------------------------------------------------------------------------------------
+  // --- drawing -----------------------------------------------------------------------------------------------------------------
 
   function draw() {
     drawPlane();
@@ -58,14 +96,19 @@
     drawMoment("nudged");
     drawChart();
     drawGradient();
-    $("summary").textContent = `γ ${number(page.settings.gamma)}  T ${page.settings.T}  β ${number(page.settings.beta)}  K ${page.settings.K}`;
+    $("summary").textContent =
+      `γ ${number(page.settings.gamma)}  T ${page.settings.T}  β ${number(page.settings.beta)}  K ${page.settings.K}`;
   }
 
   function drawPlane() {
-    const { x, y } = tasks[page.task], free = page.run.free, [a, b] = free.s[L];
+    const { x, y } = tasks[page.task],
+      free = page.run.free,
+      [a, b] = free.s[L];
     PICTURES.plane($("plane"), { field: page.field, points: x, labels: y, input: page.input });
     PICTURES.plane($("map"), { field: page.field, points: x, labels: y });
-    $("input-text").textContent = `x = (${page.input.map((v) => number(v)).join(", ")}), output (${number(a)}, ${number(b)}): class ${"AB"[EP.predict(free.s[L], CLASSES)[0]]}.`;
+    $("input-text").textContent =
+      `x = (${page.input.map(number).join(", ")}), output (${number(a)}, ${number(b)}): ` +
+      `class ${"AB"[EP.predict(free.s[L], CLASSES)[0]]}.`;
   }
 
   const LETTERS = sizes.map((_, n) => `${"₀₁₂₃"[n]}`);
@@ -73,76 +116,138 @@
 
   // The network at one moment of a phase, "free" or "nudged", and what is to be said about it.
   function drawMoment(phase) {
-    const { run, network, settings } = page, moment = page.moment[phase], frame = run.frames[phase][moment], nudged = phase === "nudged";
-    const [canvas, slider, text] = PICTURE[phase], point = `(${page.input.map((v) => number(v)).join(", ")})`;
-    const notes = sizes.map((units, n) => (n === 0 ? point : nudged ? `weight w${LETTERS[n]} = ${number(EP.weight(network, n))}` : `${units} units`));
-    PICTURES.network($(canvas), { sizes, W: network.W, frame, lanes: nudged, exact: run.answer, scale: run.scale, target: nudged ? run.y : null, notes });
+    const { run, network, settings } = page,
+      moment = page.moment[phase],
+      frame = run.frames[phase][moment],
+      nudged = phase === "nudged";
+    const [canvas, slider, text] = PICTURE[phase],
+      point = `(${page.input.map(number).join(", ")})`;
+    const notes = sizes.map((units, n) =>
+      n === 0 ? point : nudged ? `weight w${LETTERS[n]} = ${number(EP.weight(network, n))}` : `${units} units`,
+    );
+    PICTURES.network($(canvas), {
+      sizes,
+      W: network.W,
+      frame,
+      lanes: nudged,
+      exact: run.answer,
+      scale: run.scale,
+      target: nudged ? run.y : null,
+      notes,
+    });
     $(slider).max = run.frames[phase].length - 1;
     $(slider).value = moment;
-    const word = settings.schedule === "sweeps" ? "Sweep" : "Step", of = nudged ? settings.K : settings.T, group = frame.group ?? [];
-    const where = frame.t === 0 ? (nudged ? "Nobody has nudged yet: the states are where the free phase ended." : "Before the first step all states are zero.")
-      : `${word} ${frame.t} of ${of}: ${group.length === 1 ? `layer ${group} was updated` : `layers ${group.join(", ")} were updated`}.`;
+    const word = settings.schedule === "sweeps" ? "Sweep" : "Step",
+      of = nudged ? settings.K : settings.T,
+      group = frame.group ?? [];
+    const where =
+      frame.t === 0
+        ? nudged
+          ? "Nobody has nudged yet: the states are where the free phase ended."
+          : "Before the first step all states are zero."
+        : `${word} ${frame.t} of ${of}: ${group.length === 1 ? `layer ${group} was` : `layers ${group.join(", ")} were`} updated.`;
     $(text).textContent = `${where} ${nudged ? moved() : `Energy ${number(frame.E)}.`}`;
   }
 
   function moved() {
-    const { run, settings, network } = page, far = [1, 2, 3].map((n) => number(Math.max(...run.delta[n].map(Math.abs)) / EP.weight(network, n)));
-    return `After K = ${settings.K} the units of layers 1, 2, 3 have moved by ${far.join(", ")} at most, and the residual is ${number(run.nudgedResidual)}.`;
+    const { run, settings, network } = page,
+      far = [1, 2, 3].map((n) => number(Math.max(...run.delta[n].map(Math.abs)) / EP.weight(network, n)));
+    return (
+      `After K = ${settings.K} the units of layers 1, 2, 3 have moved by ${far.join(", ")} at most, ` +
+      `and the residual is ${number(run.nudgedResidual)}.`
+    );
   }
 
   function drawChart() {
-    const { run, settings } = page, { free, exact } = run;
-    const above = run.frames.free.map(({ time, E }) => [time, E - run.restingEnergy]), residuals = free.history.map((r, t) => [t + 1, r]);
+    const { run, settings } = page,
+      { free, exact } = run;
+    const above = run.frames.free.map(({ time, E }) => [time, E - run.restingEnergy]),
+      residuals = free.history.map((r, t) => [t + 1, r]);
     const all = [...above, ...residuals].map(([, v]) => v).filter((v) => v > 0);
-    const high = Math.ceil(Math.log10(Math.max(...all))), low = Math.min(high - 2, Math.max(-14, Math.floor(Math.log10(Math.min(...all)))));
-    const level = ([time, v]) => [time, v > 0 ? (Math.log10(v) - low) / (high - low) : 0], middle = Math.round((low + high) / 2);
+    const high = Math.ceil(Math.log10(Math.max(...all))),
+      low = Math.min(high - 2, Math.max(-14, Math.floor(Math.log10(Math.min(...all)))));
+    const level = ([time, v]) => [time, v > 0 ? (Math.log10(v) - low) / (high - low) : 0],
+      middle = Math.round((low + high) / 2);
     PICTURES.curves($("chart"), {
-      curves: [{ points: above.map(level), colour: "accent" }, { points: residuals.map(level), colour: "soft", dash: [5, 4] }],
-      ticks: [low, middle, high].map((power) => [(power - low) / (high - low), power === 0 ? "1" : number(10 ** power).replace("1·", "")]),
-      spans: [[0, settings.T, `free phase, T = ${settings.T}`]], last: settings.T, now: run.frames.free[page.moment.free].time,
+      curves: [
+        { points: above.map(level), colour: "accent" },
+        { points: residuals.map(level), colour: "soft", dash: [5, 4] },
+      ],
+      ticks: [low, middle, high].map((power) => [
+        (power - low) / (high - low),
+        power === 0 ? "1" : number(10 ** power).replace("1·", ""),
+      ]),
+      spans: [[0, settings.T, `free phase, T = ${settings.T}`]],
+      last: settings.T,
+      now: run.frames.free[page.moment.free].time,
     });
     $("settled-text").textContent = exact.free.converged
-      ? `After T = ${settings.T} the residual is ${number(free.residual)}. At the fixed point the energy is ${number(run.restingEnergy)}.`
+      ? `After T = ${settings.T} the residual is ${number(free.residual)}. ` +
+        `At the fixed point the energy is ${number(run.restingEnergy)}.`
       : `The free phase does not converge: after ${exact.free.steps} steps its residual is still ${number(exact.free.residual)}.`;
   }
 
   // The matrices of heat: rows and columns as on the page; 3.W is turned so that the classes are rows.
-  const shown = (n, W) => (n < L ? [W, sizes[n - 1], sizes[n]]
-    : [Float64Array.from({ length: W.length }, (_, k) => W[(k % sizes[n - 1]) * sizes[n] + Math.floor(k / sizes[n - 1])]), sizes[n], sizes[n - 1]]);
+  const shown = (n, W) =>
+    n < L
+      ? [W, sizes[n - 1], sizes[n]]
+      : [
+          Float64Array.from({ length: W.length }, (_, k) => W[(k % sizes[n - 1]) * sizes[n] + Math.floor(k / sizes[n - 1])]),
+          sizes[n],
+          sizes[n - 1],
+        ];
 
   function drawGradient() {
     const { estimate, exact, free } = page.run;
     names.forEach((name, k) => {
-      const n = k + 1, { cosine, ratio } = EP.cosine(estimate[name], exact.gradient[name]);
+      const n = k + 1,
+        { cosine, ratio } = EP.cosine(estimate[name], exact.gradient[name]);
       const largest = Math.max(...estimate[name].map(Math.abs), ...exact.gradient[name].map(Math.abs));
       PICTURES.heat($(`ep-${n}`), ...shown(n, estimate[name]), largest);
       PICTURES.heat($(`exact-${n}`), ...shown(n, exact.gradient[name]), largest);
       Object.assign($(`score-${n}`).dataset, { cosine, ratio });
-      $(`score-${n}`).textContent = Number.isNaN(cosine) ? "no response: EP's gradient is zero" : `cosine ${cosine.toFixed(4)}, length × ${number(ratio)}`.replace("-", "−");
+      $(`score-${n}`).textContent = Number.isNaN(cosine)
+        ? "no response: EP's gradient is zero"
+        : `cosine ${cosine.toFixed(4)}, length × ${number(ratio)}`.replace("-", "−");
       $(`bar-${n}`).style.width = `${100 * Math.max(0, cosine || 0)}%`;
     });
-    $("gradient-text").textContent = `Loss ${number(EP.cost(exact.free.s[L], page.run.y, 1))}. Residual of the free phase ${number(free.residual)}. ` +
-      (exact.converged ? "The exact gradient was computed at the fixed point, by equation (9)." : "No fixed point was reached, so there is no exact gradient: the right-hand pictures are not one.");
+    $("gradient-text").textContent =
+      `Loss ${number(EP.cost(exact.free.s[L], page.run.y, 1))}. Residual of the free phase ${number(free.residual)}. ` +
+      (exact.converged
+        ? "The exact gradient was computed at the fixed point, by equation (9)."
+        : "No fixed point was reached, so there is no exact gradient: the right-hand pictures are not one.");
   }
 
   function makeHeats() {
-    const captions = ["2 rows: the inputs. 16 columns: layer 1.", "16 rows: layer 1. 16 columns: layer 2.", "2 rows: the outputs. 16 columns: layer 2."];
-    $("heats").innerHTML = names.map((_, k) => `<div class="heat"><h3>dL/dW<sub>${k + 1}</sub></h3><div class="pair">
+    const captions = [
+      "2 rows: the inputs. 16 columns: layer 1.",
+      "16 rows: layer 1. 16 columns: layer 2.",
+      "2 rows: the outputs. 16 columns: layer 2.",
+    ];
+    $("heats").innerHTML = names
+      .map(
+        (_, k) => `<div class="heat"><h3>dL/dW<sub>${k + 1}</sub></h3><div class="pair">
       <div><span>EP</span><canvas id="ep-${k + 1}" role="img" aria-label="EP's gradient of W${k + 1}"></canvas></div>
       <div><span>exact</span><canvas id="exact-${k + 1}" role="img" aria-label="Exact gradient of W${k + 1}"></canvas></div></div>
-      <p class="score" id="score-${k + 1}"></p><div class="bar"><i id="bar-${k + 1}"></i></div><p>${captions[k]}</p></div>`).join("");
+      <p class="score" id="score-${k + 1}"></p><div class="bar"><i id="bar-${k + 1}"></i></div><p>${captions[k]}</p></div>`,
+      )
+      .join("");
   }
 
-  // --- the answer everywhere: a grid of inputs, all relaxed at once -------------------------------------------------------------
+  // --- the answer everywhere: a grid of inputs, all relaxed at once ------------------------------------------------------------
 
-  const SIDE = 45, GRID = Float64Array.from({ length: 2 * SIDE * SIDE }, (_, k) => {
-    const cell = Math.floor(k / 2);
-    return -1.1 + 2.2 * (k % 2 === 0 ? cell % SIDE : Math.floor(cell / SIDE)) / (SIDE - 1);
-  });
+  const SIDE = 45,
+    GRID = Float64Array.from({ length: 2 * SIDE * SIDE }, (_, k) => {
+      const cell = Math.floor(k / 2);
+      return -1.1 + (2.2 * (k % 2 === 0 ? cell % SIDE : Math.floor(cell / SIDE))) / (SIDE - 1);
+    });
 
   function computeField() {
     const s = EP.relax(page.network, GRID, EP.phasesOf(page.settings).free).s[L];
-    page.field = { side: SIDE, values: Float64Array.from({ length: SIDE * SIDE }, (_, k) => s[CLASSES * k] - s[CLASSES * k + 1]) };
+    page.field = {
+      side: SIDE,
+      values: Float64Array.from({ length: SIDE * SIDE }, (_, k) => s[CLASSES * k] - s[CLASSES * k + 1]),
+    };
   }
 
   let fieldTimer = null;
@@ -153,10 +258,16 @@
     rest();
     draw();
     clearTimeout(fieldTimer);
-    fieldTimer = setTimeout(() => { computeField(); drawPlane(); }, page.field ? 80 : 0);
+    fieldTimer = setTimeout(
+      () => {
+        computeField();
+        drawPlane();
+      },
+      page.field ? 80 : 0,
+    );
   }
 
-  // --- playing ------------------------------------------------------------------------------------------------------------------
+  // --- playing -----------------------------------------------------------------------------------------------------------------
 
   // Both pictures at the last moment of their phase.
   function rest() {
@@ -165,7 +276,8 @@
 
   function play(phase) {
     stop();
-    const last = page.run.frames[phase].length - 1, pause = Math.max(30, Math.min(300, 5000 / last));
+    const last = page.run.frames[phase].length - 1,
+      pause = Math.max(30, Math.min(300, 5000 / last));
     if (still.matches) return show(phase, last);
     let before = -pause;
     page.moment[phase] = -1;
@@ -192,7 +304,7 @@
     if (phase === "free") drawChart();
   }
 
-  // --- learning -----------------------------------------------------------------------------------------------------------------
+  // --- learning ----------------------------------------------------------------------------------------------------------------
 
   function start(parameters) {
     endTraining();
@@ -201,7 +313,10 @@
 
   function train() {
     start(initial);
-    const { x, y } = tasks[page.task], all = Float64Array.from(x.flat()), target = targets(y), adam = EP.makeAdam(page.network, EP_DATA.rate);
+    const { x, y } = tasks[page.task],
+      all = Float64Array.from(x.flat()),
+      target = targets(y),
+      adam = EP.makeAdam(page.network, EP_DATA.rate);
     page.learned = { updates: 0, losses: [], accuracies: [] };
     $("train").textContent = "■ Stop";
     let due = 0;
@@ -222,7 +337,9 @@
         draw();
         due = page.learned.updates + 5;
       }
-      drawLearning(`Update ${page.learned.updates} of ${EP_DATA.updates}: loss ${number(page.learned.losses[page.learned.updates - 1][1])}.`);
+      drawLearning(
+        `Update ${page.learned.updates} of ${EP_DATA.updates}: loss ${number(page.learned.losses[page.learned.updates - 1][1])}.`,
+      );
       page.training = setTimeout(some, 0);
     };
     page.training = setTimeout(some, 0);
@@ -243,18 +360,29 @@
 
   // Accuracy, distance to equilibrium, and the cosine with the exact gradient, all points together.
   function state() {
-    const { x, y, test_x, test_y } = tasks[page.task], { settings, network } = page, test = Float64Array.from(test_x.flat());
-    const all = Float64Array.from(x.flat()), target = targets(y);
-    const free = EP.relax(network, test, EP.phasesOf(settings).free), { gradient } = EP.eqpropGradient(network, all, target, settings);
+    const { x, y, test_x, test_y } = tasks[page.task],
+      { settings, network } = page,
+      test = Float64Array.from(test_x.flat());
+    const all = Float64Array.from(x.flat()),
+      target = targets(y);
+    const free = EP.relax(network, test, EP.phasesOf(settings).free),
+      { gradient } = EP.eqpropGradient(network, all, target, settings);
     const rest = EP.relax(network, test, { ...EP.phasesOf(settings).free, steps: 3000, tolerance: 1e-9 });
     const exact = EP.exactGradient(network, all, target, settings, 1500);
     const cosines = names.map((name) => EP.cosine(gradient[name], exact.gradient[name]).cosine);
-    return `Right answers among 200 other points: ${percent(correct(free.s[L], test_y))} after ${settings.T} steps (largest residual ${number(free.residual)}), ` +
-      (rest.converged ? `${percent(correct(rest.s[L], test_y))} at the fixed point. ` : "and not all of them reach a fixed point. ") +
-      (exact.converged ? `Cosines of the next update with the exact gradient, layers 1 to 3: ${cosines.map((c) => c.toFixed(2).replace("-", "−")).join(", ")}.`
-        : "The exact gradient could not be computed: not all training points reach a fixed point.");
+    return (
+      `Right answers among 200 other points: ${percent(correct(free.s[L], test_y))} after ${settings.T} steps ` +
+      `(largest residual ${number(free.residual)}), ` +
+      (rest.converged
+        ? `${percent(correct(rest.s[L], test_y))} at the fixed point. `
+        : "and not all of them reach a fixed point. ") +
+      (exact.converged
+        ? `Cosines of the next update with the exact gradient, layers 1 to 3: ${cosines.map(twoDigits).join(", ")}.`
+        : "The exact gradient could not be computed: not all training points reach a fixed point.")
+    );
   }
 
+  const twoDigits = (v) => v.toFixed(2).replace("-", "−");
   const percent = (share) => `${(100 * share).toFixed(1)}%`;
   const correct = (s, labels) => EP.predict(s, CLASSES).filter((label, k) => label === labels[k]).length / labels.length;
 
@@ -265,28 +393,35 @@
 
   function drawLearning(text) {
     $("train-text").textContent = text;
-    const learned = page.learned ?? { losses: [], accuracies: [] }, first = learned.losses.length ? learned.losses[0][1] : 1;
+    const learned = page.learned ?? { losses: [], accuracies: [] },
+      first = learned.losses.length ? learned.losses[0][1] : 1;
     PICTURES.curves($("learning"), {
-      curves: [{ points: learned.losses.map(([t, loss]) => [t, loss / first]), colour: "accent" }, { points: learned.accuracies, colour: "a" }],
-      ticks: [[0, "0"], [0.5, "0.5"], [1, "1"]], spans: [[0, EP_DATA.updates, `updates: 0 to ${EP_DATA.updates}`]], last: EP_DATA.updates,
+      curves: [
+        { points: learned.losses.map(([t, loss]) => [t, loss / first]), colour: "accent" },
+        { points: learned.accuracies, colour: "a" },
+      ],
+      ticks: [
+        [0, "0"],
+        [0.5, "0.5"],
+        [1, "1"],
+      ],
+      spans: [[0, EP_DATA.updates, `updates: 0 to ${EP_DATA.updates}`]],
+      last: EP_DATA.updates,
     });
   }
 
-  // --- what the reader does -----------------------------------------------------------------------------------------------------
+  // --- what the reader does ----------------------------------------------------------------------------------------------------
 
   const PRESETS = {
-    start: [{ ...EP_DATA.settings }, ""],
-    unsettled: [{ ...EP_DATA.settings, gamma: 1, T: 2 },
-      "With γ = 1 two sweeps are far too few. The bars answer a question about a point that is not the fixed point. Raise T, and watch the cosines come back; raise K, too, for the nudge travels as slowly."],
-    early: [{ ...EP_DATA.settings, schedule: "synchronous", T: 30, K: 2 },
-      "All layers move at once, so the nudge travels one layer in each step. After two steps it is in layers 3 and 2. Layer 1 has not heard of it. Raise K."],
-    large: [{ ...EP_DATA.settings, beta: 1, nudging: "one-sided" },
-      "The gradient comes out too short: the output nears the target while it is pulled, and is then pulled less. Set β to 0.2, and compare one-sided with symmetric: pulling one way and pushing the other cancels most of this error. (At β = 1 the push carries the output far away.)"],
+    start: {},
+    unsettled: { gamma: 1, T: 2 },
+    early: { schedule: "synchronous", T: 30, K: 2 },
+    large: { beta: 1, nudging: "one-sided" },
   };
 
   function preset(name) {
-    page.settings = { ...PRESETS[name][0] };
-    $("preset-text").textContent = PRESETS[name][1];
+    page.settings = { ...EP_DATA.settings, ...PRESETS[name] };
+    document.querySelectorAll("[data-said]").forEach((sentence) => (sentence.hidden = sentence.dataset.said !== name));
     fill();
     refresh();
   }
@@ -306,7 +441,8 @@
 
   // The class of the nearest point of the task: what is right unless the reader says otherwise.
   function nearest([px, py]) {
-    const { x, y } = tasks[page.task], distances = x.map(([qx, qy]) => (qx - px) ** 2 + (qy - py) ** 2);
+    const { x, y } = tasks[page.task],
+      distances = x.map(([qx, qy]) => (qx - px) ** 2 + (qy - py) ** 2);
     return y[distances.indexOf(Math.min(...distances))];
   }
 
@@ -323,55 +459,100 @@
 
   function listen() {
     const powers = (v) => Number((10 ** Number(v)).toPrecision(2));
-    for (const [name, read] of [["gamma", powers], ["beta", powers], ["T", Number], ["K", Number], ["nudging", String], ["schedule", String]])
+    for (const [name, read] of [
+      ["gamma", powers],
+      ["beta", powers],
+      ["T", Number],
+      ["K", Number],
+      ["nudging", String],
+      ["schedule", String],
+    ])
       $(name).addEventListener("input", () => {
         page.settings[name] = read($(name).value);
         label();
         refresh();
       });
     $("defaults").addEventListener("click", () => preset("start"));
-    document.querySelectorAll("[data-preset]").forEach((button) => button.addEventListener("click", () => preset(button.dataset.preset)));
-    for (const [button, slider, phase] of [["settle", "moment", "free"], ["nudge", "nudged-moment", "nudged"]]) {
+    document
+      .querySelectorAll("[data-preset]")
+      .forEach((button) => button.addEventListener("click", () => preset(button.dataset.preset)));
+    for (const [button, slider, phase] of [
+      ["settle", "moment", "free"],
+      ["nudge", "nudged-moment", "nudged"],
+    ]) {
       $(button).addEventListener("click", () => play(phase));
       $(slider).addEventListener("input", () => show(phase, Number($(slider).value)));
     }
-    document.querySelectorAll("input[name=label]").forEach((radio) => radio.addEventListener("change", () => { page.label = Number(radio.value); refresh(); }));
-    document.querySelectorAll("input[name=task]").forEach((radio) => radio.addEventListener("change", () => {
-      page.task = radio.value;
-      page.learned = null;
-      start(tasks[page.task].trained);
-      drawLearning("");
-      move(page.input);
-      drawLearning(trainedText());
-    }));
+    document.querySelectorAll("input[name=label]").forEach((radio) =>
+      radio.addEventListener("change", () => {
+        page.label = Number(radio.value);
+        refresh();
+      }),
+    );
+    document.querySelectorAll("input[name=task]").forEach((radio) =>
+      radio.addEventListener("change", () => {
+        page.task = radio.value;
+        page.learned = null;
+        start(tasks[page.task].trained);
+        drawLearning("");
+        move(page.input);
+        drawLearning(trainedText());
+      }),
+    );
     $("train").addEventListener("click", () => (page.training === null ? train() : finish()));
-    $("random").addEventListener("click", () => { start(initial); page.learned = null; refresh(); drawLearning("Random weights: nothing has been learned."); });
-    $("trained").addEventListener("click", () => { start(tasks[page.task].trained); page.learned = null; refresh(); drawLearning(trainedText()); });
+    $("random").addEventListener("click", () => {
+      start(initial);
+      page.learned = null;
+      refresh();
+      drawLearning("Random weights: nothing has been learned.");
+    });
+    $("trained").addEventListener("click", () => {
+      start(tasks[page.task].trained);
+      page.learned = null;
+      refresh();
+      drawLearning(trainedText());
+    });
 
     const plane = $("plane");
     const point = (event) => {
       const { left, top, width } = plane.getBoundingClientRect();
       move([PICTURES.fromPixel(event.clientX - left, width), -PICTURES.fromPixel(event.clientY - top, width)]);
     };
-    plane.addEventListener("pointerdown", (event) => { plane.setPointerCapture(event.pointerId); point(event); });
-    plane.addEventListener("pointermove", (event) => { if (plane.hasPointerCapture(event.pointerId)) point(event); });
+    plane.addEventListener("pointerdown", (event) => {
+      plane.setPointerCapture(event.pointerId);
+      point(event);
+    });
+    plane.addEventListener("pointermove", (event) => {
+      if (plane.hasPointerCapture(event.pointerId)) point(event);
+    });
     const ARROWS = { ArrowLeft: [-0.05, 0], ArrowRight: [0.05, 0], ArrowUp: [0, 0.05], ArrowDown: [0, -0.05] };
     plane.addEventListener("keydown", (event) => {
       if (!ARROWS[event.key]) return;
       event.preventDefault();
       move(page.input.map((v, k) => v + ARROWS[event.key][k]));
     });
-    const again = () => { if ($("network").clientWidth > 0) { draw(); drawLearning($("train-text").textContent); } };  // 0: not shown
+    const again = () => {
+      if ($("network").clientWidth > 0) {
+        draw();
+        drawLearning($("train-text").textContent);
+      }
+    }; // 0: not shown
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
     window.addEventListener("resize", again);
-    const narrow = window.matchMedia("(max-width: 980px)"), fold = () => { $("panel").open = !narrow.matches; };
+    const narrow = window.matchMedia("(max-width: 980px)"),
+      fold = () => {
+        $("panel").open = !narrow.matches;
+      };
     narrow.addEventListener("change", fold);
     fold();
   }
 
   function trainedText() {
     const { reached } = tasks[page.task];
-    return `These weights come from ${reached.updates} updates made in Python: ${percent(reached.accuracy)} of the other points right after T = ${EP_DATA.settings.T} steps, ${percent(reached.at_fixed_point)} at the fixed point.`;
+    return (
+      `These weights come from ${reached.updates} updates made in Python. They answer ${percent(reached.accuracy)} of the other ` +
+      `points rightly after T = ${EP_DATA.settings.T} steps, and ${percent(reached.at_fixed_point)} at the fixed point.`
+    );
   }
 
   makeHeats();

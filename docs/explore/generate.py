@@ -112,7 +112,8 @@ def data():
         tasks[task] = dict(title=title, x=x, y=y, test_x=test_x, test_y=test_y, trained=network.parameters(), reached=dict(
             updates=UPDATES, accuracy=accuracy(network, test_x, test_y, phases(SETTINGS).free), residual=free.residual,
             at_fixed_point=accuracy(network, test_x, test_y, ep.Phase(5000, "up", tolerance=1e-9))))
-    return dict(sizes=SIZES, target=TARGET, rate=RATE, updates=UPDATES, settings=SETTINGS, initial=initial().parameters(), tasks=tasks)
+    return dict(sizes=SIZES, target=TARGET, rate=RATE, updates=UPDATES, settings=SETTINGS,
+                initial=initial().parameters(), tasks=tasks)
 
 
 def cases(data):
@@ -178,11 +179,11 @@ def read(name):
 
 
 def main():
-    made = data()
-    made = json.loads(as_text(made), object_hook=arrays)
-    (HERE / "data.js").write_text(f"// Written by generate.py: do not edit.\nconst EP_DATA = {as_text(made)};\n", encoding="utf-8")
+    made = json.loads(as_text(data()), object_hook=arrays)  # the numbers as the page will read them
+    script = f"// Written by generate.py: do not edit.\nconst EP_DATA = {as_text(made)};\n"
+    (HERE / "data.js").write_text(script, encoding="utf-8")
     (HERE / "cases.json").write_text(as_text(cases(made)) + "\n", encoding="utf-8")
-    for task, of in made["tasks"].items():
+    for of in made["tasks"].values():
         print(f"{of['title']}: {of['reached']}")
 
 
