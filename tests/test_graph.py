@@ -70,7 +70,7 @@ def test_every_number_of_sweeps_and_every_gain(xp, feedback, steps):
 
 @pytest.mark.parametrize("cost", [ep.SoftmaxCrossEntropy, ep.SquaredError])
 @pytest.mark.parametrize("activation, pool", [
-    (ep.HARD_SIGMOID, ep.MAX_POOL), (ep.CLIP, ep.MAX_POOL), (ep.SIGMOID, ep.AVERAGE_POOL), (ep.TANH, ep.AVERAGE_POOL)],
+    (ep.HARD_SIGMOID, ep.MAX_POOL), (ep.CLIP, ep.MAX_POOL), (ep.RELU6, ep.AVERAGE_POOL), (ep.SIGMOID, ep.AVERAGE_POOL), (ep.TANH, ep.AVERAGE_POOL)],
     ids=lambda part: part.name)
 def test_every_part(xp, activation, pool, cost):
     network, x, y = example(xp, activation=activation, pool=pool, cost=cost)
@@ -87,6 +87,13 @@ def test_skips(xp):
     for schedule in ep.dynamics.SCHEDULES:
         compare(network, normal(xp, (6, 5), 99), np.arange(6) % 3, ep.Phases(ep.Phase(4, schedule), 3),
                 nudging=NUDGINGS["symmetric"])
+
+
+@pytest.mark.parametrize("pool", [ep.MAX_POOL, ep.AVERAGE_POOL], ids=lambda part: part.name)
+def test_residual_network(xp, pool):
+    """Identities, strides and 1x1 convolutions."""
+    network = ep.resnet(3, (4, 8), (8, 8, 3), 3, pool=pool, feedback=0.3, dtype="float64", scale=1.5).to(xp)
+    compare(network, normal(xp, (4, 8, 8, 3), 1), np.array([0, 1, 2, 0]), UP_DOWN, nudging=NUDGINGS["symmetric"])
 
 
 def test_float32(xp):
@@ -178,7 +185,7 @@ def test_adam_is_numpys(xp, dtype):
 @pytest.mark.skipif(running() != "executed", reason="needs the double that executes CuPy's kernels, and can claim to record")
 @pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
 def test_nothing_in_a_step_is_what_a_graph_cannot_record(xp, connections, monkeypatch):
-    """While a stream is recorded, CuPy refuses copies from the host, and looking at a number; its products are asked for elsewhere."""
+    """While a stream is recorded, CuPy refuses copies from the host, and looking at a number. Products go past it: see blas.py."""
     from cupy_on_cpu import device
 
     def matmul(a, b):

@@ -63,9 +63,9 @@ def test_pooling_keeps_a_nan(xp, corner):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["hard-sigmoid", "clip"])
+@pytest.mark.parametrize("name", ["hard-sigmoid", "clip", "relu6"])
 def test_activations(xp, name, dtype):
-    u = xp.asarray([-np.inf, -1.0, -0.0, 0.3, 1.0, 1.7, 2.0, 3.0, 5.0, np.inf, np.nan], dtype=dtype)
+    u = xp.asarray([-np.inf, -1.0, -0.0, 0.3, 1.0, 1.7, 2.0, 3.0, 6.5, np.inf, np.nan], dtype=dtype)
     same_bits(kernels.sigma(ACTIVATIONS[name].sigma, name, u), ACTIVATIONS[name].sigma(to_host(u)))
 
 

@@ -118,7 +118,7 @@ def free_phase(network, x, phase):
                  for k, ((i, j), gain) in enumerate(zip(network.wiring, network.gains)) if i == n and layers[j] is not None]
         return sum_of(ups + [times(*down) for down in downs[:-1]]), downs[-1:]
 
-    for t in range(1, phase.steps + 1):
+    for _ in range(phase.steps):
         before = list(layers)
         for group in SCHEDULES[phase.schedule](network):
             parts = {n: drive(n) for n in group}
@@ -156,7 +156,7 @@ def response(network, y, states, u, switches, phase, nudging, transposed):
 
     def nudge():
         """- beta dC/ds( s_L* + delta_L )"""
-        s = [states[-1]] * len(points) if delta[L] is None else [states[-1] + delta[L][k * N:(k + 1) * N] for k in range(len(points))]
+        s = [states[-1] if delta[L] is None else states[-1] + delta[L][k * N:(k + 1) * N] for k in range(len(points))]
         return joined(xp, [beta * network.cost.force(s_k, y) for s_k, (beta, _) in zip(s, points)])
 
     for _ in range(phase.steps):

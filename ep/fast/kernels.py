@@ -17,7 +17,7 @@ import math
 from functools import cache, partial
 
 from .. import ops
-from ..activations import CLIP, HARD_SIGMOID
+from ..activations import CLIP, HARD_SIGMOID, RELU6
 from ..backend import array_module
 from ..cost import SoftmaxCrossEntropy
 from ..synapse import Conv, Dense
@@ -75,13 +75,14 @@ KERNELS = {
     Four *to = (Four*)&y[0] + i; *to = here"""),
     "hard-sigmoid": ("T u", "T s", "T z = T(0.5) * u; s = z < 0 ? T(0) : z > 1 ? T(1) : z"),  # NaN stays NaN
     "clip": ("T u", "T s", "s = u < 0 ? T(0) : u > 1 ? T(1) : u"),
-    # u = up + gain down, s = clip(slope u, 0, 1): the last passes of a step
-    "update": ("T up, T down, T gain, T slope", "T u, T s", """
-    T sum = up + gain * down, z = slope * sum; u = sum; s = z < 0 ? T(0) : z > 1 ? T(1) : z"""),
-    # w [ sigma(u + d/w) - sigma(u) ] for sigma = clip(slope u, 0, 1), with v = slope u and e = slope d:
-    # clip( e + w (v - s), - w s, w (1 - s) ), where v - s is 0, exactly, inside the bounds. Several d for one u.
-    "deviation": ("raw T u, raw T s, T d, T w, T slope", "T delta", """
-    T v = slope * u[i % SIZE], at = s[i % SIZE], low = -(w * at), high = w * (T(1) - at), e = slope * d + w * (v - at);
+    "relu6": ("T u", "T s", "s = u < 0 ? T(0) : u > 6 ? T(6) : u"),
+    # u = up + gain down, s = clip(slope u, 0, top): the last passes of a step
+    "update": ("T up, T down, T gain, T slope, T top", "T u, T s", """
+    T sum = up + gain * down, z = slope * sum; u = sum; s = z < 0 ? T(0) : z > top ? top : z"""),
+    # w [ sigma(u + d/w) - sigma(u) ] for sigma = clip(slope u, 0, top), with v = slope u and e = slope d:
+    # clip( e + w (v - s), - w s, w (top - s) ), where v - s is 0, exactly, inside the bounds. Several d for one u.
+    "deviation": ("raw T u, raw T s, T d, T w, T slope, T top", "T delta", """
+    T v = slope * u[i % SIZE], at = s[i % SIZE], low = -(w * at), high = w * (top - at), e = slope * d + w * (v - at);
     delta = e < low ? low : e > high ? high : e"""),
     "column_sums": ("raw T a", "T sum", """
     T total = 0; for (int row = i / C; row < ROWS; row += OUT) total += a[row*C + i % C];
@@ -172,22 +173,21 @@ def sigma(twin, name, u):
     return launch(name, u.shape, u) if runs_on(u) else twin(u)
 
 
-SLOPES = {HARD_SIGMOID.name: 0.5, CLIP.name: 1.0}  # activations clip(slope u, 0, 1)
+CLIPPED = {HARD_SIGMOID.name: (0.5, 1.0), CLIP.name: (1.0, 1.0), RELU6.name: (1.0, 6.0)}  # clip(slope u, 0, top)
 
 
 def update(activation, up, down, gain):
     """(u, s): u = up + gain down, s = sigma(u)"""
-    if activation.name in SLOPES and runs_on(up):
-        return launch("update", up.shape, up, down, up.dtype.type(gain), up.dtype.type(SLOPES[activation.name]),
-                      dtypes=[up.dtype] * 2)
+    if activation.name in CLIPPED and runs_on(up):
+        return launch("update", up.shape, up, down, *map(up.dtype.type, (gain, *CLIPPED[activation.name])), dtypes=[up.dtype] * 2)
     u = up + gain * down
     return u, activation.sigma(u)
 
 
 def deviation(activation, u, s, d, w):
     """delta = w [ sigma(u + d/w) - sigma(u) ] for several phases at once: u and s (N, ...), d and delta (phases N, ...)"""
-    if activation.name in SLOPES and runs_on(d):
-        return launch("deviation", d.shape, u, s, d, d.dtype.type(w), d.dtype.type(SLOPES[activation.name]), SIZE=u.size)
+    if activation.name in CLIPPED and runs_on(d):
+        return launch("deviation", d.shape, u, s, d, *map(d.dtype.type, (w, *CLIPPED[activation.name])), SIZE=u.size)
     each = d.reshape(-1, *u.shape)
     return (w * activation.difference(u, each / w)).reshape(d.shape)
 
@@ -304,7 +304,7 @@ def fused(network):
     other.synapses = [_fused(synapse) for synapse in network.synapses]
     if type(network.cost) is SoftmaxCrossEntropy:
         other.cost = FusedReadout(network.cost)
-    if activation in (HARD_SIGMOID, CLIP):
+    if activation in (HARD_SIGMOID, CLIP, RELU6):
         other.activation = activation._replace(sigma=partial(sigma, activation.sigma, activation.name))
     return other
 
