@@ -243,6 +243,10 @@ MAIN_JOB = {
     "--conventions": ("paper", lambda a, b: phases(b).conventions == ep.PAPERS_CODE and moved(a, b), STATES),
     "--tolerance": ("0.1", lambda a, b: b.log[0]["steps_free"] < a.log[0]["steps_free"] == 50, "--steps-free 50"),
     "--channels": ("3 4", lambda a, b: b.parameters["2.W"].shape == (3, 3, 3, 4)),
+    "--network": ("resnet", lambda a, b: b.of("eqprop_gradient", 0).recipe["builder"] == "resnet" and "18.W" in b.parameters
+                  and "3.W" not in a.parameters),
+    "--blocks": ("2", lambda a, b: max(b.of("eqprop_gradient", 0).depths) == 5 and "8.W" not in b.parameters
+                 and max(a.of("eqprop_gradient", 0).depths) == 13, "--network resnet"),
     "--scale": ("2 3", lambda a, b: np.allclose(b.initial["1.W"], 2 * a.initial["1.W"])),
     "--initial-drive": ("0.5", lambda a, b: np.allclose(calibrated(b), 0.5, rtol=1e-3) and (calibrated(a) < 0.45).all()),
     "--optimizer": ("sgd", lambda a, b: "optimizer/velocity/1.W" in b.arrays and "optimizer/velocity/1.W" not in a.arrays),
