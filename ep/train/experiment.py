@@ -18,7 +18,6 @@ from ..bptt import bptt_gradient
 from ..builders import CONNECTIONS, calibrate, convnet, resnet
 from ..cost import COSTS
 from ..dynamics import PAPERS_CODE, PAPERS_COMMON_UPDATE, Conventions, Phase, Phases
-from ..eqprop import eqprop_gradient
 from ..errors import EPError
 from ..fast import kernels
 from ..nudging import NUDGINGS
@@ -305,16 +304,19 @@ def phases(config):
 def gradient_function(config, in_chunks=loop.in_chunks, map=map):
     """gradient(network, x, y, rng) -> Estimate, for `train_epoch`. in_chunks: `loop.in_chunks`, or that of several ranks."""
     transposed, combined = FEEDBACK_UPDATES[config.feedback_update]
+    recorder = fast.Recorder()  # on a GPU
 
     def gradient(network, x, y, rng):
         solver = fast.prepared(network, map=map)
         if config.algorithm == "bptt":
             one_chunk = partial(bptt_gradient, phases=phases(config), solver=solver)
         else:  # the nudging is drawn once for the batch: its sign may be random
-            one_chunk = partial(eqprop_gradient, phases=phases(config), nudging=nudging(config, rng), transposed=transposed,
-                                solver=solver)
+            one_chunk = partial(recorder.eqprop_gradient, phases=phases(config), nudging=nudging(config, rng),
+                                transposed=transposed, solver=solver)
         estimate = in_chunks(one_chunk, network, x, y, map, config.chunk)
         estimate.gradient = combined(estimate.gradient)
+        if combined is not dict:  # another gradient than the one whose norms are known
+            estimate.known.pop("squares", None)
         return estimate
 
     return gradient
