@@ -328,6 +328,11 @@ def drawn(path):
     return lambda a, b: b.calls["plot"][0][0][-1] == Path("elsewhere") / path
 
 
+def measured(a, b):
+    """The numbers that are drawn are others, but for times: those are so always."""
+    return a.of("plot", 1)["residual"][0][:2] != b.of("plot", 1)["residual"][0][:2]
+
+
 def argument(name, position, value, of=None):
     """The call has this argument, which it had not without the option; of: what is looked at of it."""
     def check(a, b):
@@ -473,6 +478,9 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
     "10_settling": (image_example, "--images 3 --steps 4", SHARED | {
         "--images": ("5", lambda a, b: ", 5 images" in b.printed), "--steps": ("5", lambda a, b: len(b.of("plot", 0)[0][2]) == 5),
         "--out": ("elsewhere", drawn("settling.png"))}),
+    "13_depth": (maths_example(), "--blocks 1 --channels 2 --images 2", {
+        "--blocks": ("2 3", argument("plot", 0, [6, 8])), "--channels": ("3", measured), "--feedback": ("0.1", measured),
+        "--images": ("3", measured), "--out": ("elsewhere", drawn("depth.png"))}),
     "11_bias_when_trained": (image_example, "--images 3 --steps-free 8 --steps-nudged 3 --betas 2", SHARED | {
         "--images": ("5", lambda a, b: "\n5 images" in b.printed and "\n5 images" not in a.printed),
         "--steps-free": ("5", differs), "--steps-nudged": ("5", differs),

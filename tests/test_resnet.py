@@ -210,8 +210,8 @@ def test_a_difference_of_states_is_finite_differences(xp):
 
 
 def test_a_skip_with_the_gain_of_one_layer_is_noticed(xp, monkeypatch):
-    """gamma on every way down, as scaling the feedback without an energy would have it: (4) is then no gradient. (12) still is one,
-    for the response runs through D^T of whatever D is."""
+    """gamma on every way down, as scaling the feedback without an energy would have it: (4) is then no gradient. (12) still is
+    one, for the response runs through D^T of whatever D is."""
     net = thirteen(xp, "sigmoid", "squared-error", feedback=0.5)
     x, y = data(xp, net)
     direction = random_direction(net)
