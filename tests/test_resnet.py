@@ -28,6 +28,7 @@ from ep.activations import ACTIVATIONS, RELU6
 from ep.backend import to_host
 from ep.builders import calibrate, from_recipe, load, resnet
 from ep.cost import COSTS
+from ep.datasets.dataset import Dataset
 from ep.dynamics import SCHEDULES, Phase, Phases, relax
 from ep.eqprop import eqprop_gradient
 from ep.errors import EPError
@@ -35,7 +36,9 @@ from ep.network import Network
 from ep.nudging import Nudging
 from ep.rbp import rbp_gradient
 from ep.synapse import Identity
-from ep.train import equilibrium
+from ep.train import equilibrium, experiment
+from ep.train.checkpoint import restore, save_checkpoint
+from ep.train.loop import train_epoch
 
 DEPTHS = {4: 1, 8: 3, 14: 6, 26: 12, 50: 24}  # layers, the readout among them, and how many blocks these are
 every_cost = pytest.mark.parametrize("cost", COST_NAMES)
@@ -406,3 +409,36 @@ def test_a_difference_of_states_fails_at_depth():
     with np.errstate(all="ignore"):
         cosines, _ = cosines_of(6, Phases(Phase(2, "up"), Phase(1, "down"), deviations=False))
     assert min(cosines.values()) < 0.5
+
+
+# --- training ---------------------------------------------------------------------------------------------------------------
+
+
+def test_training_learns_and_resumes_bit_for_bit(tmp_path):
+    """--network resnet on 64 images: the loss falls; from a checkpoint in the middle it goes on to the same parameters."""
+    rng = np.random.default_rng(0)
+    labels = (np.arange(64) % 4).astype(np.uint8)
+    images = np.clip(rng.normal(120, 30, (64, 16, 16, 3)) + 25 * labels[:, None, None, None], 0, 255).astype("uint8")
+    dataset = Dataset(images, labels, images, labels, tuple("abcd"), "made up", "made up", (0.5,) * 3, (0.25,) * 3)
+    config = experiment.resolve(dataset, network="resnet", channels=(4, 6, 8), train_images=64, test_images=64, batch_size=16,
+                                epochs=6, warm_up=2, chunk=8, lr=(5e-3,), flip=False)
+    assert config.feedback == 0.001 and config.initial_drive > 0 and len(config.scale) == 2
+
+    def start():
+        network, optimizer, gradient = experiment.build(config, x=dataset.normalise(images))
+        return network, optimizer, gradient, []
+
+    def train(network, optimizer, gradient, losses, epochs):
+        for epoch in epochs:
+            train_epoch(network, images, labels, gradient, optimizer, batch_size=16, epoch=epoch,
+                        prepare=lambda batch, rng: dataset.normalise(batch), on_step=lambda _, e: losses.append(e.loss))
+
+    whole, half, rest = start(), start(), start()
+    assert fast.unsuitable(whole[0]) is None and whole[0].unsaveable is None and len(whole[0].shapes) == 14
+    train(*whole, range(6))
+    assert np.mean(whole[3][-4:]) < 0.6 * np.mean(whole[3][:4])
+    train(*half, range(3))
+    save_checkpoint(tmp_path / "checkpoint.npz", *half[:2], {})
+    restore(tmp_path / "checkpoint.npz", *rest[:2])
+    train(*rest, range(3, 6))
+    assert relative(rest[0].parameters(), whole[0].parameters()) == 0 and rest[3] == whole[3][12:]
