@@ -69,7 +69,7 @@ def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, 
 
 def resnet(blocks=6, channels=(32, 64, 128), input_shape=(32, 32, 3), classes=10, pool=ops.MAX_POOL, activation=RELU6,
            cost=SoftmaxCrossEntropy, scale=6**0.5, feedback=0.001, seed=0, dtype="float32"):
-    """A residual network: a convolution (the stem), then blocks of two, then the classes: 1 + 2 blocks layers of 3x3 convolutions.
+    """A residual network: a convolution (the stem), blocks of two, then the classes: 1 + 2 blocks layers of 3x3 convolutions.
 
         s_b = sigma( W_1 * s_a + ... )         s_c = sigma( W_2 * s_b + skip(s_a) + ... )        ...: what comes down
 

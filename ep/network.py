@@ -344,8 +344,8 @@ class Network:
         Raises EPError for a network that could not be read back: joined by hand, or changed since a builder made it.
         """
         if why := self.unsaveable:
-            raise EPError(f"only networks made by mlp(), convnet() or resnet() can be saved whole, but {why}: save network.parameters() "
-                          "instead")
+            raise EPError(f"only networks made by mlp(), convnet() or resnet() can be saved whole, but {why}: save "
+                          "network.parameters() instead")
         arrays = {key: to_host(w) for key, w in self.parameters().items()}
         arrays["recipe"] = np.array(json.dumps({**self.recipe, "feedback": self.feedback}))
         if self.about is not None:
