@@ -58,7 +58,7 @@ def test_the_stored_cases_are_what_ep_computes():
 
 
 def test_the_page_starts_from_what_ep_trained():
-    """150 updates, so rounding has had time to grow: six decimals were kept, and five of them have to agree."""
+    """120 updates, so rounding has had time to grow: six decimals were kept, and five of them have to agree."""
     close(json.loads(generate.as_text(generate.data())), DATA, rtol=1e-5)
 
 
@@ -254,12 +254,15 @@ def test_every_slider_changes_the_numbers_to_eps(opened, control, value, setting
 def test_the_energy_falls_and_the_residual_is_eps(opened):
     browser = opened()
     free = ep.relax(trained("moons"), np.array([[-0.28, 0.2]]), generate.phases(generate.SETTINGS).free)
-    assert f"{free.residual:.2g}" in text(browser, "settled-text")
+    shown = browser.execute_script("return Number(document.getElementById('settled-text').dataset.residual)")
+    assert shown == pytest.approx(free.residual, abs=1e-14)
+    assert f"the residual is {free.residual:.0e}"[:17] in text(browser, "settled-text")
     energies = []
     for moment in range(1 + 3 * generate.SETTINGS["T"]):
         set_control(browser, "moment", moment)
         energies += [float(v.replace("−", "-")) for v in re.findall(r"Energy (−?[\d.]+)\.", text(browser, "moment-text"))]
-    assert len(energies) == 25 and energies[0] == 0 and energies[-1] < -100 and energies == sorted(energies, reverse=True)
+    assert len(energies) == 1 + 3 * generate.SETTINGS["T"] and energies[0] == 0 and energies[-1] < -100
+    assert energies == sorted(energies, reverse=True)
 
 
 def trained(task):
@@ -283,7 +286,6 @@ def test_the_presets_do_what_their_sentences_say(opened):
     click(browser, "[data-preset=large]")
     assert max(ratio for _, ratio in cosines(browser)) < 0.6
     set_control(browser, "nudging", "symmetric")
-    assert min(ratio for _, ratio in cosines(browser)) > 1.5  # the push at beta = 1
     set_control(browser, "beta", np.log10(0.2))
     symmetric = max(abs(ratio - 1) for _, ratio in cosines(browser))
     set_control(browser, "nudging", "one-sided")
@@ -319,7 +321,7 @@ def test_keyboard(opened):
     assert cosines(browser) == [pytest.approx(pair, rel=1e-6) for pair in expected(generate.SETTINGS, (-0.08, 0.1), label)]
     browser.execute_script("document.getElementById('T').focus()")
     ActionChains(browser).send_keys(Keys.ARROW_RIGHT).perform()
-    assert text(browser, "T-value") == "9"
+    assert text(browser, "T-value") == "11"
     browser.execute_script("document.body.focus(); window.scrollTo(0, 0)")
     reached = set()
     for _ in range(60):
@@ -360,17 +362,30 @@ def test_the_button_trains(opened, task):
     ground, of = pixels(browser, "map"), ARRAYS["tasks"][task]
     random = generate.accuracy(generate.initial(), of["test_x"], of["test_y"], generate.phases(generate.SETTINGS).free)
     click(browser, "#train")
-    said = wait(lambda: (t := text(browser, "train-text")).startswith("150 updates.") and t, 180)
+    said = wait(lambda: (t := text(browser, "train-text")).startswith(f"{generate.UPDATES} updates.") and t, 180)
     at_T, at_rest = (float(v) / 100 for v in re.findall(r"([\d.]+)%", said))
     reached = DATA["tasks"][task]["reached"]
     assert random < 0.85 and at_T >= 0.97 and at_rest >= 0.97
     assert abs(at_T - reached["accuracy"]) <= 0.01
-    assert re.search(r"largest residual [\d.·⁻⁰-⁹]+", said) and said.count("Cosines") == 1
+    layers = [float(v) for v in re.findall(r"\d\.\d\d(?=[,.])", said[said.index("layers 1 to 3"):])]
+    assert re.search(r"largest residual [\d.·⁻⁰¹²³-⁹]+", said) and len(layers) == 3 and min(layers) > 0.9
     assert pixels(browser, "map") != ground
     click(browser, "#train")  # again, and stop it
     wait(lambda: text(browser, "train-text").startswith("Update "))
     click(browser, "#train")
-    assert wait(lambda: re.match(r"(\d+) updates\.", text(browser, "train-text")))[1] != "150"
+    assert wait(lambda: re.match(r"(\d+) updates\.", text(browser, "train-text")))[1] != str(generate.UPDATES)
+
+
+def test_with_strong_feedback_the_page_does_not_compute_the_gradient(opened):
+    """The last paragraph of the page: trained at gamma = 1, the network is far from its fixed point after T steps."""
+    browser = opened()
+    click(browser, "input[name=task][value=spirals]")
+    set_control(browser, "gamma", 0)
+    click(browser, "#train")
+    said = wait(lambda: (t := text(browser, "train-text")).startswith(f"{generate.UPDATES} updates.") and t, 180)
+    assert float(re.search(r"largest residual ([\d.]+)\)", said)[1]) > 0.1
+    layers = [float(v) for v in re.findall(r"-?\d\.\d\d(?=[,.])", said.split("layers 1 to 3")[-1].replace("−", "-"))]
+    assert "could not be computed" in said or min(layers) < 0.9
 
 
 def test_the_book_links_to_the_page():
