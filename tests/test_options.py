@@ -342,6 +342,7 @@ def fashion_mnist(spy, module):
 
 
 def feedback_gain(spy, module):
+    spy.patch.setattr(module, "CHANNELS", (2, 2, 2, 2))
     spy(datasets, "load", lambda *arguments, **options: tiny(32))
     for owner, name in ((ep, "train_epoch"), (ep, "evaluate"), (ep, "eqprop_gradient"), (equilibrium, "exact_gradient"),
                         (ep, "worker_threads"), (module, "plot")):
