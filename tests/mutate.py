@@ -86,7 +86,7 @@ TRAIN = {  # name: mutant of ep/train
     "changed settings are let through": of("tests/test_main_job.py::test_resuming_names_what_differs", "commandline",
                                            "    if changed:", "    if False:"),
 }
-MAIN_JOB = "examples/cifar10_sym_ep.py"
+MAIN_JOB = "ep/train/job.py"
 JOB = {  # name: mutant of the main job, beside those made below
     "no augmentation": Mutant(MAIN_JOB, "batch = datasets.augment(batch, rng, config.pad, config.flip)", "pass", acts("--flip")),
     "no crops": Mutant(MAIN_JOB, "rng, config.pad, config.flip)", "rng, 0, config.flip)", acts("--pad")),
@@ -107,8 +107,9 @@ def ignored():
         for action in test_options.actions_of(name):
             option = action.option_strings[0] if action.option_strings else action.dest
             uses = f"args.{action.dest}"
-            lent = uses not in (ROOT / f"examples/{name}.py").read_text() and uses in (ROOT / "examples/trained.py").read_text()
-            file = f"examples/{'trained' if lent and 'trained' in test_options.imports(name) else name}.py"
+            own, shared = MAIN_JOB if name == test_options.MAIN else f"examples/{name}.py", "examples/trained.py"
+            lent = uses not in (ROOT / own).read_text() and uses in (ROOT / shared).read_text()
+            file = shared if lent and "trained" in test_options.imports(name) else own
             test = acts(option) if name == test_options.MAIN else (
                 f"{OPTIONS}::test_an_option_of_another_example_acts[{name}-{option}]")
             mutants[f"{name} {option}"] = Mutant(file, *without(action, (ROOT / file).read_text()), test)

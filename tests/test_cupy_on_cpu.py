@@ -24,11 +24,9 @@ from cupy_on_cpu import executed
 import cupy, ep
 from ep.fast import kernels
 from test_gpu import example
-sys.path.insert(0, "examples")
-import cifar10_sym_ep as job
 
 from ep.datasets import synthetic
-from ep.train import experiment
+from ep.train import experiment, job
 synthetic.synthetic_images = functools.partial(synthetic.synthetic_images, 16, 8)  # to save time
 job.runs.plot_curves = lambda *arguments: None
 experiment.PRESETS["cpu", "synthetic"] |= dict(channels=[2, 3], scale=[2.0], lr=[0.01], train_images=16, test_images=8,

@@ -17,17 +17,13 @@ import pytest
 import ep
 from ep.datasets import synthetic
 from ep.npz import read_npz, write_npz
-from ep.train import experiment, runs
+from ep.train import commandline as cli, experiment, job, runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
         "--steps-nudged 2 --threads 1 --device cpu").split()
 
 plot_curves = runs.plot_curves
-spec = importlib.util.spec_from_file_location("cifar10_sym_ep", EXAMPLES / "cifar10_sym_ep.py")
-job = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(job)
-
 
 synthetic_images = functools.cache(synthetic.synthetic_images)
 
@@ -46,7 +42,7 @@ def start(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["cifar10_sym_ep.py", *map(str, options)])
         code = 0
         try:
-            job.cli.run(job.main)
+            cli.run(job.main)
         except SystemExit as stop:
             code = stop.code
         for number, handler in handlers.items():
@@ -60,13 +56,27 @@ def without_time(log):
     return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in log.read_text().splitlines()]
 
 
+def table_of(path):
+    """The lines of a log.csv as dictionaries of numbers, by nothing but its commas; an empty cell is None."""
+    names, *lines = (line.split(",") for line in path.read_text().splitlines())
+    return [dict(zip(names, (float(cell) if cell else None for cell in cells), strict=True)) for cells in lines]
+
+
+def test_log_as_a_table(tmp_path):
+    """A key that only a later line has, a missing value, every digit of a float; without a line, no header either."""
+    lines = [dict(epoch=1, loss=0.1 + 0.2), dict(epoch=2, loss=None, angle_2=1e-300)]
+    (tmp_path / "log.csv").write_text(runs.as_csv(lines))
+    assert table_of(tmp_path / "log.csv") == [dict(lines[0], angle_2=None), lines[1]]
+    assert runs.as_csv([]) == ""
+
+
 def test_run_folder(start, tmp_path, monkeypatch):
     """Everything that the header promises is there, and the numbers in it agree with each other."""
     monkeypatch.setattr(runs, "plot_curves", plot_curves)
     code, out, err = start(*TINY, "--out", tmp_path / "run")
     assert code == 0, err
     assert {f.name for f in (tmp_path / "run").iterdir()} == {
-        "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "result.json", "network.npz"}
+        "config.json", "log.jsonl", "log.csv", "curves.png", "checkpoint.npz", "result.json", "network.npz"}
     trained = read_npz(tmp_path / "run" / "checkpoint.npz")
     for name, w in ep.load(tmp_path / "run" / "network.npz").parameters().items():
         assert np.array_equal(w, trained[f"parameter/{name}"])
@@ -150,7 +160,7 @@ def test_interrupted_and_resumed_on_a_gpu(start, tmp_path, monkeypatch, xp):
     assert without_time(tmp_path / "straight" / "log.jsonl") == without_time(tmp_path / "stopped" / "log.jsonl")
 
 
-@pytest.mark.parametrize("feedback_update, optimizer", [*((rule, "sgd") for rule in job.ep.FEEDBACK_UPDATES),
+@pytest.mark.parametrize("feedback_update, optimizer", [*((rule, "sgd") for rule in ep.FEEDBACK_UPDATES),
                                                         ("kolen-pollack", "adam")])
 def test_asymmetric_connections(start, tmp_path, monkeypatch, feedback_update, optimizer):
     """Angles and distances of every layer with feedback are logged and drawn; Kolen-Pollack's shrinks exactly as predicted."""
@@ -205,6 +215,9 @@ def test_interrupted_and_resumed_is_bit_for_bit(start, tmp_path, monkeypatch, st
         if key != "meta":
             assert (straight[key] == stopped[key]).all(), key
     assert without_time(tmp_path / "straight" / "log.jsonl") == without_time(tmp_path / "stopped" / "log.jsonl")
+    for name in ("straight", "stopped"):
+        assert table_of(tmp_path / name / "log.csv") == [
+            json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
 
 
 def test_sigterm_to_a_real_process(tmp_path):
@@ -347,6 +360,17 @@ def test_a_network_that_does_not_settle_is_told_so(start, tmp_path):
     line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert line["settled_images"] < 0.95 or line["smallest_cosine"] < 0.9
     assert "no exact gradient" in out or len(re.findall("WARNING: the gradient of layer . has a cosine of", out + err)) == 1
+
+
+def test_the_package_runs_as_a_program(tmp_path):
+    """python -m ep.train, from an empty folder: the network that the example trains, and mistakes in one sentence."""
+    for name, program in (("package", ["-m", "ep.train"]), ("example", [EXAMPLES / "cifar10_sym_ep.py"])):
+        done = subprocess.run([sys.executable, *program, *TINY, "--out", name], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    package, example = (read_npz(tmp_path / name / "network.npz") for name in ("package", "example"))
+    assert package.keys() == example.keys() and all((package[key] == example[key]).all() for key in package)
+    done = subprocess.run([sys.executable, "-m", "ep.train", "--beta", "nan"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: argument --beta"), done.stderr
 
 
 def test_uninstalled_package_is_one_sentence(tmp_path):

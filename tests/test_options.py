@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 
 import ep
-from ep import datasets
+from ep import backend, datasets
 from ep.datasets import idx
 from ep.datasets.dataset import Dataset
 from ep.datasets.synthetic import synthetic_images
 from ep.npz import read_npz
-from ep.train import checkpoint, equilibrium, experiment, runs
+from ep.train import checkpoint, equilibrium, experiment, job, loop, runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MAIN = "cifar10_sym_ep"
@@ -113,9 +113,10 @@ def of_training(spy, module):
     """Of a training of the library: a data set of 8x8 pixels, no distance to equilibrium, no picture."""
     spy(datasets, "load", lambda *arguments: tiny())
     spy(idx, "load", lambda *arguments: tiny(28, 1, name="fashion-mnist"))
-    spy(ep, "device_module", lambda device: np)
-    for owner, name in ((ep, "worker_threads"), (datasets, "augment"), (datasets, "hold_out"), (runs, "evaluate"),
-                        (experiment, "eqprop_gradient"), (experiment, "bptt_gradient"), (runs.Run, "on_step")):
+    spy(backend, "device_module", lambda device: np)
+    for owner, name in ((ep, "worker_threads"), (loop, "worker_threads"), (datasets, "augment"), (datasets, "hold_out"),
+                        (runs, "evaluate"), (experiment, "eqprop_gradient"), (experiment, "bptt_gradient"),
+                        (runs.Run, "on_step")):
         spy(owner, name)
     spy(equilibrium, "distance", lambda *arguments, **options: dict(SETTLING))
     spy(runs, "plot_curves", lambda *arguments: None)
@@ -391,7 +392,23 @@ def paper_table(spy, module):
 
 
 def commands(ran):
-    return [" ".join(arguments[0]) for arguments, _ in ran.calls.get("Popen", [])]
+    return [" ".join(arguments[0]) for name in ("Popen", "run") for arguments, _ in ran.calls.get(name, [])]
+
+
+def sweep(spy, module):
+    """As of `paper_table`: no training is started."""
+    def process(command, **options):
+        folder = Path(command[command.index("--out") + 1])
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(dict.fromkeys(module.NUMBERS.values(), 0.5)))
+        return SimpleNamespace(returncode=0)
+
+    spy(module.subprocess, "run", process)
+    spy(datasets, "load", lambda *arguments: tiny(32))
+    for name in ("ThreadPoolExecutor", "drawn"):
+        spy(module, name)
+    spy(module, "plot", lambda *arguments: None)
+    spy.patch.setattr(module, "tqdm", functools.partial(module.tqdm, disable=True))
 
 
 def every_command(words):
@@ -510,6 +527,19 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--runs": ("others", every_command("--out others/")),
         "--workers": ("2", lambda a, b: (a.of("work", 1).workers, b.of("work", 1).workers) == (4, 2)),
         "--minutes": ("0.001", lambda a, b: "minutes are over" in b.printed or len(commands(b)) < len(commands(a)))}),
+    "sweep": (sweep, "--images 16 --validation-images 8 --random beta=0.1..1 --trials 2", {
+        "--grid": ("beta=0.1,0.2,0.3 cost=squared-error,cross-entropy", lambda a, b: len(commands(b)) == 6
+                   and "drawn" not in b.calls and any("--beta 0.3 --cost squared-error" in command for command in commands(b))),
+        "--random": ("feedback=0.1..1", every_command("--feedback")),
+        "--trials": ("3", lambda a, b: len(commands(b)) == 3 == len(commands(a)) + 1),
+        "--seed": ("4", lambda a, b: b.of("drawn", 2) == 4 and not set(commands(a)) & set(commands(b))),
+        "--images": ("12", every_command("--train-images 12")),
+        "--validation-images": ("6", every_command("--validation-images 6")),
+        "--data": ("somewhere", lambda a, b: every_command("--data somewhere")(a, b) and b.of("load", 1) == Path("somewhere")),
+        "--jobs": ("3", argument("ThreadPoolExecutor", 0, 3)),
+        "--out": ("elsewhere", lambda a, b: len(list(Path("elsewhere").glob("beta=*"))) == 2
+                  and Path("elsewhere/table.csv").exists()),
+        "shared": ("-- --epochs 7", every_command("--epochs 7"))}),
     "predict": (predict, "", {
         "files": ("a.png", lambda a, b: b.of("read", 0) == Path("a.png") and "read" not in a.calls),
         "--model": ("MODEL", argument("load", 0, Path("tiny.npz"))),
@@ -539,7 +569,9 @@ def test_an_option_of_another_example_acts(main_job, tmp_path, monkeypatch, name
     places = dict(MODEL="tiny.npz")
     if name == "backpropagation":
         places |= dict(RUN=str(main_job("--epochs 2").folder), OTHER=str(main_job("--epochs 2 --seed 1").folder))
-    with_it = value if option == "run" else f"{base} {value if option == 'files' else f'{option} {value}'}"
+    with_it = value if option == "run" else f"{base} {f'{option} {value}' if option.startswith('--') else value}"
+    if option == "--grid":  # in the place of
+        with_it = with_it.replace("--random beta=0.1..1 --trials 2", "")
     found = []
     for words in (shlex.split(base), shlex.split(with_it)):
         ran = run(module, [places.get(word, word) for word in words], calls)
@@ -594,8 +626,8 @@ def test_every_example_is_here():
 def test_the_asymmetric_recipe_is_the_main_job(monkeypatch):
     """With asymmetric connections, and every option of it."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    calls, job = [], importlib.import_module("cifar10_sym_ep")
-    monkeypatch.setattr(job, "main", lambda *arguments, **chosen: calls.append(chosen))
+    calls, example = [], importlib.import_module("cifar10_sym_ep")
+    monkeypatch.setattr(example, "main", lambda *arguments, **chosen: calls.append(chosen))
     runpy.run_path(str(EXAMPLES / "cifar10_asym_ep.py"), run_name="__main__")
     assert calls == [dict(connections="asymmetric")]
     monkeypatch.setattr(sys, "argv", ["x"])
@@ -605,6 +637,8 @@ def test_the_asymmetric_recipe_is_the_main_job(monkeypatch):
 @pytest.mark.parametrize("name, calls, options, sentence", [
     ("06_why_one_sided_fails", image_example, "--steps-free 5 6 --steps-nudged 3", "one --steps-nudged for each --steps-free"),
     ("10_settling", image_example, "--model tiny.npz --epochs 3", "--train-images, --epochs and --feedback are for a network"),
+    ("sweep", sweep, "--grid beta=0.1 --trials 3", "--trials and --seed are for --random"),
+    ("sweep", sweep, "--grid beta=0.1 -- --train-images 8", "--train-images is not for behind the --: use --images"),
     ("predict", predict, "a.png --count 2", "--count and --data are for test images"),
     ("predict", predict, "a.png --data b", "--count and --data are for test images"),
     ("gradient_quality", gradient_quality, "--run tiny.npz --seed 0", "--seed is for the initial network"),

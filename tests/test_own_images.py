@@ -12,7 +12,7 @@ from PIL import Image
 
 import ep
 from ep.datasets.synthetic import CLASSES, synthetic_images
-from ep.train import runs
+from ep.train import commandline as cli, runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FEW = "--channels 4 4 --scale 2 --lr 0.01 --batch-size 8 --epochs 1 --threads 1 --device cpu".split()
@@ -32,7 +32,7 @@ def start(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [f"{example}.py", *map(str, options)])
         code = 0
         try:
-            module.cli.run(module.main)
+            cli.run(module.main)
         except SystemExit as stop:
             code = stop.code
         for number, handler in handlers.items():

@@ -50,13 +50,11 @@ def on_ranks(R, *command, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
-PRELUDE = f"""
+PRELUDE = """
 import functools, os, signal, sys
-sys.path.insert(0, {str(JOB.parent)!r})
-import cifar10_sym_ep as job
 from ep import READABLE
 from ep.datasets import synthetic
-from ep.train import experiment
+from ep.train import experiment, job
 synthetic.synthetic_images = functools.partial(synthetic.synthetic_images, 88, 40)  # to save time, as is the missing picture
 job.runs.plot_curves = lambda *arguments: open(arguments[-1], "w").close()
 rank = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", 0)))
@@ -210,15 +208,15 @@ def test_rank_0_alone_writes_and_prints(tmp_path):
     code, out, err = job(2, *SMALL, "--out", tmp_path / "run")
     assert code == 0, err
     assert {f.name for f in (tmp_path / "run").iterdir()} == {
-        "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "network.npz", "result.json"}
+        "config.json", "log.jsonl", "log.csv", "curves.png", "checkpoint.npz", "network.npz", "result.json"}
     assert out.count("epoch 1: train loss") == 1 and out.count("SYNTHETIC DATA") == 1 and "on each of 2 ranks\n" in out
     assert err.count("epoch 2/2: 100%") <= 2  # one progress bar (drawn for the last step, and once more when it is closed)
 
 
 DEATHS = {  # what happens on rank 1 -> exit code, what is said
     "os.kill(os.getpid(), signal.SIGKILL)": (9, "KILLED|Killed|killed"),
-    "raise job.ep.EPError('the disk is on fire', exit_code=1)": (1,
-                                                            "error: the disk is on fire; the last .* good.* .rank 1 of 2."),
+    "raise job.runs.EPError('the disk is on fire', exit_code=1)": (1,
+                                                              "error: the disk is on fire; the last .* good.* .rank 1 of 2."),
     "raise OSError(28, 'No space left on device')": (1, "error: .*No space left on device; the last .* good.* .rank 1 of 2."),
     "raise MemoryError('of the GPU')": (1, "error: out of memory .of the GPU.: use a smaller --chunk .* .rank 1 of 2."),
     "1 / 0": (1, "rank 1 of 2: Traceback(.|\n)*ZeroDivisionError"),
@@ -309,7 +307,7 @@ def test_ranks_with_other_settings_are_refused(tmp_path):
 
 def test_ranks_with_other_devices_are_refused(tmp_path):
     """More ranks than GPUs, with --device auto: one rank finds a GPU and another does not."""
-    plant = "import types; job.ep.device_module = lambda _: types.SimpleNamespace(__name__='numpy' if rank else 'cupy')"
+    plant = "import types; job.backend.device_module = lambda _: types.SimpleNamespace(__name__='numpy' if rank else 'cupy')"
     code, out, err = job(2, *SMALL, "--device", "auto", "--out", tmp_path / "run", plant=plant)
     refused(tmp_path / "run", code, err, "the devices of rank 1 (of 2) differ from those of the other ranks: start as many ranks")
 

@@ -1,5 +1,6 @@
-"""The first door for whoever runs things: optimizers, the loop, the run folder.
+"""The first door for whoever runs things: optimizers, the loop, the run folder. `python -m ep.train` runs the main job.
 
+    job.py         the main job: from a command line to a run folder
     optimizers.py  how gradients change parameters
     loop.py        an epoch, an evaluation, chunks and threads
     experiment.py  from settings to network, gradient and optimizer

@@ -1,0 +1,153 @@
+"""sweep.py: the trainings that are asked for, each with its settings, trained once, and a table that is true of them."""
+
+import csv
+import importlib.util
+import json
+import math
+import shlex
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import ep
+from ep.train import commandline as cli
+
+PATH = Path(__file__).parents[1] / "examples" / "sweep.py"
+spec = importlib.util.spec_from_file_location("sweep", PATH)
+spec.loader.exec_module(sweep := importlib.util.module_from_spec(spec))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """run(options) -> (exit code, stdout, stderr) of the sweep in this process, on 40 made-up images in tmp_path."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (56, 8, 8, 3), dtype=np.uint8), np.arange(56) % 2
+    np.savez(tmp_path / "images.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    monkeypatch.chdir(tmp_path)
+
+    def run(options):
+        words = shlex.split(f"--data images.npz --images 24 --validation-images 16 --out out {options}")
+        monkeypatch.setattr(sys, "argv", ["sweep.py", *words])
+        code = 0
+        try:
+            cli.run(sweep.main)
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+SHARED = "-- --channels 2 3 --scale 2 --epochs 1 --batch-size 8"
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep(run, monkeypatch, tmp_path):
+    """Four real trainings: each has its own settings, the table their numbers; a second call trains none."""
+    code, out, err = run(f"--grid beta=0.1,0.5 seed=0,1 {SHARED}")
+    assert code == 0, err
+    rows = rows_of(tmp_path / "out" / "table.csv")
+    assert [(row["beta"], row["seed"]) for row in rows] == [("0.1", "0"), ("0.1", "1"), ("0.5", "0"), ("0.5", "1")]
+    for row in rows:
+        files = (tmp_path / "out" / row["folder"] / f"{name}.json" for name in ("config", "result"))
+        config, result = (json.loads(file.read_text()) for file in files)
+        assert (config["beta"], config["seed"], config["validation_images"]) == (float(row["beta"]), int(row["seed"]), 16)
+        assert (config["train_images"], config["channels"]) == (24, [2, 3]) and "held out" in result["source"]
+        assert float(row["held_out_accuracy"]) == result["test_accuracy"] and result["test_images"] == 16
+        assert float(row["smallest_cosine"]) == result["smallest_cosine"]
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    accuracy = {beta: [float(row["held_out_accuracy"]) for row in rows if row["beta"] == beta] for beta in ("0.1", "0.5")}
+    best = max(accuracy, key=lambda beta: np.mean(accuracy[beta]))
+    assert len(lines) == 4 and lines[2].startswith(f"| {best} | 2 | **{np.mean(accuracy[best]):.1%}**"), lines
+    assert (tmp_path / "out" / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+    monkeypatch.setattr(sweep.subprocess, "run", lambda *arguments, **options: pytest.fail("trained again"))
+    assert run(f"--grid beta=0.1,0.5 seed=0,1 {SHARED}")[0] == 0
+    assert (tmp_path / "out" / "table.md").read_text().splitlines() == lines
+    code, _, err = run(f"--grid beta=0.1,0.5 seed=0,1 {SHARED} --weight-decay 0.3")
+    assert code == 2 and "holds a training with other settings (weight_decay): choose another --out" in err
+
+
+def process(monkeypatch, answer):
+    """Trainings that are not made: answer(folder) -> (exit code, stderr); returns the list of their commands."""
+    commands = []
+
+    def run(command, **options):
+        commands.append(command)
+        folder = Path(command[command.index("--out" if "--out" in command else "--resume") + 1])
+        folder.mkdir(parents=True, exist_ok=True)
+        code, said = answer(folder.name)
+        if not code:
+            (folder / "result.json").write_text(json.dumps(dict.fromkeys(sweep.NUMBERS.values(), 0.5)))
+        return SimpleNamespace(returncode=code, stderr=said)
+
+    monkeypatch.setattr(sweep.subprocess, "run", run)
+    return commands
+
+
+def test_a_training_that_fails_is_a_row(run, monkeypatch, tmp_path):
+    """The others are made, and the row says why; where all fail, so does the sweep."""
+    process(monkeypatch, lambda folder: (1, "error: the gradient of 1.W is not finite\n") if "lr=9" in folder else (0, ""))
+    code, out, err = run(f"--grid lr=0.1,9 {SHARED}")
+    assert code == 0 and "the gradient of 1.W is not finite" in (tmp_path / "out" / "table.md").read_text().splitlines()[3]
+    assert rows_of(tmp_path / "out" / "table.csv")[1]["failed"] == "the gradient of 1.W is not finite"
+    code, _, err = run(f"--grid lr=9 {SHARED}")
+    assert code == 1 and "every training failed" in err
+
+
+def test_an_interrupted_training_goes_on(run, monkeypatch, tmp_path):
+    """A signal ends the sweep, with the exit code of Ctrl-C; the next call resumes it, and starts none anew that is there."""
+    process(monkeypatch, lambda folder: (143, ""))
+    code, _, err = run(f"--grid beta=0.1 {SHARED}")
+    assert code == 130 and "interrupted" in err
+    (tmp_path / "out" / "beta=0.1" / "checkpoint.npz").touch()
+    commands = process(monkeypatch, lambda folder: (0, ""))
+    assert run(f"--grid beta=0.1 {SHARED}")[0] == 0
+    [command] = commands
+    assert command[3:7] == ["--resume", str(Path("out", "beta=0.1")), "--data", "images.npz"] and "--beta" not in command
+
+
+def test_what_is_drawn():
+    """Within the ranges, whole numbers where both ends are, evenly on a logarithmic scale; more trials keep the first ones."""
+    ranges = dict(map(sweep.choices_of, ("lr=0.001..10", "steps-free=1..4", "cost=a,b")))
+    trials = sweep.drawn(ranges, 400, 0)
+    assert sweep.drawn(ranges, 50, 0) == trials[:50] != sweep.drawn(ranges, 50, 1)
+    assert {trial["steps-free"] for trial in trials} == {"1", "2", "3", "4"} and {trial["cost"] for trial in trials} == {"a", "b"}
+    logs = [math.log10(float(trial["lr"])) for trial in trials]
+    assert min(logs) >= -3.01 and max(logs) <= 1.01 and abs(np.mean(logs) + 1) < 0.2 and abs(np.std(logs) - 4 / 12**0.5) < 0.1
+    assert len(sweep.drawn(dict(cost=["a", "b"]), 30, 0)) == 2  # no setting twice
+
+
+def test_values_as_words():
+    """Several numbers of one option, and options without a value."""
+    parser = sweep.job.parser("", {})
+    settings = {action.dest: action for action in parser._actions}
+    assert sweep.as_words("lr", "3e-3 9e-3", settings) == ["--lr", "3e-3", "9e-3"]
+    assert sweep.as_words("flip", "yes", settings) + sweep.as_words("flip", "no", settings) == ["--flip", "--no-flip"]
+    with pytest.raises(ep.EPError, match="flip is yes or no"):
+        sweep.as_words("flip", "maybe", settings)
+
+
+@pytest.mark.parametrize("options, sentence", [
+    ("--grid beta", "expected NAME=VALUE,VALUE or NAME=LOW..HIGH, got 'beta'"),
+    ("--grid colour=red", "colour is no setting that can be swept: expected one of"),
+    ("--grid epochs=1..3", "--grid needs the values of epochs"),
+    ("--random beta=1..0.1", "a range runs from a number above 0 to a larger one"),
+    ("--random beta=0.0..0.1", "a range runs from a number above 0 to a larger one"),
+    ("--grid nudging=symmetric,sideways", "invalid choice: 'sideways'"),
+    ("--grid beta=0.1,0", "beta must be a finite number other than 0"),
+    ("--grid optimizer=sgd,adam warm-up=3", "--warm-up is for --optimizer adam"),
+    ("--grid threads=1", "threads is no setting")])
+def test_mistakes_end_before_the_first_training(run, monkeypatch, tmp_path, options, sentence):
+    """Also one that only the last of the trainings makes: one sentence, exit code 2, and nothing is written."""
+    commands = process(monkeypatch, lambda folder: (0, ""))
+    code, _, err = run(f"{options} {SHARED}")
+    assert (code, commands) == (2, []) and sentence in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
