@@ -17,6 +17,7 @@ import copy
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 import ep
@@ -71,15 +72,18 @@ def measured(dataset, args, gain):
     network = networks["symmetric"]
     steps = [ep.relax(which, x, phases(args).free).steps for which in (initial, network)]
     exact = equilibrium.exact_gradient(network, x, y, phases(args).free)
-    forward = copy.deepcopy(network)
-    forward.feedback = 0.0
-    backpropagation = equilibrium.exact_gradient(forward, x, y, phases(args).free)
+    cut = copy.deepcopy(network)
+    cut.feedback = 0.0
+    backpropagation = equilibrium.exact_gradient(cut, x, y, phases(args).free)
     cosines = {}
     for name, (make, deviations) in ESTIMATORS.items():
         estimate = ep.eqprop_gradient(network, x, y, phases(args, deviations), nudging=make(args.beta))
         cosines[name] = equilibrium.cosines(estimate.gradient, exact.gradient)
-    return dict(gain=gain, accuracy=accuracy, steps=steps, settled=exact.free.converged, cosines=cosines,
-                forward=equilibrium.cosines(exact.gradient, backpropagation.gradient))
+    forward = equilibrium.cosines(exact.gradient, backpropagation.gradient)
+    if exact.free.residual > SETTLED / 10:  # no fixed point was found: there is nothing to compare with
+        forward = dict.fromkeys(forward, np.nan)
+        cosines = dict.fromkeys(cosines, forward)
+    return dict(gain=gain, accuracy=accuracy, steps=steps, cosines=cosines, forward=forward)
 
 
 def show(row):
@@ -92,7 +96,7 @@ def show(row):
           + "  " + "  ".join(f"{row['accuracy'][name]:9.1%}" for name in TRAINED_BY), flush=True)
 
 
-def plot(rows, beta, images, path):
+def plot(rows, beta, limit, images, path):
     """Above: settling, the limit, learning. Below: an estimator in each panel, a line for each layer."""
     gains = [row["gain"] for row in rows]
     figure = Figure(figsize=(13, 8), layout="constrained")
@@ -102,6 +106,8 @@ def plot(rows, beta, images, path):
     for which, label, style in ((0, "initial weights", "o--"), (1, "trained at this gain", "o-")):
         settling.loglog(gains, [row["steps"][which] for row in rows], style, color="black", label=label,
                         markerfacecolor="none" if which == 0 else None)
+    if any(limit in row["steps"] for row in rows):
+        settling.annotate(f"not in {limit}", (gains[0], limit), (12, -3), textcoords="offset points", fontsize=9)
     settling.set(title="Weak feedback settles in a few steps", ylabel="steps of the free phase\nto a residual of 1e-4")
     for layer, colour in LAYERS.items():
         forward.semilogx(gains, [row["forward"][layer] for row in rows], "o-", color=colour, label=f"layer {layer}")
@@ -112,11 +118,11 @@ def plot(rows, beta, images, path):
     learning.axhline(10, color="grey", linestyle=":")
     learning.set(title="Test accuracy after the same few updates", ylabel="test accuracy at the fixed point (%)", ylim=(0, None))
     panels = below.subplots(1, len(ESTIMATORS), sharey=True)
-    titles = ("one-sided", "symmetric", "four-point", "symmetric, by two states")
+    titles = (*(f"{name}, by deviations" for name in ("one-sided", "symmetric", "four-point")), "symmetric, by two states")
     for axes, name, title in zip(panels, ESTIMATORS, titles):
         for layer, colour in LAYERS.items():
             axes.semilogx(gains, [row["cosines"][name][layer] for row in rows], "o-", color=colour, label=f"layer {layer}")
-        axes.set_title(title)
+        axes.set_title(title, fontsize=11)
         axes.axhline(0, color="black", linewidth=0.8)
     panels[0].set(ylabel=f"cosine of the estimate with the exact\ngradient, beta = {beta:g}, float32", ylim=(None, 1.05))
     for axes in (*top, *panels):
@@ -157,7 +163,7 @@ def main():
             rows.append(row)
             show(row)
     args.out.mkdir(parents=True, exist_ok=True)
-    plot(rows, args.beta, images, args.out / "feedback_gain.png")
+    plot(rows, args.beta, args.steps, images, args.out / "feedback_gain.png")
 
 
 if __name__ == "__main__":
