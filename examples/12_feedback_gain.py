@@ -25,6 +25,7 @@ from ep import Nudging, datasets
 from ep.train import commandline as cli, equilibrium
 
 CHANNELS, SCALE, RATES, BATCH = (8, 16, 16, 16), (6, 2, 2, 2, 2), (0.2, 0.03, 0.02, 0.015, 0.01), 32  # as the preset `small`
+NEAREST = 1e-5  # to a cosine of 1, in the figure
 SETTLED = 1e-4  # largest change of any unit in a step
 ESTIMATORS = {  # title: (nudging, whether by deviations)
     "one-sided": (Nudging.one_sided, True), "symmetric": (Nudging.symmetric, True), "four-point": (Nudging.four_point, True),
@@ -96,6 +97,11 @@ def show(row):
           + "  " + "  ".join(f"{row['accuracy'][name]:9.1%}" for name in TRAINED_BY), flush=True)
 
 
+def missing(cosine):
+    """1 - cosine, for an axis that spreads out what is near 1; what is nearer than NEAREST is drawn there."""
+    return np.maximum(1 - cosine, NEAREST)
+
+
 def plot(rows, beta, limit, images, path):
     """Above: settling, the limit, learning. Below: an estimator in each panel, a line for each layer."""
     gains = [row["gain"] for row in rows]
@@ -110,8 +116,8 @@ def plot(rows, beta, limit, images, path):
         settling.annotate(f"not in {limit}", (gains[0], limit), (12, -3), textcoords="offset points", fontsize=9)
     settling.set(title="Weak feedback settles in a few steps", ylabel="steps of the free phase\nto a residual of 1e-4")
     for layer, colour in LAYERS.items():
-        forward.semilogx(gains, [row["forward"][layer] for row in rows], "o-", color=colour, label=f"layer {layer}")
-    forward.set(title="...and its gradient nears backpropagation's", ylim=(min(0, *forward.get_ylim()), 1.03),
+        forward.loglog(gains, [missing(row["forward"][layer]) for row in rows], "o-", color=colour, label=f"layer {layer}")
+    forward.set(title="...and its gradient nears backpropagation's",
                 ylabel="cosine of the exact gradient with\nthat of the feed-forward network")
     for name, colour in TRAINED_BY.items():
         learning.semilogx(gains, [100 * row["accuracy"][name] for row in rows], "o-", color=colour, label=f"{name} EP")
@@ -121,15 +127,20 @@ def plot(rows, beta, limit, images, path):
     titles = (*(f"{name}, by deviations" for name in ("one-sided", "symmetric", "four-point")), "symmetric, by two states")
     for axes, name, title in zip(panels, ESTIMATORS, titles):
         for layer, colour in LAYERS.items():
-            axes.semilogx(gains, [row["cosines"][name][layer] for row in rows], "o-", color=colour, label=f"layer {layer}")
+            axes.loglog(gains, [missing(row["cosines"][name][layer]) for row in rows], "o-", color=colour)
         axes.set_title(title, fontsize=11)
-        axes.axhline(0, color="black", linewidth=0.8)
-    panels[0].set(ylabel=f"cosine of the estimate with the exact\ngradient, beta = {beta:g}, float32", ylim=(None, 1.05))
+    panels[0].set(ylabel=f"cosine of the estimate with the exact\ngradient, beta = {beta:g}, float32")
     for axes in (*top, *panels):
         axes.set(xlim=(1.4 * max(gains), min(gains) / 1.4), xlabel="feedback gain", xticks=gains)
         axes.set_xticklabels([f"{gain:g}" for gain in gains], fontsize=9)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
+    for axes in (forward, *panels):
+        axes.axhline(1, color="black", linewidth=0.8)
+        axes.set(ylim=(2.2, 0.8 * NEAREST), yticks=(1, 0.1, 1e-2, 1e-3, 1e-4))
+        axes.set_yticklabels(("0", "0.9", "0.99", "0.999", "0.9999"))
+        axes.minorticks_off()
+    settling.set_ylim(2, None)
     ticks = [n for n in (2, 5, 10, 20, 50, 100, 200, 500) if settling.get_ylim()[0] <= n <= settling.get_ylim()[1]]
     settling.set_yticks(ticks, map(str, ticks))
     for axes in (settling, forward, learning):
