@@ -7,6 +7,7 @@ Nothing comes from the network: MathJax is one file (tex-svg.js, no fonts) out o
 
 import ast
 import re
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -126,10 +127,19 @@ def enlarge(app, doctree):
         image["width"] = "100%"
 
 
+def explorable(app, error):
+    """The explorable page needs no Sphinx: it goes into the book as it is, and its link to the book becomes one to HTML."""
+    if error is None and app.builder.format == "html":
+        page = shutil.copytree(DOCS / "explore", Path(app.outdir) / "explore", dirs_exist_ok=True,
+                               ignore=shutil.ignore_patterns("*.py", "*.json", "__pycache__")) / "index.html"
+        page.write_text(page.read_text(encoding="utf-8").replace("../index.md", "../index.html"), encoding="utf-8")
+
+
 def setup(app):
     app.add_domain(NumberedByLabel, override=True)
     app.connect("source-read", adopt)
     app.connect("doctree-read", enlarge)
+    app.connect("build-finished", explorable)
     app.connect("autodoc-process-docstring", lambda app, what, name, obj, options, lines: lines.__setitem__(
         slice(None), literal("\n".join(lines)).split("\n")))
     gallery()

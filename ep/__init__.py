@@ -11,7 +11,7 @@ Bias" (arXiv:2006.03824). Read the files in this order; each imports only from t
     cost.py        C(s, y) and the force -dC/ds
     vectorfield.py asymmetric synapses: feedback weights of their own       equations (7), (8)
     network.py     Phi, E, their derivatives; weights of the layers         equations (2), (10), (12)
-    builders.py    mlp(), convnet(), load()
+    builders.py    mlp(), convnet(), resnet(), load()
     dynamics.py    relax: s* and s^beta; deviate: their difference          equations (1), (11)
     eqprop.py      the gradient by EP                                       equations (3), (4), (5), (12)
     bptt.py        the gradient by backpropagation through time             equation (6)
@@ -42,10 +42,10 @@ dL/dtheta, batch mean, to be descended; a step updates every layer once; the res
 """
 
 from . import fast
-from .activations import CLIP, HARD_SIGMOID, SIGMOID, TANH
+from .activations import CLIP, HARD_SIGMOID, RELU6, SIGMOID, TANH
 from .backend import array_module, device_module, to_host
 from .bptt import bptt_gradient, bptt_increments
-from .builders import CONNECTIONS, convnet, load, mlp
+from .builders import CONNECTIONS, convnet, load, mlp, resnet
 from .cost import SoftmaxCrossEntropy, SquaredError
 from .dynamics import (
     PAPERS_CODE,
@@ -65,7 +65,7 @@ from .network import Network
 from .nudging import Nudging
 from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL
 from .rbp import rbp_gradient
-from .synapse import Conv, Dense
+from .synapse import Conv, Dense, Identity
 from .train.loop import evaluate, in_chunks, train_epoch, worker_threads
 from .train.optimizers import SGD, Adam
 from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, kolen_pollack
@@ -73,10 +73,10 @@ from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, ko
 __version__ = "0.1.0"
 
 __all__ = [
-    "AVERAGE_POOL", "Adam", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Conventions", "Dense", "EPError", "FEEDBACK_UPDATES",
-    "HARD_SIGMOID", "MAX_POOL", "NO_POOL", "Network", "Nudging", "PAPERS_CODE", "PAPERS_COMMON_UPDATE", "Phase", "Phases",
-    "READABLE", "SGD", "SIGMOID", "SoftmaxCrossEntropy", "Solver", "SquaredError", "TANH", "alignment", "array_module",
-    "asymmetric", "bptt_gradient", "bptt_increments", "convnet", "deviate", "device_module", "eqprop_gradient",
-    "eqprop_increments", "evaluate", "fast", "in_chunks", "kolen_pollack", "load", "mlp", "rbp_gradient", "relax", "residual",
-    "to_host", "train_epoch", "worker_threads",
+    "AVERAGE_POOL", "Adam", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Conventions", "Dense", "EPError",
+    "FEEDBACK_UPDATES", "HARD_SIGMOID", "Identity", "MAX_POOL", "NO_POOL", "Network", "Nudging", "PAPERS_CODE",
+    "PAPERS_COMMON_UPDATE", "Phase", "Phases", "READABLE", "RELU6", "SGD", "SIGMOID", "SoftmaxCrossEntropy", "Solver",
+    "SquaredError", "TANH", "alignment", "array_module", "asymmetric", "bptt_gradient", "bptt_increments", "convnet",
+    "deviate", "device_module", "eqprop_gradient", "eqprop_increments", "evaluate", "fast", "in_chunks", "kolen_pollack",
+    "load", "mlp", "rbp_gradient", "relax", "residual", "resnet", "to_host", "train_epoch", "worker_threads",
 ]

@@ -49,10 +49,10 @@ def _entropy_term(s):
     return s * xp.log(xp.where(s == 0, 1.0, s))
 
 
-def _clip_difference(v, e):
-    """clip(v + e, 0, 1) - clip(v, 0, 1). With c = clip(v, 0, 1), v + e = c + (e + (v - c)), and v - c is 0 inside the bounds."""
-    c = _clip01(v)
-    return _clip(e + (v - c), -c, 1.0 - c)
+def _clip_difference(v, e, high=1.0):
+    """clip(v + e, 0, high) - clip(v, 0, high). With c = clip(v), v + e = c + (e + (v - c)), and v - c is 0 inside the bounds."""
+    c = _clip(v, 0.0, high)
+    return _clip(e + (v - c), -c, high - c)
 
 
 def _tanh_difference(v, e):
@@ -100,6 +100,23 @@ def _clip_G(s):
 
 CLIP = Activation("clip", _clip01, _clip_slope, _clip_G, _clip_difference, bounds=(0.0, 1.0), holomorphic=False)
 
+# s = clip(u, 0, 6)          u = s                          G = s^2/2                slope 1 up to 6: for deep networks
+
+
+def _relu6(u):
+    return _clip(u, 0.0, 6.0)
+
+
+def _relu6_slope(u):
+    return _between(u, 0.0, 6.0)
+
+
+def _relu6_difference(u, d):
+    return _clip_difference(u, d, 6.0)
+
+
+RELU6 = Activation("relu6", _relu6, _relu6_slope, _clip_G, _relu6_difference, bounds=(0.0, 6.0), holomorphic=False)
+
 # s = 1/(1 + exp(2 - 4u))    u = (log s - log(1-s) + 2)/4   G = (s log s + (1-s) log(1-s) + 2 s)/4
 
 
@@ -139,4 +156,4 @@ def _tanh_G(s):
 
 TANH = Activation("tanh", _tanh, _tanh_slope, _tanh_G, _tanh_difference, bounds=(-1.0, 1.0), holomorphic=True)
 
-ACTIVATIONS = {a.name: a for a in (HARD_SIGMOID, CLIP, SIGMOID, TANH)}
+ACTIVATIONS = {a.name: a for a in (HARD_SIGMOID, CLIP, RELU6, SIGMOID, TANH)}

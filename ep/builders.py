@@ -1,17 +1,17 @@
-"""Networks to start from, and their files: `mlp`, `convnet`, and `load` for what `Network.save` wrote."""
+"""Networks to start from, and their files: `mlp`, `convnet`, `resnet`, and `load` for what `Network.save` wrote."""
 
 import json
 
 import numpy as np
 
 from . import ops
-from .activations import ACTIVATIONS, HARD_SIGMOID
+from .activations import ACTIVATIONS, HARD_SIGMOID, RELU6
 from .checks import named, real, whole, wholes
 from .cost import COSTS, SoftmaxCrossEntropy
 from .errors import EPError
 from .network import Network
 from .npz import read_npz
-from .synapse import Conv, Dense
+from .synapse import Conv, Dense, Identity
 from .vectorfield import asymmetric
 
 CONNECTIONS = {"symmetric": lambda network, **options: network, "asymmetric": asymmetric}
@@ -67,6 +67,53 @@ def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, 
                    feedback=feedback)
 
 
+def resnet(blocks=6, channels=(32, 64, 128), input_shape=(32, 32, 3), classes=10, pool=ops.MAX_POOL, activation=RELU6,
+           cost=SoftmaxCrossEntropy, scale=6**0.5, feedback=0.001, seed=0, dtype="float32"):
+    """A residual network: a convolution (the stem), then blocks of two, then the classes: 1 + 2 blocks layers of 3x3 convolutions.
+
+        s_b = sigma( W_1 * s_a + ... )         s_c = sigma( W_2 * s_b + skip(s_a) + ... )        ...: what comes down
+
+    The skip is `Identity` where a block keeps the size of its images. Where it halves them, W_1 has the stride 2 and the skip
+    is a convolution of 1x1 pixels with the stride 2.
+
+    blocks:   how many in all; as many as there are numbers of channels, or more.
+    channels: of the stages. Blocks are shared out evenly, the last stages first; every stage but the first halves the image.
+    pool:     of the stem; NO_POOL keeps the image as large as it is, which costs four times as much in every layer.
+    scale:    as for `convnet`; 6**0.5 keeps the size of the drives from layer to layer. Convolutions that end beside an
+              identity are divided by the square root of how many of these there are, so that the sum along the skips does not
+              grow with depth.
+    See `convnet` for the other arguments, and for errors.
+    """
+    blocks, channels, shape = whole(blocks, "blocks", 1), wholes(channels, "channels", 1), wholes(input_shape, "input_shape", 1)
+    classes, cost = whole(classes, "classes", 1), cost_class(cost)
+    pool, activation = named(pool, ops.POOLINGS, "pooling"), named(activation, ACTIVATIONS, "activation")
+    if not 1 <= len(channels) <= blocks or len(shape) != 3:
+        raise EPError("expected at least one number of channels, at least one block for each, and an input shape (H, W, C): got "
+                      f"{blocks} blocks, channels {channels}, input shape {shape}")
+    recipe = dict(builder="resnet", blocks=blocks, channels=channels, input_shape=shape, classes=classes, pool=pool.name,
+                  activation=activation.name, cost=cost.name)
+    stages, halvings = len(channels), len(channels) - 1
+    draw = _Draw(seed, _scales(scale, 2 + 2 * blocks + halvings, cost), dtype)
+    synapses, wiring = [_conv(draw, shape, channels[0], pool=pool)], [(0, 1)]
+    for stage, C in enumerate(channels):
+        for block in range((blocks + stage) // stages):
+            a, last = wiring[-1][1], synapses[-1].post_shape
+            stride = 2 if stage and not block else 1
+            first = _conv(draw, last, C, stride=stride)
+            second = _conv(draw, first.post_shape, C)
+            if stride == 1:
+                second.W *= (blocks - halvings) ** -0.5  # identities add up: each gets its share of the variance
+            skip = Identity(last) if stride == 1 else _conv(draw, last, C, kernel=1, stride=2)
+            synapses += [first, second, skip]
+            wiring += [(a, a + 1), (a + 1, a + 2), (a, a + 2)]
+    last = wiring[-1][1]
+    cost_instance = _close(draw, synapses, synapses[-1].post_shape, classes, cost)
+    if len(synapses) > len(wiring):
+        wiring.append((last, last + 1))
+    return Network(synapses, activation, cost_instance, wiring, known(recipe | dict(dtype=draw.dtype), activation, cost, pool),
+                   feedback)
+
+
 def cost_class(cost):
     """SquaredError or SoftmaxCrossEntropy, one of these by its name, or a subclass of one. Raises EPError for anything else."""
     cost = named(cost, COSTS, "cost")
@@ -89,24 +136,32 @@ def calibrate(network, x, deviation, mean=0.0):
 
     Layer by layer from the input, with the states of the layer below as they are by then. No unit is then at a bound in every
     image, at any depth, for any images and any sigma, and no factor has to be guessed. The readout stays as it is.
+    An `Identity` has no weights: u is then what is added to it. The layers that get one lie on a path of skips along which these
+    sums add up; so each of m such layers gets deviation/sqrt(m), and at any depth the variance grows along this path to about
+    twice that of its beginning at most.
     x (N, *input shape), N a few hundred. Returns the network. Feedback weights of an asymmetric network are not touched: make
     it asymmetric afterwards.
     """
     x, deviation, mean = network.inputs(x), real(deviation, "deviation", 0), real(mean, "mean")
-    if any({"W", "b"} - synapse.parameters().keys() for synapse in network.synapses):
-        raise EPError("only synapses with W and b can be calibrated, and this network has others")
-    layers = [x, *network.init_state(x)]
+    if any({"W", "b"} - synapse.parameters().keys() for synapse in network.synapses if type(synapse) is not Identity):
+        raise EPError("only synapses with W and b, and identities, can be calibrated, and this network has others")
+    layers, identities = [x, *network.init_state(x)], sum(type(synapse) is Identity for synapse in network.synapses)
     for n in sorted(range(1, len(network.shapes)), key=lambda n: network.depths[n]):
         incoming = [(synapse, i) for synapse, (i, j) in zip(network.synapses, network.wiring) if j == n]
-        u = sum(synapse.drive_post(layers[i])[0] for synapse, i in incoming)
-        over = tuple(range(u.ndim - 1))  # images and places
-        factor = deviation / (u.std(over) + 1e-12)
-        for synapse, _ in incoming:
-            synapse.W *= factor
-            synapse.b *= 0.0
-        u = sum(synapse.drive_post(layers[i])[0] for synapse, i in incoming)
-        incoming[0][0].b += (mean - u.mean(over)).astype(u.dtype)
-        layers[n] = network.activation.sigma(u + incoming[0][0].b)
+        weighted = [(synapse, i) for synapse, i in incoming if type(synapse) is not Identity]
+        skipped = sum(layers[i] for synapse, i in incoming if type(synapse) is Identity)
+        u, share = 0.0, deviation * (identities**-0.5 if len(weighted) < len(incoming) else 1.0)
+        if weighted:
+            u = sum(synapse.drive_post(layers[i])[0] for synapse, i in weighted)
+            over = tuple(range(u.ndim - 1))  # images and places
+            factor = share / (u.std(over) + 1e-12)
+            for synapse, _ in weighted:
+                synapse.W *= factor
+                synapse.b *= 0.0
+            u = sum(synapse.drive_post(layers[i])[0] for synapse, i in weighted)
+            weighted[0][0].b += (mean - u.mean(over)).astype(u.dtype)
+            u = u + weighted[0][0].b
+        layers[n] = network.activation.sigma(u + skipped)
     return network
 
 
@@ -132,7 +187,7 @@ def from_recipe(recipe, parameters=None):
     """
     arguments = dict(recipe)
     connect = CONNECTIONS[arguments.pop("connections", "symmetric")]
-    build = {"mlp": mlp, "convnet": convnet}[arguments.pop("builder")]
+    build = {"mlp": mlp, "convnet": convnet, "resnet": resnet}[arguments.pop("builder")]
     for argument, table in (("activation", ACTIVATIONS), ("cost", COSTS), ("pool", ops.POOLINGS)):
         if argument in arguments:
             arguments[argument] = table[arguments[argument]]
@@ -181,6 +236,11 @@ class _Draw:
 def _dense(draw, pre_shape, units):
     fan_in = int(np.prod(pre_shape))
     return Dense(*draw((fan_in, units), fan_in), pre_shape)
+
+
+def _conv(draw, pre_shape, C, kernel=3, stride=1, pool=ops.NO_POOL):
+    W, b = draw((kernel, kernel, pre_shape[2], C), kernel * kernel * pre_shape[2])
+    return Conv(W, b, pre_shape, stride=stride, padding=kernel // 2, pool=pool)
 
 
 def _close(draw, synapses, shape, classes, cost):

@@ -289,6 +289,8 @@ class Estimate:
     gradient  {"1.W": dL/dW, ...}: batch mean, to be descended
     loss      L = C(s*, y), batch mean; correct: number of right predictions at s*
     free      the `Relaxation` of the free phase; nudged: those of the nudged phases, in the order of the points
+    known     numbers for the log that have been computed on the way (ep/fast/graph.py), else empty: "squares", {name: sum of the
+              squares of its gradient}, and "stuck", as train.loop.stuck_shares returns it
     """
 
     gradient: dict
@@ -296,6 +298,7 @@ class Estimate:
     correct: int
     free: Relaxation
     nudged: list = field(default_factory=list)
+    known: dict = field(default_factory=dict)
 
 
 def estimate(network, gradient, free, y, nudged=()):

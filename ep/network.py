@@ -344,7 +344,7 @@ class Network:
         Raises EPError for a network that could not be read back: joined by hand, or changed since a builder made it.
         """
         if why := self.unsaveable:
-            raise EPError(f"only networks made by mlp() or convnet() can be saved whole, but {why}: save network.parameters() "
+            raise EPError(f"only networks made by mlp(), convnet() or resnet() can be saved whole, but {why}: save network.parameters() "
                           "instead")
         arrays = {key: to_host(w) for key, w in self.parameters().items()}
         arrays["recipe"] = np.array(json.dumps({**self.recipe, "feedback": self.feedback}))
@@ -361,9 +361,11 @@ class Network:
         """Why a file could not be read back, in words; None if it can."""
         if self.recipe is None:
             return "this one was joined by hand, or has an activation, cost or pooling that is none of this package's"
-        pools = {synapse.pool.name for synapse in self.synapses if getattr(synapse, "pool", None)} or {self.recipe.get("pool")}
-        present = self.activation.name, self.cost.name, pools
-        if present != (self.recipe["activation"], self.recipe["cost"], {self.recipe.get("pool")}):
+        pools = [synapse.pool.name for synapse in self.synapses if getattr(synapse, "pool", None)] or [self.recipe.get("pool")]
+        first = self.recipe.get("pool")
+        others = ops.NO_POOL.name if self.recipe["builder"] == "resnet" else first  # a resnet pools behind its stem alone
+        expected = self.recipe["activation"], self.recipe["cost"], [first] + [others] * (len(pools) - 1)
+        if (self.activation.name, self.cost.name, pools) != expected:
             return f"this one has been changed since to {self.activation.name}, {self.cost.name}"
         return None
 

@@ -138,6 +138,51 @@ class Conv:
         return ops.conv(pre, self.W, self.stride, self.padding)
 
 
+class Identity:
+    """A skip connection without weights: Phi_n(pre, post) = < pre, post >, for two layers of the same shape.
+
+        drive_post = pre        drive_pre = post        hebbian = {}, for there is no theta
+
+    The contract holds with nothing in the place of theta: < drive_post(pre), post > = < pre, drive_pre(post) >. It has no bias
+    either: the upper layer gets its own from the synapses that the skip goes around. Raises EPError for a shape that is none.
+    """
+
+    holomorphic = True
+
+    def __init__(self, shape):
+        self.pre_shape = self.post_shape = tuple(wholes(shape, "shape", 1))
+
+    def parameters(self):
+        return {}
+
+    def phi(self, pre, post):
+        return inner(pre, post)
+
+    def drive_post(self, pre, switches=None):
+        return pre, None
+
+    def linear_post(self, pre, switches=None):
+        return pre
+
+    def drive_pre(self, post, switches=None):
+        return post
+
+    def hebbian(self, pre, post, switches=None):
+        return {}
+
+    def linear_hebbian(self, pre, post, switches=None):
+        return {}
+
+    def drive_post_adjoint(self, post, switches=None):
+        return post
+
+    def drive_pre_adjoint(self, pre, switches=None):
+        return pre
+
+    def winners(self, pre):
+        return None
+
+
 def inner(a, b):
     """< a, b > per example: (N, ...) and (N, ...) -> (N,). No complex conjugation."""
     return array_module(a).sum(_flat(a) * _flat(b), axis=1)

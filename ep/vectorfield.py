@@ -102,7 +102,7 @@ def asymmetric(network, angle=90.0, seed=0):
     other, turn = copy.copy(network), math.radians(angle)
     other.cost, other.synapses = copy.copy(network.cost), [copy.copy(synapse) for synapse in network.synapses]
     for k, (i, _) in enumerate(network.wiring):
-        if i > 0:  # nothing is fed back to the input
+        if i > 0 and network.synapses[k].parameters():  # nothing is fed back to the input, and an `Identity` has no weights
             if missing := [name for name in ("W", "b", "linear_post", "winners") if not hasattr(network.synapses[k], name)]:
                 raise EPError(f"synapse {k + 1} cannot have feedback weights of its own: it has no {', no '.join(missing)}")
             W = network.synapses[k].W

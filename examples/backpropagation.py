@@ -23,6 +23,8 @@ from ep import datasets, fast
 from ep.dynamics import Estimate, Phase
 from ep.train import commandline as cli, experiment, loop
 
+SLOPES = {ep.HARD_SIGMOID: 0.5, ep.RELU6: 1.0}  # activations clip(slope u, lower bound, upper bound)
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.Formatter)
@@ -59,18 +61,27 @@ def main():
 
 
 def backpropagated(network, x, y, rng):
-    """The `Estimate` of the feed-forward network's gradient, by autograd. Convolutions, max-pooling, hard sigmoid, softmax."""
+    """The `Estimate` of the feed-forward network's gradient, by autograd: any wiring of convolutions and identities, softmax."""
     theta = {name: torch.from_numpy(w).requires_grad_() for name, w in network.parameters().items()}  # the same memory
-    s = torch.from_numpy(x).permute(0, 3, 1, 2)  # PyTorch's images are (N, C, H, W)
-    for k, synapse in enumerate(network.synapses, start=1):
-        W = theta[f"{k}.W"].permute(3, 2, 0, 1)  # (k, k, C_in, C_out) -> (C_out, C_in, k, k)
-        u = F.max_pool2d(F.conv2d(s, W, theta[f"{k}.b"], padding=synapse.padding), 2)
-        s = torch.clamp(0.5 * u, 0.0, 1.0)
-    logits = s.permute(0, 2, 3, 1).flatten(1) @ theta["readout.W"] + theta["readout.b"]
+    layers, (low, high) = {0: torch.from_numpy(x).permute(0, 3, 1, 2)}, network.activation.bounds  # (N, C, H, W) in PyTorch
+    for n in sorted(range(1, len(network.shapes)), key=lambda n: network.depths[n]):
+        u = sum(drive(synapse, theta, k, layers[i]) for k, (synapse, (i, j)) in
+                enumerate(zip(network.synapses, network.wiring), start=1) if j == n)
+        layers[n] = torch.clamp(SLOPES[network.activation] * u, low, high)
+    logits = layers[len(network.shapes) - 1].permute(0, 2, 3, 1).flatten(1) @ theta["readout.W"] + theta["readout.b"]
     labels = torch.from_numpy(y.astype("int64"))
     loss = F.cross_entropy(logits, labels)
     gradient = dict(zip(theta, torch.autograd.grad(loss, list(theta.values()))))
     return Estimate({name: g.numpy() for name, g in gradient.items()}, loss.item(), int((logits.argmax(1) == labels).sum()), None)
+
+
+def drive(synapse, theta, k, pre):
+    """Of the k-th synapse on its post layer."""
+    if type(synapse) is ep.Identity:
+        return pre
+    W = theta[f"{k}.W"].permute(3, 2, 0, 1)  # (k, k, C_in, C_out) -> (C_out, C_in, k, k)
+    u = F.conv2d(pre, W, theta[f"{k}.b"], stride=synapse.stride, padding=synapse.padding)
+    return F.max_pool2d(u, 2) if synapse.pool == ep.MAX_POOL else u
 
 
 if __name__ == "__main__":

@@ -1,24 +1,36 @@
-"""Do the paper's findings hold at a scale that two CPU cores can train?
+"""Do the paper's findings hold where the phases settle, and what does the feedback gain change?
 
-    python examples/paper_table.py --data DIR                    # every row that is not finished yet; hours
-    python examples/paper_table.py --data DIR --row symmetric    # one row, all its seeds; a quarter of an hour
-    python examples/paper_table.py --data DIR --choose-beta      # what the betas below were chosen by
-    python examples/paper_table.py --data DIR --settled          # a smaller network whose phases settle
-    python examples/paper_table.py --only-draw                   # table and figure from what is finished
+    python examples/paper_table.py --data DIR --workers 14      # everything that is not finished yet; see --plan for the time
+    python examples/paper_table.py --plan                       # what that would train, in which order, how long; trains nothing
+    python examples/paper_table.py --only-draw                  # tables and figure from what is finished
+    python examples/paper_table.py --data DIR --block gains     # only one of the three comparisons
+    python examples/paper_table.py --data DIR --minutes 9       # stop after 9 minutes, to be continued by the same command
 
-One training of cifar10_sym_ep.py per row and seed: the same network, initial weights, images, order, augmentation and number
-of updates in every row; only what the row names differs. In docs/paper_table/ a finished training leaves ROW-SEED.json (its
-configuration and outcome) and ROW-SEED.jsonl (its log, a line per epoch), is never trained again, and together they are
-drawn as table.md and curves.png. An unfinished one continues from its checkpoint.
+Block `preset`: the network and the recipe of the CPU preset (gain 0.01). Every nudging, BPTT, and feed-forward backpropagation of
+the same network; feedback weights of their own. Block `squared`: the same with squared error, half as long. Block `gains`: a
+smaller network at gains from 0.01 to 1, the paper's, by one-sided nudging, symmetric nudging and BPTT, with as many steps as it
+needs to settle to a residual of 1e-4; rows `states` relax the nudged states, not deviations, as the paper's code does.
+Within a block every training has the same network, initial weights, images, order, augmentation and number of updates; only what
+its row names differs. At gain 1 the preset's network would need hundreds of steps where it takes 2: block `gains` is smaller.
+
+Settings are chosen first: a row with `trials` trains one short run for each of them, evaluated on images held out of the training
+images, and takes the best. Every estimator of a comparison has the same number of trials, with the exceptions that ROWS names.
+
+Each training is a process of its own with one thread (two for the longest). A finished one leaves ROW-SEED.json (its
+configuration and outcome) and ROW-SEED.jsonl (its log, a line per epoch) in --out, trials in its folder choices/, and is never
+trained again. An unfinished one continues from its checkpoint in --runs. The files are drawn as table.md, squared.md, gains.md,
+choices.md and comparison.png.
 """
 
 import json
 import os
+import re
 import shlex
+import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle
+import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,95 +41,222 @@ import ep
 from ep.train import commandline as cli, experiment, loop, runs
 
 HERE = Path(__file__).resolve().parent
-COMMON = "--dataset cifar10 --preset small --test-images 10000"  # the paper's energy, feedback gain 1, and its rule
-SYNCHRONOUS = "--algorithm bptt --steps-free 16 --steps-nudged 6"  # goes about as far as half as many checkerboard steps
-ASYMMETRIC = "--connections asymmetric --weight-decay 3e-3"  # decay is what aligns W and B: 3e-4 would take a day
+COMMON = {  # block -> what all of its trainings share
+    "preset": "--dataset cifar10 --preset cpu --epochs 2",
+    "squared": "--dataset cifar10 --preset cpu --cost squared-error --epochs 1",
+    "gains": "--dataset cifar10 --preset small --channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --train-images 10000 --epochs 3"}
+TRIAL = {  # block -> what a trial has instead
+    "preset": "--train-images 15000 --validation-images 5000 --epochs 1 --warm-up 60",
+    "squared": "--train-images 10000 --validation-images 5000 --warm-up 40",
+    "gains": "--train-images 4000 --validation-images 2000 --epochs 1"}
+FILES = {"preset": "table.md", "squared": "squared.md", "gains": "gains.md"}  # block -> its table
 
 
 class Row(NamedTuple):
-    options: str  # what differs from COMMON
+    block: str
+    options: str  # what differs from the block's COMMON
+    minutes: float  # of one core for one seed, about
     seeds: int = 1
-    paper: str = ""  # CIFAR-10 test accuracy of Laborieux et al. 2021, full scale
+    trials: tuple = ()  # options of which the best on held-out images is added
+    as_row: str = ""  # a row whose choice is taken over
+    paper: str = ""  # CIFAR-10 test accuracy of Laborieux et al. 2021, full scale, gain 1
+    threads: int = 1  # they change no result; for the longest trainings, so that the others do not wait for them
 
 
-SQUARED = "--cost squared-error"
-ROWS = {  # cross-entropy: each nudging at its own best of BETAS (docs/paper_table/choose_beta); squared error: the paper's 0.5
-    "one-sided": Row("--nudging one-sided --beta 0.5", 3),
-    "random-sign": Row("--nudging random-sign --beta 1.0", 3),
-    "symmetric": Row("--nudging symmetric --beta 1.0", 3, "88.3%"),
-    "symmetric-beta-0.2": Row("--nudging symmetric --beta 0.2"),  # not chosen: one epoch preferred 1. 11_bias_when_trained.py
-    "four-point": Row("--nudging four-point --beta 1.0"),
-    "bptt": Row(SYNCHRONOUS, 3, "about 89%"),
-    "one-sided-squared": Row(f"--nudging one-sided --beta 0.5 {SQUARED}", 1, "14%"),
-    "symmetric-squared": Row(f"--nudging symmetric --beta 0.5 {SQUARED}"),
-    "bptt-squared": Row(f"{SYNCHRONOUS} {SQUARED}"),
-    "asymmetric-own": Row(f"--nudging symmetric --beta 1.0 {ASYMMETRIC} --feedback-update own"),
-    "asymmetric-kolen-pollack": Row(f"--nudging symmetric --beta 1.0 {ASYMMETRIC} --feedback-update kolen-pollack", 1, "86.8%"),
-    "asymmetric-exact": Row(f"--nudging symmetric --beta 1.0 {ASYMMETRIC} --feedback-update exact"),
+BETAS = ("--beta 0.1", "--beta 0.3", "--beta 1.0")  # the preset's, one between, the paper's
+SQUARED_RATES = ("--lr 4e-3 1.2e-2", "--lr 4e-3", "--lr 2e-3")  # the preset's, and without the higher one of the classes
+SQUARED = (f"--beta 0.1 {SQUARED_RATES[0]}", f"--beta 0.5 {SQUARED_RATES[0]}",  # the paper's beta: 0.5
+           f"--beta 0.5 {SQUARED_RATES[1]}")
+ASYMMETRIC = "--nudging symmetric --connections asymmetric --feedback-update"
+BPTT = "--algorithm bptt --steps-free 6 --steps-nudged 4"  # synchronous: about as far as 2 sweeps up and 1 down
+ROWS = {  # in block `preset` rates are the preset's, and nothing is chosen for BPTT and backpropagation, which have no beta
+    "one-sided": Row("preset", "--nudging one-sided", 3.9, 3, BETAS),
+    "random-sign": Row("preset", "--nudging random-sign", 3.9, 3, BETAS),
+    "symmetric": Row("preset", "--nudging symmetric", 4.2, 3, BETAS, paper="88.3%"),
+    "four-point": Row("preset", "--nudging four-point", 5.0, 3, BETAS),
+    "bptt": Row("preset", BPTT, 16, 3, paper="about 89%", threads=2),
+    "feed-forward": Row("preset", "--feedback 0 --nudging symmetric --beta 0.01 --steps-free 1", 4.2, 3),  # EP at gain 0 is that
+    "pytorch": Row("preset", "", 4.0),  # examples/backpropagation.py, with the recipe of `feed-forward`
+    "one-sided-squared": Row("squared", "--nudging one-sided", 2.0, 1, SQUARED, paper="14%"),
+    "symmetric-squared": Row("squared", "--nudging symmetric", 2.2, 1, SQUARED),
+    "bptt-squared": Row("squared", "--algorithm bptt --steps-free 7 --steps-nudged 5", 10, 1, SQUARED_RATES, threads=2),
+    "asymmetric-own": Row("preset", f"{ASYMMETRIC} own --weight-decay 0.02", 5.5, 1, as_row="symmetric"),
+    "asymmetric-kolen-pollack": Row("preset", f"{ASYMMETRIC} kolen-pollack --weight-decay 0.2", 5.5, 1, as_row="symmetric",
+                                    paper="86.8%"),  # decay aligns W and B: this one needs more of it
+    "asymmetric-exact": Row("preset", f"{ASYMMETRIC} exact --weight-decay 0.02", 5.5, 1, as_row="symmetric"),
 }
-COLOURS = ("#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#0072B2",  # Okabe and Ito's, for every kind of eye,
-           "#882255", "#44AA99")  # and two of Tol's
-BETAS = (0.05, 0.1, 0.2, 0.5, 1.0)
-HELD_OUT = "--validation-images 5000 --test-images 5000 --epochs 1"
-CHOICES = {f"{nudging}-{beta}": Row(f"--nudging {nudging} --beta {beta} {HELD_OUT}")
-           for nudging in ("one-sided", "random-sign", "symmetric") for beta in BETAS}
-SMALL = "--channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --train-images 10000 --epochs 4"
-SETTLING = f"{SMALL} --tolerance 1e-4 --steps-free 100 --steps-nudged 25"
-SETTLED = {f"{nudging}{end}": Row(f"--nudging {nudging} {options}") for end, options in (
-    ("", f"{SETTLING} --beta 0.5"), ("-squared", f"{SETTLING} --beta 0.5 {SQUARED}"),  # 0.5: the paper's for squared error
-    ("-beta-0.1", f"{SETTLING} --beta 0.1"), ("-8-3-steps", f"{SMALL} --tolerance 0 --steps-free 8 --steps-nudged 3 --beta 0.5"))
-    for nudging in ("one-sided", "symmetric")}
-SETTLED["one-sided-no-tolerance"] = Row(  # then the phase at beta = 0 takes K steps too: what still moves at 1e-4 cancels
-    f"--nudging one-sided {SMALL} --tolerance 0 --steps-free 60 --steps-nudged 25 --beta 0.5")
-SETTLED["bptt"] = Row(f"--algorithm bptt {SMALL} --steps-free 100 --steps-nudged 16")
+GAINS = {  # gain -> (K of each nudged phase; T and K of BPTT, synchronous; minutes of one-sided, symmetric, BPTT)
+    1.0: (25, 100, 16, (3.0, 4.5, 9.0)), 0.3: (12, 60, 12, (2.0, 2.5, 6.5)), 0.1: (6, 30, 8, (1.2, 1.4, 4.0)),
+    0.01: (4, 12, 6, (0.8, 0.9, 3.0))}
+SMALLER_BETAS = ("--beta 0.02", "--beta 0.1", "--beta 0.5")  # at the rates of the preset `small`, which are those of symmetric EP
+RATES = tuple(f"--lr {' '.join(f'{share * rate:g}' for rate in (0.2, 0.03, 0.02, 0.015, 0.01))}" for share in (1, 0.5, 0.25))
+SETTLING = "--tolerance 1e-4 --steps-free 100"
+for gain, (K, bptt_T, bptt_K, minutes) in GAINS.items():
+    at = f"--feedback {gain:g}"
+    for nudging, m in zip(("one-sided", "symmetric"), minutes):
+        ROWS[f"{nudging}-gain-{gain:g}"] = Row("gains", f"{at} --nudging {nudging} --nudged-phases deviations {SETTLING} "
+                                               f"--steps-nudged {K}", m, 1, SMALLER_BETAS)
+    ROWS[f"bptt-gain-{gain:g}"] = Row("gains", f"{at} --algorithm bptt --steps-free {bptt_T} --steps-nudged {bptt_K}", minutes[2],
+                                      1, RATES)
+for nudging, m in (("one-sided", 3.0), ("symmetric", 4.5)):  # as the paper did it, and at one of its betas: nothing is chosen
+    ROWS[f"{nudging}-states-gain-1"] = Row("gains", f"--feedback 1 --nudging {nudging} --nudged-phases states --beta 0.5 "
+                                           f"{SETTLING} --steps-nudged 25", m)
+TRIAL_SHARE = {"preset": 0.17, "squared": 0.23, "gains": 0.17}  # of a row's minutes, for each of its trials
+COLOURS = {"one-sided": "#D55E00", "symmetric": "#0072B2", "bptt": "#000000"}  # of the paper's figures of the gain
 
 
-def main():
-    args = options()
-    rows, out = ((CHOICES, args.out / "choose_beta") if args.choose_beta else
-                 (SETTLED, args.out / "settled") if args.settled else (ROWS, args.out))
-    rows = {name: row for name, row in rows.items() if args.row in (None, name)}
-    out.mkdir(parents=True, exist_ok=True)
-    seeds = range(3) if args.seed is None else [args.seed]
-    jobs = [(name, seed) for seed in seeds for name, row in rows.items() if seed < row.seeds and not args.only_draw]
-    jobs = [job for job in jobs if not (out / f"{job[0]}-{job[1]}.json").exists()]
-    with tqdm(total=len(jobs), unit="training") as bar, ThreadPoolExecutor(args.jobs) as pool:
-        for _ in pool.map(lambda job: train(*job, rows[job[0]], out, args, bar), jobs):
-            bar.update()
-    finished = {name: [json.loads(path.read_text()) for path in sorted(out.glob(f"{name}-?.json"))] for name in rows}
-    finished = {name: results for name, results in finished.items() if results}
-    if not finished:
-        raise ep.EPError(f"no finished training in {out}: run without --only-draw first")
-    evaluated_on, plot = ("held-out", plot_betas) if args.choose_beta else ("test", plot_curves)
-    text = table(rows, finished, evaluated_on)
-    runs.write_text(out / "table.md", text)
-    figure = plot(finished, out)
-    temporary = out / "curves.png.tmp"
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, out / "curves.png")
-    print(text + f"written: {out / 'table.md'}, {out / 'curves.png'}")
+# --- what there is to do ----------------------------------------------------------------------------------------------
 
 
-def train(name, seed, row, out, args, bar):
-    """One training in a process of its own, resumed if it was interrupted; leaves NAME-SEED.json and .jsonl in `out`."""
-    folder, stem = args.runs / out.name / f"{name}-{seed}", out / f"{name}-{seed}"
-    recipe = ["--resume", folder] if (folder / "checkpoint.npz").exists() else [
-        *shlex.split(f"{COMMON} {row.options}"), "--seed", seed, "--out", folder]
-    surroundings = ["--threads", args.threads, "--device", "cpu", *(["--data", args.data] if args.data else [])]
-    command = [sys.executable, "-u", HERE / "cifar10_sym_ep.py", *recipe, *surroundings]
-    process = subprocess.Popen(list(map(str, command)), text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    for line in process.stdout:
-        if line.startswith("epoch "):
-            bar.write(f"{name}, seed {seed}: {line.rstrip()}")
-    if process.wait():
-        raise ep.EPError(f"the training {name}, seed {seed}, failed: see it with {shlex.join(map(str, command))}", exit_code=1)
-    config, result = (json.loads((folder / file).read_text()) for file in ("config.json", "result.json"))
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    runs.write_text(f"{stem}.jsonl", "".join(json.dumps(line) + "\n" for line in log))
+class Job(NamedTuple):
+    """One training. It leaves OUT/STEM.json and .jsonl, and starts when those of `needs` are there."""
+
+    stem: str
+    row: str
+    seed: int
+    minutes: float
+    needs: tuple = ()
+    trial: str = ""  # the options that are tried; "": not a trial
+
+
+def trial_stem(row, trial):
+    return "choices/" + "-".join([row, *trial.replace("--", "").split()]) + "-0"
+
+
+def plan(args):
+    """[Job] in the order in which they are started: block by block, and within it those first that most has to wait for."""
+    jobs, rank = [], {}
+    names = [name for name, row in ROWS.items() if args.row in (None, name) and args.block in (None, row.block)]
+    for name in names:
+        row, chooser = ROWS[name], ROWS[name].as_row or name
+        trials = tuple(trial_stem(chooser, trial) for trial in ROWS[chooser].trials)
+        share = TRIAL_SHARE[row.block] * ROWS[chooser].minutes
+        if name == "pytorch":
+            jobs += [Job("feed-forward-0", "feed-forward", 0, ROWS["feed-forward"].minutes)]
+        jobs += [Job(stem, chooser, 0, share, trial=trial) for stem, trial in zip(trials, ROWS[chooser].trials)]
+        needs = ("feed-forward-0",) if name == "pytorch" else trials
+        jobs += [Job(f"{name}-{seed}", name, seed, row.minutes, needs) for seed in range(row.seeds) if args.seed in (None, seed)]
+    jobs = list({job.stem: job for job in jobs}.values())  # two rows may share their trials
+    for job in reversed(jobs):  # minutes from the start of a job to the end of the last one that waits for it
+        rank[job.stem] = job.minutes + max([rank[later.stem] for later in jobs if job.stem in later.needs], default=0.0)
+    return sorted(jobs, key=lambda job: (list(COMMON).index(ROWS[job.row].block), -rank[job.stem]))
+
+
+def options_of(job, out):
+    """The options of a training: the block's, the row's, and those that were chosen for it."""
+    row = ROWS["feed-forward" if job.row == "pytorch" else job.row]
+    chosen = job.trial or (best(row.as_row or job.row, out) or "")
+    return " ".join(filter(None, [COMMON[row.block], row.options, job.trial and TRIAL[row.block], chosen, f"--seed {job.seed}"]))
+
+
+def best(name, out):
+    """The trial of a row with the highest accuracy on held-out images, the first of several; None before all are there."""
+    results = [result_of(out / trial_stem(name, trial)) for trial in ROWS[name].trials]
+    if not results or None in results:
+        return None
+    accuracies = [result["result"]["test_accuracy"] for result in results]
+    return ROWS[name].trials[int(np.argmax(accuracies))]
+
+
+def result_of(stem):
+    """What a finished training has left, None before."""
+    path = Path(f"{stem}.json")
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+# --- doing it ---------------------------------------------------------------------------------------------------------
+
+
+def work(jobs, args):
+    """Run the jobs, --workers threads at a time; returns the commands that failed. If it is stopped, trainings save and stop."""
+    waiting, running, failed, start = list(jobs), {}, [], time.monotonic()
+    bar = tqdm(total=len(jobs), unit="training", desc=f"{args.workers} at a time")
+    try:
+        while waiting or running:
+            for job in [job for job in waiting if all((args.out / f"{stem}.json").exists() for stem in job.needs)]:
+                if sum(threads_of(other) for other in running) + threads_of(job) <= max(args.workers, threads_of(job)):
+                    waiting.remove(job)
+                    running[job] = started(job, args)
+            if not running:  # what is left waits for something that failed
+                break
+            time.sleep(0.2)
+            for job, (process, command, _) in [item for item in running.items() if item[1][0].poll() is not None]:
+                del running[job]
+                bar.update()
+                if process.returncode:
+                    failed.append(shlex.join(map(str, command)))
+                else:
+                    accuracy = collect(job, args)
+                    bar.write(f"{job.stem}: {accuracy:.1%}{' held out' if job.trial else ''}")
+            if args.minutes and time.monotonic() - start > 60 * args.minutes:
+                bar.write(f"{args.minutes:g} minutes are over: saving {len(running)} trainings; the same command continues")
+                break
+    finally:
+        for process, *_ in running.values():
+            process.send_signal(signal.SIGTERM)  # it saves and stops
+        for process, *_ in running.values():
+            process.wait()
+        bar.close()
+    return failed
+
+
+def threads_of(job):
+    return ROWS[job.row].threads
+
+
+def folder_of(job, args):
+    return args.runs / job.stem.replace("/", "-")
+
+
+def started(job, args):
+    """(process, its command, its output) of a training, resumed if it was interrupted; a finished one has nothing left to do."""
+    folder = folder_of(job, args)
+    data, here = ["--data", args.data] if args.data else [], ["--threads", threads_of(job), "--device", "cpu", "--no-download"]
+    if job.row == "pytorch":
+        command = [HERE / "backpropagation.py", recipe_of_feed_forward(job, folder, args), *data]
+    elif (folder / "checkpoint.npz").exists():
+        command = [HERE / "cifar10_sym_ep.py", "--resume", folder, *data, *here]
+    else:
+        command = [HERE / "cifar10_sym_ep.py", *shlex.split(options_of(job, args.out)), "--out", folder, *data, *here]
+    folder.mkdir(parents=True, exist_ok=True)
+    command = list(map(str, [sys.executable, "-u", *command]))
+    one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
+    with open(folder / "output.txt", "a") as output:  # in a session of its own: a signal reaches it once, from here
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | one_thread,
+                                   start_new_session=True)
+    return process, command, folder / "output.txt"
+
+
+def recipe_of_feed_forward(job, folder, args):
+    """A run folder with configuration and log of row `feed-forward`, which is all that backpropagation.py reads."""
+    record, log = result_of(args.out / f"feed-forward-{job.seed}"), (args.out / f"feed-forward-{job.seed}.jsonl").read_text()
+    folder.mkdir(parents=True, exist_ok=True)
+    runs.write_text(folder / "config.json", json.dumps(record["config"] | dict(data=None)))
+    runs.write_text(folder / "log.jsonl", log)
+    (folder / "output.txt").unlink(missing_ok=True)  # of an interrupted attempt: this one has no checkpoint
+    return folder
+
+
+def collect(job, args):
+    """Write STEM.json and STEM.jsonl of a training that has ended; returns its accuracy."""
+    folder, stem = folder_of(job, args), args.out / job.stem
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
     del config["data"]  # a path of this machine
-    record = dict(row=name, seed=seed, options=f"{COMMON} {row.options} --seed {seed}", numpy=np.__version__,
-                  **cost_of(experiment.Config(**config), log), result=result, config=config)
+    if job.row == "pytorch":
+        found = re.findall(r"epoch (\d+): backpropagation ([\d.]+)%.*\((\d+) images\)", (folder / "output.txt").read_text())
+        log = [dict(epoch=int(epoch), test_accuracy=float(percent) / 100, test_images=int(n)) for epoch, percent, n in found]
+        result = dict(log[-1], seconds=None, source=config["source"])
+        cost = dict(updates=loop.steps_per_epoch(config["train_images"], config["batch_size"]) * config["epochs"])
+    else:
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        result = json.loads((folder / "result.json").read_text())
+        cost = cost_of(experiment.Config(**config), log)
+    runs.write_text(f"{stem}.jsonl", "".join(json.dumps(line) + "\n" for line in log))
+    record = dict(row=job.row, seed=job.seed, options=options_of(job, args.out), numpy=np.__version__, **cost, result=result,
+                  config=config)
     runs.write_text(f"{stem}.json", json.dumps(record, indent=1) + "\n")
+    return result["test_accuracy"]
 
 
 def cost_of(config, log):
@@ -128,87 +267,209 @@ def cost_of(config, log):
                 steps_second=experiment.steps_per_image(config, converged)[1])
 
 
-def table(rows, finished, evaluated_on):
-    """Markdown: a line per row; mean and range over the seeds."""
-    lines = [f"| row | differs by | seeds | {evaluated_on} accuracy (range) | train accuracy | updates | images seen | steps per "
-             "image: free + second phases | seconds, fastest seed | paper, full scale |", "|---" * 10 + "|"]
+# --- showing it -------------------------------------------------------------------------------------------------------
+
+
+def finished_rows(out):
+    """{row: [what each of its seeds has left, with its log]}"""
+    found = {}
+    for name in ROWS:
+        for path in sorted(out.glob(f"{name}-[0-9].json")):
+            log = list(map(json.loads, path.with_suffix(".jsonl").read_text().splitlines()))
+            found.setdefault(name, []).append(json.loads(path.read_text()) | dict(log=log))
+    return found
+
+
+def table(finished, out):
+    """Markdown: a line per row; mean and range over the seeds, and of the distance to equilibrium the worst seed's."""
+    lines = ["| row | differs by | seeds | test accuracy (range) | after T, at the fixed point | smallest cosine | residual | "
+             "stuck units | train accuracy | updates | steps: free + second | core-minutes | paper, full scale |",
+             "|---" * 13 + "|"]
     for name, results in finished.items():
-        test, seconds = ([result["result"][key] for result in results] for key in ("test_accuracy", "seconds"))
+        row, last = ROWS[name], [record["log"][-1] for record in results]
+        test = [record["result"]["test_accuracy"] for record in results]
         spread = f" ({min(test):.1%} to {max(test):.1%})" if len(test) > 1 else ""
-        short = "" if len(results) == rows[name].seeds else f" of {rows[name].seeds}"
-        first = results[0]
-        lines.append(f"| {name} | `{rows[name].options}` | {len(test)}{short} | **{np.mean(test):.1%}**{spread} | "
-                     f"{np.mean([result['result']['train_accuracy'] for result in results]):.1%} | {first['updates']:,} | "
-                     f"{first['visits']:,} | {first['steps_free']:.0f} + {first['steps_second']:.0f} | {min(seconds):.0f} | "
-                     f"{rows[name].paper} |")
+        short = "" if len(results) == row.seeds else f" of {row.seeds}"
+        chosen = best(row.as_row or name, out) or ""
+        differs = f"`{f'{row.options} {chosen}'.strip()}`" if row.options else "PyTorch, the recipe of `feed-forward`"
+        lines.append(f"| {name} | {differs} | {len(test)}{short} | **{np.mean(test):.1%}**{spread} | "
+                     f"{' | '.join(distance(last))} | {stuck(last)} | {mean(last, 'train_accuracy', '.1%')} | "
+                     f"{results[0]['updates']:,} | {steps(results[0])} | {core_minutes(results)} | {row.paper} |")
     return "\n".join(lines) + "\n"
 
 
-def plot_betas(finished, out):
-    """Accuracy on held-out images after one epoch against beta, a line for every nudging."""
+def distance(last):
+    """How far the last epoch of each seed was from an equilibrium: three cells, empty where nothing relaxes."""
+    if "residual" not in last[0]:
+        return "", "", ""
+    at_T, fixed = (mean(last, key, ".1%") for key in ("accuracy_at_T", "fixed_point_accuracy"))
+    settled, n = min(line["settled_images"] for line in last), last[0]["fixed_point_images"]
+    unsettled = "" if settled == 1 else f"; {settled:.0%} settle"
+    cosines = [line["smallest_cosine"] for line in last]
+    return (f"{at_T}, {fixed} (of {n}{unsettled})", "no fixed point" if None in cosines else f"{min(cosines):.3f}",
+            f"{max(line['residual'] for line in last):.0e}")
+
+
+def mean(last, key, form):
+    return format(np.mean([line[key] for line in last]), form) if key in last[0] else ""
+
+
+def stuck(last):
+    """The largest share of a layer's units that were at a bound in every image of a batch, mean over the last epoch."""
+    shares = [max((line[key], key) for key in line if key.startswith("stuck_")) for line in last if "stuck_1" in line]
+    return f"{max(shares)[0]:.0%} (layer {max(shares)[1][6:]})" if shares else ""
+
+
+def steps(record):
+    return f"{record['steps_free']:.0f} + {record['steps_second']:.0f}" if "steps_free" in record else ""
+
+
+def core_minutes(results):
+    seconds = [record["result"]["seconds"] for record in results]
+    return "" if None in seconds else f"{sum(seconds) / len(seconds) / 60:.1f}"
+
+
+def largest_gap(finished):
+    """One sentence: how far the rows that the theory says are equal are from each other, by their means."""
+    means = {name: np.mean([record["result"]["test_accuracy"] for record in finished[name]])
+             for name in ("symmetric", "bptt", "feed-forward", "pytorch") if name in finished}
+    if len(means) < 2:
+        return ""
+    low, high = min(means, key=means.get), max(means, key=means.get)
+    return (f"\nLargest difference between the means of {', '.join(means)}: {100 * (means[high] - means[low]):.1f} points "
+            f"({high} {means[high]:.1%}, {low} {means[low]:.1%}).\n")
+
+
+def choices(out):
+    """Markdown: every trial with its accuracy on held-out images, those of a row in one line, the chosen one in bold."""
+    lines = ["| row | trials: held-out accuracy, the chosen one in bold |", "|---|---|"]
+    for name, row in ROWS.items():
+        cells, chosen = [], best(name, out)
+        for trial in row.trials:
+            if record := result_of(out / trial_stem(name, trial)):
+                cell = f"`{trial}` {record['result']['test_accuracy']:.1%}"
+                cells.append(f"**{cell}**" if trial == chosen else cell)
+        if cells:
+            lines.append(f"| {name} | {'; '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(args):
+    """Write the tables of the blocks, choices.md and comparison.png from the files in --out, and print the tables."""
+    finished = finished_rows(args.out)
+    if not finished:
+        raise ep.EPError(f"no finished training in {args.out}: run without --only-draw first")
+    blocks = {block: {name: records for name, records in finished.items() if ROWS[name].block == block} for block in COMMON}
+    texts = {file: table(blocks[block], args.out) for block, file in FILES.items()} | {"choices.md": choices(args.out)}
+    texts["table.md"] += largest_gap(finished)
+    for name, text in texts.items():
+        runs.write_text(args.out / name, text)
+        print(text)
+    figure, temporary = plot(blocks, args.out), args.out / "comparison.png.tmp"
+    figure.savefig(temporary, format="png", dpi=110)
+    os.replace(temporary, args.out / "comparison.png")
+    print(f"written: {', '.join(str(args.out / name) for name in [*texts, 'comparison.png'])}")
+
+
+def plot(blocks, out):
+    """Left: every seed of every row at the preset's gain. Right: accuracy and cosine over the gain."""
     from matplotlib.figure import Figure  # slow to import, and no display is needed
 
-    source = next(iter(finished.values()))[0]["result"]["source"]
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axis = figure.subplots()
-    for nudging, colour in zip(("one-sided", "random-sign", "symmetric"), COLOURS):
-        points = [(beta, 100 * finished[name][0]["result"]["test_accuracy"]) for beta in BETAS
-                  if (name := f"{nudging}-{beta}") in finished]
-        axis.plot(*zip(*points), "o-", color=colour, label=nudging)
-    axis.set(title=f"Which beta? One epoch, one seed\n{source}", xlabel="beta", ylabel="accuracy (%)", xscale="log", xticks=BETAS,
-             xticklabels=map(str, BETAS))
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
-    axis.legend()
+    source = next(record for rows in blocks.values() for records in rows.values() for record in records)["result"]["source"]
+    figure = Figure(figsize=(13, 6.4), layout="constrained")
+    figure.suptitle(f"Equilibrium propagation at equilibrium. {source}", fontsize="medium")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
+    plot_rows(left.subplots(), blocks["preset"] | blocks["squared"])
+    above, below = right.subplots(2, 1, sharex=True)
+    for name, colour in COLOURS.items():
+        at = {gain: records[0] for gain in GAINS if (records := blocks["gains"].get(f"{name}-gain-{gain:g}"))}
+        if not at:
+            continue
+        accuracy = [100 * record["result"]["test_accuracy"] for record in at.values()]
+        above.semilogx(list(at), accuracy, "o-", color=colour, label=name)
+        cosines = [record["log"][-1]["smallest_cosine"] for record in at.values()]
+        below.semilogx(list(at), [np.nan if c is None else c for c in cosines], "o-", color=colour)
+    above.axhline(10, color="grey", linestyle=":")
+    above.annotate("chance", (0.01, 10), (0, 3), textcoords="offset points", ha="right", fontsize=9)
+    above.set(title="a smaller network, all gains", ylabel="test accuracy (%)", ylim=(0, None))
+    below.set(ylabel="smallest cosine of a layer\nwith the exact gradient", xlabel="feedback gain (1: the paper's network)",
+              ylim=(min(-0.05, below.get_ylim()[0]), 1.05))
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    above.invert_xaxis()  # they share it
+    if above.get_legend_handles_labels()[0]:
+        above.legend()
     return figure
 
 
-def plot_curves(finished, out):
-    """Test accuracy over epochs, rows in three panels: what nudging, the cost and the feedback weights change."""
-    from matplotlib.figure import Figure  # slow to import, and no display is needed
+def plot_rows(axes, rows):
+    """A line for each row: a dot for every seed, a bar at their mean."""
+    for place, (name, records) in enumerate(rows.items()):
+        accuracy = [100 * record["result"]["test_accuracy"] for record in records]
+        colour = COLOURS.get(name.removesuffix("-squared"), "#009E73" if "asymmetric" in name else "#666666")
+        axes.plot(accuracy, [place] * len(accuracy), "o", color=colour, alpha=0.6)
+        axes.plot([np.mean(accuracy)] * 2, [place - 0.3, place + 0.3], "-", color=colour, linewidth=2)
+        axes.annotate(f"{np.mean(accuracy):.1f}", (max(accuracy), place), (8, 0), textcoords="offset points", va="center",
+                      fontsize=9)
+    axes.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel="test accuracy (%)",
+             title="the CPU preset, gain 0.01\n(squared error: half as many updates)")
+    axes.margins(x=0.12)
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3, axis="x")
 
-    panels = {"nudging, cross-entropy": [name for name in finished if not name.endswith("squared") and "asym" not in name],
-              "squared error": [name for name in finished if name.endswith("squared")],
-              "feedback weights of their own": [name for name in finished if "asym" in name]}
-    panels = {title: names for title, names in panels.items() if names}
-    source = next(iter(finished.values()))[0]["result"]["source"]
-    figure = Figure(figsize=(1 + 4 * len(panels), 5), layout="constrained")
-    figure.suptitle(f"{source}; bands: lowest to highest of the seeds", fontsize="medium")
-    lowest = 100.0
-    for axis, (title, names) in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels.items()):
-        compare = ["symmetric"] if "symmetric" in finished and "symmetric" not in names else []
-        for name, colour in zip(names + compare, cycle(COLOURS)):
-            logs = [(out / f"{name}-{result['seed']}.jsonl").read_text().splitlines() for result in finished[name]]
-            y = np.array([[100 * json.loads(line)["test_accuracy"] for line in log] for log in logs])
-            lowest = min(lowest, y.min())
-            epochs = range(1, y.shape[1] + 1)
-            style = dict(color=colour, linestyle="-", marker="o") if name in names else dict(color="black", linestyle=":")
-            axis.plot(epochs, y.mean(0), markersize=4, label=f"{name} ({len(logs)} seeds)" if len(logs) > 1 else name, **style)
-            axis.fill_between(epochs, y.min(0), y.max(0), alpha=0.2, color=style["color"], linewidth=0)
-        axis.axhline(10, color="grey", linewidth=0.8, linestyle="--")
-        axis.set(title=title, xlabel="epoch", xticks=list(epochs))
-        axis.title.set_fontsize("medium")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)  # below: it hides no curve
-    figure.axes[0].set(ylabel="test accuracy (%), chance: 10", ylim=(max(0, lowest - 3), None))
-    return figure
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def show_plan(jobs, out, workers):
+    """Print the jobs in their order, and the core-minutes of each part."""
+    minutes = {}
+    for job in jobs:
+        there = (out / f"{job.stem}.json").exists()
+        part = f"{ROWS[job.row].block}, {'choices' if job.trial else 'rows'}"
+        minutes[part] = minutes.get(part, 0.0) + (0.0 if there else job.minutes)
+        print(f"{job.minutes:5.1f}  {job.stem}{'  (finished)' if there else ''}")
+    total = sum(minutes.values())
+    print("\n".join(f"{part}: {m:.0f} core-minutes" for part, m in minutes.items()))
+    print(f"left: {total:.0f} core-minutes, at least {total / workers:.0f} minutes with {workers} workers")
+
+
+def main():
+    args = options()
+    jobs = [job for job in plan(args) if job.row != "pytorch" or find_spec("torch")]
+    if args.plan:
+        return show_plan(jobs, args.out, args.workers)
+    if not args.only_draw:
+        if not find_spec("torch"):
+            print("PyTorch is not installed: no row `pytorch`")
+        args.out.mkdir(parents=True, exist_ok=True)
+        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        try:
+            failed = work([job for job in jobs if not (args.out / f"{job.stem}.json").exists()], args)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        if failed:
+            raise ep.EPError(f"{len(failed)} of the trainings failed, the others are unharmed; see the first with {failed[0]}",
+                             exit_code=1)
+    draw(args)
 
 
 def options():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add = parser.add_argument
-    add("--row", choices=[*ROWS, *CHOICES, *SETTLED], metavar="NAME", help=f"only this row: {', '.join(ROWS)}")
+    add("--block", choices=list(COMMON), help="only this comparison")
+    add("--row", choices=list(ROWS), metavar="NAME", help=f"only this row, and its trials: {', '.join(ROWS)}")
     add("--seed", type=cli.whole, help="only this seed (default: all of the row)")
     one_of = parser.add_mutually_exclusive_group().add_argument
-    one_of("--choose-beta", action="store_true", help="train one epoch for every beta, evaluated on held-out training images")
-    one_of("--settled", action="store_true", help="train a smaller network whose phases settle, and its controls")
-    add("--only-draw", action="store_true", help="train nothing")
+    one_of("--plan", action="store_true", help="only print what is to be trained, and its core-minutes")
+    one_of("--only-draw", action="store_true", help="train nothing")
     add("--data", type=cli.path, metavar="DIR", help="where cifar-10-batches-bin is")
     add("--out", type=cli.path, metavar="DIR", default=HERE.parent / "docs" / "paper_table",
         help="results (default: docs/paper_table)")
-    add("--runs", metavar="DIR", type=cli.path, default=Path("runs"), help="run folders with checkpoints (default: runs)")
-    add("--jobs", type=cli.count, default=cli.cores(), help="trainings at once (default: all cores)")
-    add("--threads", type=cli.count, default=1, help="worker threads of each; they change no result (default: 1)")
+    add("--runs", metavar="DIR", type=cli.path, default=Path("runs/paper_table"),
+        help="run folders with checkpoints (default: runs/paper_table)")
+    add("--workers", type=cli.count, default=cli.cores(), help="trainings at once, one thread each (default: all cores)")
+    add("--minutes", type=cli.positive, help="save and stop after so many; the same command continues")
     return parser.parse_args()
 
 

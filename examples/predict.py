@@ -18,7 +18,7 @@ import ep
 from ep import datasets
 from ep.datasets import pictures
 from ep.train import commandline as cli
-from ep.train.equilibrium import SETTLED
+from ep.train.equilibrium import settled
 
 CIFAR10 = dict(dataset="cifar10", classes=list(datasets.CLASSES), image_shape=[32, 32, 3], steps_free=8, schedule="checkerboard",
                mean=list(datasets.CIFAR10_MEAN), std=list(datasets.CIFAR10_STD))  # what older files are about, if anything
@@ -43,7 +43,7 @@ def main():
 
 def distance(network, x, s, steps):
     """One line: the feedback gain, and what relaxing on from the states s to the fixed point would change."""
-    fixed = ep.fast.prepared(network).relax(network, x, SETTLED, start=s)
+    fixed = ep.fast.prepared(network).relax(network, x, settled(network), start=s)
     before, after = (network.cost.output(states[-1]) for states in (s, fixed.states))
     changed, gap = (before.argmax(-1) != after.argmax(-1)).sum(), abs(before - after).max()
     end = "the fixed point" if fixed.converged else f"step {steps + fixed.steps}, which is no fixed point yet,"

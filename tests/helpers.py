@@ -108,15 +108,16 @@ def moved(arrays, direction, t):
     return [a + t * d for a, d in zip(arrays, direction)]
 
 
-def clip_by_real_part(factor):
-    """clip(factor u, 0, 1), extended to complex u where it is smooth: a tool for the complex step only."""
+def clip_by_real_part(factor, high=1.0):
+    """clip(factor u, 0, high), extended to complex u where it is smooth: a tool for the complex step only."""
     def sigma(u):
         xp, v = array_module(u), factor * u
-        return xp.where(v.real < 0, 0.0, xp.where(v.real > 1, 1.0, v))
+        return xp.where(v.real < 0, 0.0, xp.where(v.real > high, high, v))
     return sigma
 
 
-COMPLEX_SIGMA = {"hard-sigmoid": clip_by_real_part(0.5), "clip": clip_by_real_part(1.0)}
+COMPLEX_SIGMA = {"hard-sigmoid": clip_by_real_part(0.5), "clip": clip_by_real_part(1.0),
+                 "relu6": clip_by_real_part(1.0, 6.0)}
 
 
 def along(net, direction, f):

@@ -62,8 +62,8 @@ def train(world, *, dtype="float64", batch_size=64, tolerance=0.0, steps_free=12
     def on_step(step, estimate):
         free = estimate.free
         log.append([estimate.loss, estimate.correct, free.steps, free.residual, free.converged, len(free.states[0]),
-                    *np.ravel(free.history), *loop.stuck_shares(network, free.states),
-                    *loop.gradient_norms(estimate.gradient).values()])
+                    *np.ravel(free.history), *loop.stuck_shares(network, estimate),
+                    *loop.gradient_norms(estimate).values()])
 
     with ep.worker_threads(threads) as map:
         for epoch in range(epochs):

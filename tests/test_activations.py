@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from helpers import complex_step, slope
 
-from ep.activations import ACTIVATIONS, CLIP, HARD_SIGMOID, SIGMOID, TANH
+from ep.activations import ACTIVATIONS, CLIP, HARD_SIGMOID, RELU6, SIGMOID, TANH
 from ep.backend import to_host
 from ep.errors import EPError
 
 every_activation = pytest.mark.parametrize("name", sorted(ACTIVATIONS))
-U = np.linspace(-2.983, 3.017, 41)  # no kink (0, 1, 2) closer than 0.01
+U = np.linspace(-2.983, 7.017, 81)  # no kink (0, 1, 2, 6) closer than 0.01
 
 
 @every_activation
@@ -52,14 +52,15 @@ def test_sigma_stays_in_its_bounds(xp, name):
     assert (s[0], s[3]) == a.bounds and (np.diff(s) >= 0).all()
 
 
-def test_the_four_activations(xp):
-    """clip(u/2, 0, 1), clip(u, 0, 1), 1/(1 + exp(2 - 4u)), tanh(u): their values, and kinks that count as saturated."""
+def test_the_five_activations(xp):
+    """clip(u/2, 0, 1), clip(u, 0, 1), clip(u, 0, 6), 1/(1 + exp(2 - 4u)), tanh(u): their values, and kinks that count as saturated."""
     u = xp.asarray(U)
-    for a, expected in ((HARD_SIGMOID, np.clip(U / 2, 0, 1)), (CLIP, np.clip(U, 0, 1)),
+    for a, expected in ((HARD_SIGMOID, np.clip(U / 2, 0, 1)), (CLIP, np.clip(U, 0, 1)), (RELU6, np.clip(U, 0, 6)),
                         (SIGMOID, 1 / (1 + np.exp(2 - 4 * U))), (TANH, np.tanh(U))):
         assert np.allclose(to_host(a.sigma(u)), expected, rtol=1e-13, atol=1e-15)
     kinks = xp.asarray([0.0, 2.0])
     assert not to_host(HARD_SIGMOID.dsigma(kinks)).any() and not to_host(CLIP.dsigma(kinks * 0.5)).any()
+    assert not to_host(RELU6.dsigma(kinks * 3.0)).any()
 
 
 @every_activation
@@ -69,7 +70,7 @@ def test_precision_is_kept(xp, name):
     assert {str(f(s).dtype) for f in (a.sigma, a.dsigma, a.G)} == {"float32"}
 
 
-@pytest.mark.parametrize("a", [HARD_SIGMOID, CLIP], ids=lambda a: a.name)
+@pytest.mark.parametrize("a", [HARD_SIGMOID, CLIP, RELU6], ids=lambda a: a.name)
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 def test_clipping_refuses_complex_numbers(xp, a, dtype):
     """NumPy's clip compares real parts and quietly returns nonsense."""
@@ -143,7 +144,7 @@ def test_complex_differences(xp, name, dtype, tiny):
             assert np.allclose(ratio, to_host(a.dsigma(u)), rtol=0, atol=20 * eps)
 
 
-@pytest.mark.parametrize("a", [HARD_SIGMOID, CLIP], ids=lambda a: a.name)
+@pytest.mark.parametrize("a", [HARD_SIGMOID, CLIP, RELU6], ids=lambda a: a.name)
 def test_clipped_differences_refuse_complex_steps(xp, a):
     """Also where u is real: it is the step that would be compared by its real part."""
     with pytest.raises(EPError, match="not complex-differentiable"):

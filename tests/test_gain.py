@@ -44,7 +44,7 @@ from ep.vectorfield import asymmetric
 GAINS = (1.0, 0.3, 0.05)
 STEPS_TO_REST = 60  # at gains below 1 these networks are at a fixed point after half the steps that they take at 1
 PHASES = Phases(STEPS_TO_REST, 40)
-INVERSE = {"hard-sigmoid": lambda s: 2 * s, "clip": lambda s: s, "tanh": np.arctanh,
+INVERSE = {"hard-sigmoid": lambda s: 2 * s, "clip": lambda s: s, "relu6": lambda s: s, "tanh": np.arctanh,
            "sigmoid": lambda s: (np.log(s) - np.log(1 - s) + 2) / 4}
 FEW = [("dense", "tanh"), ("dense", "hard-sigmoid"), ("average", "sigmoid"), ("max", "hard-sigmoid")]
 every_network = pytest.mark.parametrize("kind,activation", NETWORKS)

@@ -364,23 +364,23 @@ def cell(column, value):
 
 
 def paper_table(spy, module):
-    """Trainings are processes: none is started, but each leaves what it would leave."""
+    """Trainings are processes: none is started, but each leaves what it would leave, or never ends."""
     def process(command, **options):
         folder = Path(command[command.index("--out") + 1])
-        folder.mkdir(parents=True)
         for name, content in (("config.json", vars(experiment.Config())), ("result.json", dict(test_accuracy=0.5)),
                               ("log.jsonl", dict(converged=0.0, steps_free=8))):
             (folder / name).write_text(json.dumps(content) + "\n")
-        return SimpleNamespace(stdout=[], wait=lambda: 0)
+        busy = "--minutes" in sys.argv
+        return SimpleNamespace(poll=lambda: None if busy else 0, returncode=0, send_signal=lambda number: None, wait=lambda: 0)
 
     spy(module.subprocess, "Popen", process)
-    spy(module, "ThreadPoolExecutor")
-    spy(module, "table", lambda *arguments: "")
-    for name in ("plot_curves", "plot_betas"):
-        spy(module, name, lambda *arguments: SimpleNamespace(savefig=lambda path, **options: Path(path).touch()))
+    spy(module, "draw", lambda args: args.out.mkdir(exist_ok=True))
+    spy(module, "work")
+    spy.patch.setattr(module.time, "sleep", lambda seconds: None)
     spy.patch.setattr(module, "tqdm", functools.partial(module.tqdm, disable=True))
+    spy.patch.setattr(module, "ROWS", {name: module.ROWS[name] for name in ("symmetric", "bptt", "bptt-gain-1")})
     Path("out").mkdir(exist_ok=True)
-    Path("out", "symmetric-0.json").write_text("{}")  # finished long ago
+    Path("out", "bptt-0.json").write_text("{}")  # finished long ago
 
 
 def commands(ran):
@@ -497,16 +497,18 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--images": ("5", lambda a, b: b.printed.splitlines()[-2].startswith("5 images") or "\n5 images" in b.printed),
         "--data": ("somewhere", argument("load", 1, Path("somewhere"))), "--seed": ("3", argument("convnet", "seed", 3)),
         "--threads": ("2", argument("worker_threads", 0, 2)), "--out": ("elsewhere", argument("write", 0, Path("elsewhere")))}),
-    "paper_table": (paper_table, "--seed 0 --out out --runs runs", {
-        "--row": ("bptt", lambda a, b: len(commands(b)) == 1 and "--algorithm bptt" in commands(b)[0]),
-        "--seed": ("1", every_command("--seed 1")),
-        "--choose-beta": ("", lambda a, b: len(commands(b)) == 15 and every_command("--validation-images")(a, b)),
-        "--settled": ("", every_command("--channels 8 16 32 32")),
+    "paper_table": (paper_table, "--out out --runs runs --workers 4", {
+        "--block": ("gains", lambda a, b: len(commands(b)) == 4 and all("--preset small" in c for c in commands(b))),
+        "--row": ("symmetric", lambda a, b: len(commands(b)) == 6 and all("--nudging symmetric" in c for c in commands(b))),
+        "--seed": ("1", lambda a, b: len([c for c in commands(b) if "--seed 1 " in c]) == 2 and not any(
+            "--seed 2" in c for c in commands(b)) and any("--seed 2" in c for c in commands(a))),
+        "--plan": ("", lambda a, b: commands(a) and not commands(b) and "core-minutes" in b.printed),
         "--only-draw": ("", lambda a, b: commands(a) and not commands(b)),
         "--data": ("somewhere", every_command("--data somewhere")),
         "--out": ("elsewhere", lambda a, b: Path("elsewhere/bptt-0.json").exists()),
-        "--runs": ("others", every_command("--out others/")), "--jobs": ("3", argument("ThreadPoolExecutor", 0, 3)),
-        "--threads": ("2", every_command("--threads 2"))}),
+        "--runs": ("others", every_command("--out others/")),
+        "--workers": ("2", lambda a, b: (a.of("work", 1).workers, b.of("work", 1).workers) == (4, 2)),
+        "--minutes": ("0.001", lambda a, b: "minutes are over" in b.printed or len(commands(b)) < len(commands(a)))}),
     "sweep": (sweep, "--images 16 --validation-images 8 --random beta=0.1..1 --trials 2", {
         "--grid": ("beta=0.1,0.2,0.3 cost=squared-error,cross-entropy", lambda a, b: len(commands(b)) == 6
                    and "drawn" not in b.calls and any("--beta 0.3 --cost squared-error" in command for command in commands(b))),
@@ -622,7 +624,7 @@ def test_the_asymmetric_recipe_is_the_main_job(monkeypatch):
     ("predict", predict, "a.png --count 2", "--count and --data are for test images"),
     ("predict", predict, "a.png --data b", "--count and --data are for test images"),
     ("gradient_quality", gradient_quality, "--run tiny.npz --seed 0", "--seed is for the initial network"),
-    ("paper_table", paper_table, "--choose-beta --settled", "not allowed with argument"),
+    ("paper_table", paper_table, "--plan --only-draw", "not allowed with argument"),
     (MAIN, lambda spy, module: None, "--dataset synthetic --data somewhere", "embedded in the package")])
 def test_an_option_that_would_be_ignored_is_refused(tmp_path, monkeypatch, name, calls, options, sentence):
     """In one sentence; those of the main job's settings are in test_experiment.py."""

@@ -1,8 +1,10 @@
-"""paper_table.py: every row is a real training that leaves its log; finished ones are never trained again."""
+"""paper_table.py: settings are chosen first, every row is a real training that leaves its log, and none is trained twice."""
 
 import importlib.util
 import json
+import signal
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +38,33 @@ def run(monkeypatch, capsys):
 
 
 def test_rows_differ_only_by_what_they_name():
-    """Three seeds for the four rows that need a spread; no row replaces a setting of the common part."""
+    """No row and no trial replaces a setting of the common part, and no trial one of its row; a trial's share is what it says."""
     table = example("paper_table")
-    assert {name for name, row in table.ROWS.items() if row.seeds == 3} == {"one-sided", "random-sign", "symmetric", "bptt"}
+
+    def names(text):
+        return {word for word in text.split() if word.startswith("--")}
+
     for name, row in table.ROWS.items():
-        assert not {word for word in row.options.split() if word.startswith("--")} & set(table.COMMON.split()), name
+        assert not names(row.options) & names(table.COMMON[row.block]), name
+        for trial in row.trials:
+            assert trial and not names(trial) & (names(row.options) | names(table.COMMON[row.block])), name
+            assert not names(trial) & names(table.TRIAL[row.block]), name
+        assert "--validation-images" in table.TRIAL[row.block] and row.as_row in ("", *table.ROWS)
+
+
+def test_every_estimator_of_a_comparison_has_as_many_trials_and_seeds():
+    """Cross-entropy at the preset's gain, where BPTT and backpropagation have nothing to choose; squared error; every gain."""
+    rows = example("paper_table").ROWS
+    nudgings = ("one-sided", "random-sign", "symmetric", "four-point")
+    assert {len(rows[name].trials) for name in nudgings} == {3}
+    assert {rows[name].seeds for name in (*nudgings, "bptt", "feed-forward")} == {3}
+    assert not rows["bptt"].trials and not rows["feed-forward"].trials
+    chosen_at_a_gain = [name for name in rows if "-gain-" in name and "states" not in name]
+    for group in ([name for name in rows if name.endswith("squared")], chosen_at_a_gain):
+        assert {len(rows[name].trials) for name in group} == {3} and {rows[name].seeds for name in group} == {1}
+    gains = {name.partition("-gain-")[2] for name in rows if "-gain-" in name}
+    assert all({f"{rule}-gain-{gain}" for rule in ("one-sided", "symmetric", "bptt")} <= rows.keys() for gain in gains)
+    assert {"0.1", "0.3", "1"} < gains
 
 
 @pytest.mark.parametrize("nudging, algorithm, steps", [("symmetric", "eqprop", 50), ("four-point", "eqprop", 100),
@@ -54,46 +78,154 @@ def test_cost_counts_the_phases_that_run(nudging, algorithm, steps):
     assert cost == dict(updates=8, visits=200, steps_free=40, steps_second=steps)
 
 
-def test_table_of_trainings(run, monkeypatch, tmp_path):
-    """Two rows, one with two seeds: numbers of the table are those of the logs, and a second call trains nothing."""
+def tiny(table, monkeypatch, **rows):
+    common = "--dataset synthetic --preset {} --channels 4 4 4 4 --train-images 32 --test-images 32 --batch-size 16 --epochs 2"
+    blocks = {"preset": common.format("cpu"), "squared": "", "gains": f"{common.format('small')} --scale 2"}
+    monkeypatch.setattr(table, "COMMON", blocks)
+    monkeypatch.setattr(table, "TRIAL", dict.fromkeys(table.COMMON, "--test-images 16 --epochs 1"))
+    monkeypatch.setattr(table, "ROWS", {name.replace("_", "-"): row for name, row in rows.items()})
+
+
+def leave(out, stem, accuracy):
+    (out / stem).parent.mkdir(parents=True, exist_ok=True)
+    (out / f"{stem}.json").write_text(json.dumps(dict(result=dict(test_accuracy=accuracy))))
+
+
+def test_the_best_trial_is_taken(monkeypatch, tmp_path):
+    """The highest held-out accuracy, the first of several, and none before all are there; a row may take over another's."""
     table = example("paper_table")
-    monkeypatch.setattr(table, "COMMON", "--dataset synthetic --preset small --channels 4 4 4 4 --train-images 32 "
-                                         "--test-images 32 --batch-size 16 --epochs 2 --steps-free 4 --steps-nudged 2")
-    monkeypatch.setattr(table, "ROWS", {"symmetric": table.Row("--nudging symmetric", 2, "88.3%"),
-                                        "bptt-squared": table.Row("--algorithm bptt --cost squared-error")})
-    places = ("--out", tmp_path / "out", "--runs", tmp_path / "runs")
-    code, out, _ = run(table, *places)
-    assert code == 0 and "**" in out
-    logs = {path.stem: list(map(json.loads, path.read_text().splitlines())) for path in (tmp_path / "out").glob("*.jsonl")}
-    assert {name: len(log) for name, log in logs.items()} == {"symmetric-0": 2, "symmetric-1": 2, "bptt-squared-0": 2}
-    mean = np.mean([logs[f"symmetric-{seed}"][-1]["test_accuracy"] for seed in (0, 1)])
-    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
-    assert f"**{mean:.1%}**" in lines[2] and "| 4 | 64 | 4 + 4 |" in lines[2] and "88.3%" in lines[2]
-    assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    record = json.loads((tmp_path / "out" / "symmetric-1.json").read_text())
-    assert record["seed"] == 1 and "--seed 1" in record["options"] and "data" not in record["config"]
+    row = table.Row("preset", "--nudging symmetric", 1, 1, ("--beta 0.1", "--beta 0.3", "--beta 1.0"))
+    tiny(table, monkeypatch, symmetric=row, other=table.Row("preset", "--pad 1", 1, as_row="symmetric"))
+    for trial, accuracy in zip(row.trials, (0.4, 0.6, 0.6)):
+        assert table.best("symmetric", tmp_path) is None
+        leave(tmp_path, table.trial_stem("symmetric", trial), accuracy)
+    assert table.best("symmetric", tmp_path) == "--beta 0.3"
+    job = table.Job("other-2", "other", 2, 1)
+    assert table.options_of(job, tmp_path) == f"{table.COMMON['preset']} --pad 1 --beta 0.3 --seed 2"
+    trial = table.Job("x", "symmetric", 0, 1, trial="--beta 1.0")
+    assert table.options_of(trial, tmp_path).endswith("--nudging symmetric --test-images 16 --epochs 1 --beta 1.0 --seed 0")
+
+
+def test_the_plan_starts_with_what_most_waits_for(monkeypatch):
+    """The first block first; in it the longest chain, so that no trial comes after the row that takes the best of them."""
+    table = example("paper_table")
+    args = Namespace(row=None, block=None, seed=None)
+    jobs = table.plan(args)
+    places = {job.stem: place for place, job in enumerate(jobs)}
+    assert len(places) == len(jobs)
+    assert all(places[need] < places[job.stem] for job in jobs for need in job.needs)
+    blocks = [table.ROWS[job.row].block for job in jobs]
+    assert blocks == sorted(blocks, key=list(table.COMMON).index)
+    assert {job.stem for job in jobs if job.row == "symmetric" and not job.trial} == {f"symmetric-{seed}" for seed in range(3)}
+    tiny(table, monkeypatch, short=table.Row("preset", "", 1), long=table.Row("preset", "", 9),
+         chain=table.Row("preset", "", 5, 1, ("--beta 1", "--beta 2")))
+    monkeypatch.setattr(table, "TRIAL_SHARE", dict(preset=0.9))
+    assert [job.row for job in table.plan(args)] == ["chain", "chain", "long", "chain", "short"]
+    assert [job.stem for job in table.plan(Namespace(row="short", block=None, seed=None))] == ["short-0"]
+    assert table.plan(Namespace(row=None, block="gains", seed=None)) == []
+
+
+def test_table_of_trainings(run, monkeypatch, tmp_path):
+    """Numbers of the tables are those of the logs, the rows have the trial that was best, and a second call trains nothing."""
+    table = example("paper_table")
+    tiny(table, monkeypatch, bptt_gain_1=table.Row("gains", "--algorithm bptt --steps-free 4 --steps-nudged 2", 1),
+         symmetric=table.Row("preset", "--nudging symmetric", 1, 2, ("--beta 0.1", "--beta 0.9"), paper="88.3%"))
+    places = ("--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 2)
+    code, out, err = run(table, *places)
+    assert code == 0 and "**" in out, err
+    stems = {str(path.relative_to(tmp_path / "out"))[:-len(".jsonl")] for path in (tmp_path / "out").rglob("*.jsonl")}
+    trials = {"choices/symmetric-beta-0.1-0", "choices/symmetric-beta-0.9-0"}
+    assert stems == {"symmetric-0", "symmetric-1", "bptt-gain-1-0"} | trials
+    read = {stem: json.loads((tmp_path / "out" / f"{stem}.json").read_text()) for stem in stems}
+    log = {stem: list(map(json.loads, (tmp_path / "out" / f"{stem}.jsonl").read_text().splitlines())) for stem in stems}
+    assert {len(log[stem]) for stem in stems if "/" not in stem} == {2} and len(log["choices/symmetric-beta-0.9-0"]) == 1
+    held_out = [read[f"choices/symmetric-beta-{beta}-0"]["result"]["test_accuracy"] for beta in (0.1, 0.9)]
+    beta = (0.1, 0.9)[int(held_out[1] > held_out[0])]
+    config = read["symmetric-1"]["config"]
+    assert config["beta"] == beta and read["symmetric-1"]["seed"] == config["seed"] == 1 and "data" not in config
+
+    cells = [cell.strip() for cell in (tmp_path / "out" / "table.md").read_text().splitlines()[2].split("|")[1:-1]]
+    last = [log[f"symmetric-{seed}"][-1] for seed in (0, 1)]
+    assert cells[0] == "symmetric" and f"--beta {beta}" in cells[1] and cells[2] == "2" and cells[-1] == "88.3%"
+    assert cells[3].startswith(f"**{np.mean([line['test_accuracy'] for line in last]):.1%}**")
+    assert cells[4].startswith("{:.1%}, {:.1%} (of 32".format(*(np.mean([line[key] for line in last]) for key in (
+        "accuracy_at_T", "fixed_point_accuracy"))))
+    assert cells[5] == f"{min(line['smallest_cosine'] for line in last):.3f}"
+    assert cells[6] == f"{max(line['residual'] for line in last):.0e}" and cells[9:11] == ["4", "2 + 2"]
+    assert "bptt-gain-1" in (tmp_path / "out" / "gains.md").read_text().splitlines()[2]
+    assert f"**`--beta {beta}` {max(held_out):.1%}**" in (tmp_path / "out" / "choices.md").read_text()
+    assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
     monkeypatch.setattr(table.subprocess, "Popen", lambda *arguments, **options: pytest.fail("trained again"))
-    assert run(table, *places)[0] == 0 and (tmp_path / "out" / "table.md").read_text().splitlines() == lines
+    before = (tmp_path / "out" / "table.md").read_text()
+    assert run(table, *places)[0] == 0 and (tmp_path / "out" / "table.md").read_text() == before
+
+
+def test_backpropagation_beside_ep_without_feedback(run, monkeypatch, tmp_path):
+    """The two feed-forward rows, EP at gain 0 and PyTorch, learn the same."""
+    pytest.importorskip("torch")
+    table = example("paper_table")
+    tiny(table, monkeypatch, feed_forward=table.Row("preset", "--feedback 0 --nudging symmetric --beta 0.01 --steps-free 1", 1),
+         pytorch=table.Row("preset", "", 1))
+    more = "--dataset synthetic --preset cpu --channels 8 8 16 16 --train-images 960 --test-images 200 --batch-size 16 --epochs 2"
+    monkeypatch.setattr(table, "COMMON", {"preset": f"{more} --warm-up 5", "squared": "", "gains": ""})
+    code, out, err = run(table, "--row", "pytorch", "--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 2)
+    assert code == 0, err
+    ours, theirs = (table.result_of(tmp_path / "out" / f"{name}-0")["result"] for name in ("feed-forward", "pytorch"))
+    assert ours["test_accuracy"] > 0.2 and abs(ours["test_accuracy"] - theirs["test_accuracy"]) < 0.07
+    assert "Largest difference" in out and theirs["test_images"] == 200
 
 
 def test_a_failed_training_is_one_sentence(run, monkeypatch, tmp_path):
-    """Its command is given, and the exit code is that of a failure while running."""
+    """Its command is given, the exit code is that of a failure while running, and what does not need it is trained."""
     table = example("paper_table")
-    monkeypatch.setattr(table, "COMMON", f"--dataset cifar10 --no-download --data {tmp_path}")
-    code, _, err = run(table, "--row", "symmetric", "--out", tmp_path / "out", "--runs", tmp_path / "runs")
-    assert code == 1 and err.splitlines()[-1].startswith("error: the training symmetric, seed 0, failed")
-    code, _, err = run(table, "--only-draw", "--out", tmp_path / "out", "--runs", tmp_path / "runs")
+    tiny(table, monkeypatch, symmetric=table.Row("preset", "--nudging symmetric", 9, 1, ("--beta 0.1 --lr 1 2 3",)),
+         bptt=table.Row("preset", "--algorithm bptt --steps-free 4 --steps-nudged 2", 1))
+    places = ("--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 1)
+    code, _, err = run(table, *places)
+    assert code == 1 and err.splitlines()[-1].startswith("error: 1 of the trainings failed") and "--lr 1 2 3" in err
+    assert [path.stem for path in (tmp_path / "out").rglob("*.json")] == ["bptt-0"]
+    code, _, err = run(table, "--only-draw", "--out", tmp_path / "empty")
     assert code == 2 and "no finished training" in err
 
 
-def test_the_page_of_results_shows_the_table_as_it_was_written():
-    """docs/notebook.md repeats table.md line for line, and every row of it has its logs."""
-    docs = EXAMPLES.parent / "docs"
-    page, table = (docs / "notebook.md").read_text().splitlines(), example("paper_table")
-    for folder, rows in ((docs / "paper_table", table.ROWS), (docs / "paper_table" / "settled", table.SETTLED)):
-        lines = (folder / "table.md").read_text().splitlines()
-        assert [line for line in lines if line not in page] == []
-        for line in lines[2:]:
+class Process:
+    """A training that never ends, unless it is told to."""
+
+    def __init__(self, command, **options):
+        self.command, self.signals, self.returncode = command, [], None
+
+    def poll(self):
+        return None
+
+    def send_signal(self, number):
+        self.signals.append(number)
+
+    def wait(self):
+        assert self.signals
+
+
+def test_it_stops_in_time_and_continues(run, monkeypatch, tmp_path):
+    """After --minutes every training is told to save; where there is a checkpoint, the next call resumes it."""
+    table, processes = example("paper_table"), []
+    tiny(table, monkeypatch, **{f"row_{n}": table.Row("preset", "--nudging symmetric", 1) for n in range(3)})
+    monkeypatch.setattr(table.subprocess, "Popen", lambda *arguments, **options: (
+        processes.append(Process(*arguments, **options)), processes[-1])[1])
+    options = ("--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 2, "--minutes", 0.001)
+    assert "no finished training" in run(table, *options)[2]
+    assert [process.signals for process in processes] == [[signal.SIGTERM]] * 2
+    assert not any("--resume" in process.command for process in processes)
+    (tmp_path / "runs" / "row-0-0" / "checkpoint.npz").touch()
+    run(table, *options)
+    assert ["--resume" in process.command for process in processes[2:]] == [True, False]
+
+
+@pytest.mark.parametrize("folder", ["", "unsettled", "unsettled/settled"])
+def test_every_row_of_a_table_has_its_logs(folder):
+    """In the tables that the book includes, each number of seeds is that of the committed logs."""
+    tables = EXAMPLES.parent / "docs" / "paper_table" / folder
+    for path in [path for path in (tables / "table.md", tables / "squared.md", tables / "gains.md") if path.exists()]:
+        for line in [line for line in path.read_text().splitlines()[2:] if line.startswith("|")]:
             name, seeds = (cell.strip() for cell in line.split("|")[1:4:2])
-            assert len(list(folder.glob(f"{name}-?.jsonl"))) == int(seeds.split()[0]) <= rows[name].seeds
+            assert len(list(tables.glob(f"{name}-[0-9].jsonl"))) == int(seeds.split()[0]), name
+    assert folder == "" or (tables / "table.md").exists()

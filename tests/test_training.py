@@ -1,5 +1,6 @@
 """The training loop: what is drawn from where, chunks and threads, refusal of numbers that are not finite."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import ep
 from ep import Nudging, Phase, Phases
 from ep.backend import to_host
+from ep.dynamics import Estimate, Relaxation
 from ep.train import loop
 
 
@@ -153,10 +155,12 @@ def test_not_finite_stops_before_the_update(xp):
 def test_check_finite_names_the_parameter(xp, bad):
     """The one number among many, and where."""
     gradient = {"1.W": xp.ones((3, 4)), "1.b": xp.ones(5), "2.W": xp.ones(2)}
-    loop.check_finite(gradient, 0, 0)
+    estimate = Estimate(gradient, 0.0, 0, None)
+    loop.check_finite(estimate, 0, 0)
     gradient["1.b"][3] = bad
-    with pytest.raises(ep.EPError, match="the gradient of 1.b is not finite at epoch 3, step 8"):
-        loop.check_finite(gradient, 2, 7)
+    for known in ({}, {"squares": {"1.W": 12.0, "1.b": bad, "2.W": 2.0}}):  # as a GPU's step has found them on the way
+        with pytest.raises(ep.EPError, match="the gradient of 1.b is not finite at epoch 3, step 8"):
+            loop.check_finite(replace(estimate, known=known), 2, 7)
 
 
 def test_evaluate_is_the_plain_average(xp):
@@ -187,6 +191,10 @@ def test_stuck_shares_and_gradient_norms(xp):
     """A unit is stuck if it is at the *same* bound in every image."""
     network = ep.mlp([2, 3, 2])
     states = [xp.asarray([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]]), xp.zeros((2, 4), dtype="float32")]
-    assert loop.stuck_shares(network, states) == pytest.approx([2 / 3, 1.0])
-    norms = loop.gradient_norms({"1.W": xp.asarray([3.0]), "1.b": xp.asarray([4.0]), "readout.W": xp.zeros(2)})
-    assert norms == {"1": 5.0, "readout": 0.0}
+    estimate = Estimate({"1.W": xp.asarray([3.0]), "1.b": xp.asarray([4.0]), "readout.W": xp.zeros(2)}, 0.0, 0,
+                        Relaxation(states, [], 1, 0.0, False))
+    assert loop.stuck_shares(network, estimate) == pytest.approx([2 / 3, 1.0])
+    assert loop.gradient_norms(estimate) == {"1": 5.0, "readout": 0.0}
+    known = dict(stuck=[0.5, 0.0], squares={"1.W": 36.0, "1.b": 64.0, "readout.W": 0.0})
+    assert loop.stuck_shares(network, replace(estimate, known=known)) == [0.5, 0.0]
+    assert loop.gradient_norms(replace(estimate, known=known)) == {"1": 10.0, "readout": 0.0}

@@ -10,17 +10,20 @@
     patches.py     convolutions by im2col
     winograd.py    convolutions with fewer multiplications
     kernels.py     the passes over memory as CUDA kernels, for GPUs
+    graph.py       `Recorder`: the gradient of a training step as a CUDA graph
+    blas.py        the products of matrices in it
 """
 
 from functools import partial
 
 from ..dynamics import READABLE, Solver
+from .graph import Recorder
 from .plan import Kernels, path, transformed, unsuitable
 from .products import products
 from .relaxation import relax
 from .response import response
 
-__all__ = ["Kernels", "path", "prepared", "products", "relax", "response", "transformed", "unsuitable"]
+__all__ = ["Kernels", "Recorder", "path", "prepared", "products", "relax", "response", "transformed", "unsuitable"]
 
 
 def prepared(network, largest_tile=4, map=map):

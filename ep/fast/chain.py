@@ -14,9 +14,9 @@ import threading
 import numpy as np
 
 from ..activations import HARD_SIGMOID
-from .plan import plain
+from .plan import dtype_of, plain
 from .pooling import inside, outside
-from .synapses import FastConv, FastDense, first
+from .synapses import FastIdentity, between, first
 from .winograd import Scratch
 
 BLOCK = 1 << 15  # numbers of a block that is worked on while it is in the cache
@@ -27,11 +27,9 @@ LOCAL = threading.local()
 def chain_of(kernels, N):
     """This thread's buffers for N images of such a network."""
     network, kept = kernels.network, LOCAL.__dict__.setdefault("chains", {})
-    dtype = network.synapses[0].b.dtype
+    dtype = dtype_of(network)
     ways = tuple(pair and (pair[0].way_up, pair[1].way_down, pair[0] is pair[1]) for pair in kernels.pairs)
-    pools = tuple((plain(s)[0].W.shape, getattr(s, "pool", None) and s.pool.name) for s in network.synapses)
-    ends = tuple(network.shapes), getattr(network.synapses[0], "padding", None), getattr(network.synapses[0], "stride", None)
-    key = N, dtype, ways, pools, ends
+    key = N, dtype, ways, tuple(map(described, network.synapses)), tuple(network.wiring)
     chain = kept.pop(key, None) or Chain(kernels, N, dtype)
     kept[key] = chain  # the last in the dictionary is the last that was used
     for old in list(kept)[:-KEPT]:
@@ -39,23 +37,48 @@ def chain_of(kernels, N):
     return chain
 
 
+def described(synapse):
+    """What decides about the buffers of a synapse, beside its ways."""
+    W = plain(synapse)[0]
+    sizes = (getattr(W, name, None) for name in ("pre_shape", "post_shape", "stride", "padding"))
+    return type(synapse), *sizes, np.shape(getattr(W, "W", None)), getattr(synapse, "pool", None) and synapse.pool.name
+
+
 class Chain:
-    """synapses[k] joins s_{k+1} and s_{k+2}; `first` leads from the input to s_1."""
+    """The network's synapses and states in buffers; synapses[k] joins the layers i and j, (i, j) = wiring[k].
+
+    A state lives in the buffer of one synapse that leads on from its layer. What others of them read is a copy, which `feed`
+    makes when it is asked for. into[n], out_of[n]: the synapses that end, and that start, at layer n.
+    """
 
     def __init__(self, kernels, N, dtype):
-        network, self.N, self.responses, self.held = kernels.network, N, {}, []
-        scratch = Scratch(dtype)
-        self.first = first(network.synapses[0], N, dtype)
-        self.synapses = [(FastConv if pair else FastDense)(synapse, pair, N, scratch)
-                         for synapse, pair in zip(network.synapses[1:], kernels.pairs)]
-        self.drives = [self.first.drive, *(synapse.drive for synapse in self.synapses)]
-        self.states = [*(synapse.pre for synapse in self.synapses), np.zeros_like(self.drives[-1])]
+        network, self.N, self.held = kernels.network, N, []
+        scratch, self.wiring, layers = Scratch(dtype), network.wiring, range(1, len(network.shapes))
+        self.synapses = [first(synapse, N, dtype) if i == 0 else between(synapse, pair, N, scratch)
+                         for synapse, pair, (i, _) in zip(network.synapses, kernels.pairs, self.wiring)]
+        self.outer, self.inner = ([k for k, (i, _) in enumerate(self.wiring) if (i == 0) == outer] for outer in (True, False))
+        self.into, self.out_of = ([[k for k, ends in enumerate(self.wiring) if ends[end] == n] for n in (0, *layers)]
+                                  for end in (1, 0))
+        self.out_of = [sorted(ks, key=lambda k: type(self.synapses[k]) is not FastIdentity) for ks in self.out_of]
+        self.drives = [self.synapses[self.into[n][0]].drive for n in layers]
+        self.states, self.guests = [], set()
+        for n in layers:
+            own = [k for k in self.out_of[n] if type(self.synapses[k]) is not FastIdentity]
+            self.states.append(self.synapses[own[0]].pre if own else np.zeros_like(self.drives[n - 1]))
+            self.guests |= set(own[1:])
+            for k in set(self.out_of[n]) - set(own):
+                self.synapses[k].pre = self.states[-1]
 
     def take(self, kernels):
         """The present weights."""
-        self.network = kernels.network
-        for synapse, *weights in zip(self.synapses, self.network.synapses[1:], kernels.pairs, self.network.gains[1:]):
-            synapse.start(*weights)
+        self.network, gains = kernels.network, kernels.network.gains
+        for k in self.inner:
+            self.synapses[k].start(self.network.synapses[k], kernels.pairs[k], gains[k])
+
+    def start(self, x, inputs):
+        """Fill the drives of the input. inputs: {k: (drive, switches)} if they are known already."""
+        for k in self.outer:
+            self.synapses[k].start(self.network.synapses[k], x, inputs and inputs[k])
 
     def load(self, states, switches):
         """Continue from states and switches as a `Relaxation` has them. switches None: those of the states."""
@@ -63,17 +86,18 @@ class Chain:
             s[...] = inside(s_0)
         self.set_switches(switches)
         self.zero, self.reached = [False] * (len(states) + 1), [True] + [not constant(s) for s in states]
-        self.fresh = [False] * len(self.synapses)
+        self.fresh, self.fed = [False] * len(self.synapses), set()
 
     def set_switches(self, switches):
-        for synapse, sw in zip(self.synapses, (switches or [])[1:]):
-            synapse.set_switches(sw)
+        for k in self.inner if switches else ():
+            self.synapses[k].set_switches(switches[k])
 
     def clear(self):
         """All states zero, or rather: what they hold is not looked at, but for the last one's, by the cost."""
         self.states[-1][...] = 0
         L = len(self.states)
-        self.zero, self.reached, self.fresh = [False] + [True] * L, [True] + [False] * L, [False] * len(self.synapses)
+        self.zero, self.reached = [False] + [True] * L, [True] + [False] * L
+        self.fresh, self.fed = [False] * len(self.synapses), set()
 
     def new_u(self):
         """Arrays of their own for the u of this relaxation: its result keeps them."""
@@ -98,31 +122,23 @@ class Chain:
         changes = [self.update(n, *part, check) for n in group for part in parts[n]]
         for n in group:
             self.zero[n], self.reached[n] = False, reached[n]
-            if n < len(self.states):
-                self.fresh[n - 1] = False
+            for k in self.out_of[n]:
+                self.fresh[k] = False
+                self.fed.discard(k)
         return changes
 
     def will_be_reached(self, n, beta):
         """Whether anything of the images, or of their targets, is in layer n after this step."""
-        L = len(self.states)
-        return self.reached[n] or self.reached[n - 1] or (self.reached[n + 1] if n < L else beta != 0)
+        neighbours = [self.wiring[k][0] for k in self.into[n]] + [self.wiring[k][1] for k in self.out_of[n]]
+        return self.reached[n] or any(self.reached[m] for m in neighbours) or n == len(self.states) and beta != 0
 
     def drive(self, n, y, beta, frozen, check):
         """Yields (rows, u_n of these rows). A step that is not checked is not the last, and its u need not be kept in self.u."""
-        L, u, up = len(self.states), self.u[n - 1], self.first.drive if n == 1 else self.drive_post(n - 2, frozen)
-        if n < L and not self.zero[n + 1]:
-            for rows, down in self.drive_pre(n - 1, frozen):
-                yield rows, np.add(up[rows], down, out=u[rows])
-            return
-        nudge = beta * inside(self.network.cost.force(outside(self.states[-1]), y)) if n == L and beta != 0 else None
-        for rows in blocks(u):
-            if nudge is not None:
-                yield rows, np.add(up[rows], nudge[rows], out=u[rows])
-            elif check:
-                u[rows] = up[rows]
-                yield rows, u[rows]
-            else:
-                yield rows, up[rows]
+        terms = [self.drive_post(k, frozen) for k in self.into[n]]
+        if n == len(self.states) and beta != 0:
+            terms.append(beta * inside(self.network.cost.force(outside(self.states[-1]), y)))
+        down = [self.drive_pre(k, frozen) for k in self.out_of[n] if not self.zero[self.wiring[k][1]]]
+        return added(terms, down, self.u[n - 1], check)
 
     def update(self, n, rows, u, check):
         """s_n <- sigma(u_n) in these rows; returns the largest change if `check`."""
@@ -147,35 +163,70 @@ class Chain:
         Where nothing of the images has reached the pre layer, equal corners of a window have to stay equal, so that the first
         wins as in ops.max_pool: there the readable synapse computes it, for one image.
         """
-        synapse = self.synapses[k]
-        if not self.fresh[k]:
-            if self.zero[k + 1]:
+        synapse, pre = self.synapses[k], self.wiring[k][0]
+        if pre > 0 and not self.fresh[k]:
+            if self.zero[pre]:
                 synapse.drive_of_zero(frozen)
-            elif not frozen and not self.reached[k + 1]:
+            elif not frozen and not self.reached[pre]:
                 self.drive_post_of_one(k)
             else:
+                self.feed(k)
                 synapse.drive_post(frozen)
             self.fresh[k] = True
         return synapse.drive
 
     def drive_post_of_one(self, k):
-        drive, switches = self.network.synapses[k + 1].drive_post(outside(self.synapses[k].pre)[:1].copy())
+        pre = self.states[self.wiring[k][0] - 1]
+        drive, switches = self.network.synapses[k].drive_post(outside(pre)[:1].copy())
         self.synapses[k].drive[...] = inside(drive)
         self.synapses[k].set_switches(switches)
+
+    def feed(self, k):
+        """Make sure that synapse k reads the present state of its pre layer."""
+        if k in self.guests and k not in self.fed:
+            self.synapses[k].pre[...] = self.states[self.wiring[k][0] - 1]
+            self.fed.add(k)
 
     def drive_pre(self, k, frozen):
         if not frozen:
             self.drive_post(k, frozen)  # for the switches
-        return self.synapses[k].drive_pre(self.states[k + 1])
+        return self.synapses[k].drive_pre(self.states[self.wiring[k][1] - 1])
 
     # --- the result ---------------------------------------------------------------------------------------------------------
 
     def switches(self, frozen):
         """As `Relaxation` has them: of the present states, unless frozen."""
-        if not frozen:
-            for k in range(len(self.synapses)):
-                self.drive_post(k, frozen)
-        return [self.first.switches, *(synapse.switches() for synapse in self.synapses)]
+        for k in () if frozen else self.inner:
+            self.drive_post(k, frozen)
+        return [synapse.switches if k in self.outer else synapse.switches() for k, synapse in enumerate(self.synapses)]
+
+
+def added(terms, striped, out, keep=False):
+    """Yields (rows, the sum in these rows) of `terms`, whole arrays, and of `striped`, generators of (rows, part) that cover one.
+
+    The last addition is made stripe by stripe. The sum lies in `out`, or, if there is one summand and not `keep`, in that itself.
+    """
+    terms, striped = list(terms), list(striped)
+    last = striped.pop() if striped else in_blocks(terms.pop())
+    whole = None
+    for term in terms:
+        whole = term if whole is None else np.add(whole, term, out=out)
+    for stripes in striped:
+        for rows, part in stripes:
+            np.add(0 if whole is None else whole[rows], part, out=out[rows])
+        whole = out
+    for rows, part in last:
+        if whole is not None:
+            yield rows, np.add(whole[rows], part, out=out[rows])
+        elif keep:
+            out[rows] = part
+            yield rows, out[rows]
+        else:
+            yield rows, part
+
+
+def in_blocks(a):
+    return ((rows, a[rows]) for rows in blocks(a))
 
 
 def blocks(u):

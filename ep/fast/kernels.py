@@ -3,9 +3,9 @@
 In CuPy every operation in ops.py is a launch that reads and writes whole arrays: max-pooling and its switches take a dozen,
 a patch matrix three. Here each is one kernel; products of matrices are cuBLAS's. One free step is then, for each synapse,
 
-    up      cols = im2col(s_n);  y = cols @ W;  v, switches = pool(y);  v + b         4 launches
+    up      cols = im2col(s_n);  y = cols @ W;  v, switches = pool(y) + b             3 launches
     down    y = unpool(s_{n+1}, switches);  cols = y @ W^T;  col2im(cols)             3
-    update  u = up + down;  s_n = sigma(u)                                            2
+    update  u = up + down;  s_n = sigma(u)                                            2; in graph.py 1
 
 The twin of a kernel is the function of ops.py or activations.py of the same name. It runs instead wherever the kernel
 cannot (NumPy, complex numbers), so `fused(network)` is right everywhere, and tests compare the two bit for bit.
@@ -17,30 +17,44 @@ import math
 from functools import cache, partial
 
 from .. import ops
-from ..activations import CLIP, HARD_SIGMOID
+from ..activations import CLIP, HARD_SIGMOID, RELU6
 from ..backend import array_module
-from ..synapse import Conv
+from ..cost import SoftmaxCrossEntropy
+from ..synapse import Conv, Dense
 from ..vectorfield import Asymmetric
+from .blas import matmul
 
 MEMORY = 1 << 28  # bytes
 
 # --- the kernels: arguments, results, and the code for element i of the results ---------------------------------------------
 # Sizes in capitals are written into the code, so that the compiler divides by constants. Images are (N, H, W, C).
 
+# Where the channels are a multiple of AT_ONCE = 4, an element is 4 of them, read and written as one: fewer indices to compute.
+
+FOUR = "struct alignas(4 * sizeof(T)) Four { T a[4]; };"
 PATCH = """
-    int q = i, c = q % C, b = q / C % K, a = q / (C*K) % K, at = q / (C*K*K), n = at / (W_OUT*H_OUT);
+    int q = i * AT_ONCE, c = q % C, b = q / C % K, a = q / (C*K) % K, at = q / (C*K*K), n = at / (W_OUT*H_OUT);
     int row = at / W_OUT % H_OUT * STRIDE + a - PADDING, column = at % W_OUT * STRIDE + b - PADDING;
     bool inside = row >= 0 && row < H && column >= 0 && column < W;"""
 WINDOW = """
     int q = i, c = q % C, column = q / C % (W/2) * 2, row = q / (C*(W/2)) % (H/2) * 2, n = q / (C*(W/2)*(H/2));
     int first = ((n*H + row)*W + column)*C + c;
     T y0 = y[first], y1 = y[first + C], y2 = y[first + W*C], y3 = y[first + W*C + C];"""
+MOST = """
+    T most = y0; int corner = 0;
+    if (y1 > most) { most = y1; corner = 1; }
+    if (y2 > most) { most = y2; corner = 2; }
+    if (y3 > most) { most = y3; corner = 3; }
+    if (y1 != y1 || y2 != y2 || y3 != y3) most = y1 + y2 + y3;  /* NaN, as in NumPy */
+    """
 PIXEL = """
-    int q = i, c = q % C, column = q / C % W, row = q / (C*W) % H, n = q / (C*W*H);
+    int q = i * AT_ONCE, c = q % C, column = q / C % W, row = q / (C*W) % H, n = q / (C*W*H);
     int window = ((n*(H/2) + row/2)*(W/2) + column/2)*C + c;
     bool covered = row/2 < H/2 && column/2 < W/2;"""
 KERNELS = {
     "im2col": ("raw T x", "T cols", PATCH + "cols = inside ? x[((n*H + row)*W + column)*C + c] : T(0)"),
+    "im2col_by_4": ("raw T x", "raw T cols", FOUR + PATCH + """
+    Four zero = {}, *to = (Four*)&cols[0] + i; *to = inside ? *(const Four*)&x[((n*H + row)*W + column)*C + c] : zero"""),
     "col2im": ("raw T cols", "T x", """
     int q = i, c = q % C, column = q / C % W + PADDING, row = q / (C*W) % H + PADDING, n = q / (C*W*H); T sum = 0;
     for (int a = 0; a < K; a++) for (int b = 0; b < K; b++) {
@@ -49,19 +63,34 @@ KERNELS = {
             sum += cols[((((n*H_OUT + i_out)*W_OUT + j_out)*K + a)*K + b)*C + c];
     }
     x = sum"""),
-    "max_pool": ("raw T y", "T v, uint8 switches", WINDOW + """
-    T most = y0; int corner = 0;
-    if (y1 > most) { most = y1; corner = 1; }
-    if (y2 > most) { most = y2; corner = 2; }
-    if (y3 > most) { most = y3; corner = 3; }
-    if (y1 != y1 || y2 != y2 || y3 != y3) most = y1 + y2 + y3;  /* NaN, as in NumPy */
-    v = most; switches = corner"""),
+    "max_pool": ("raw T y", "T v, uint8 switches", WINDOW + MOST + "v = most; switches = corner"),
+    "max_pool_and_add": ("raw T y, raw T b", "T v, uint8 switches", WINDOW + MOST + "v = most + b[c]; switches = corner"),
     "max_pool_at": ("raw T y, uint8 switches", "T v", WINDOW +
                     "v = switches == 0 ? y0 : switches == 1 ? y1 : switches == 2 ? y2 : y3"),
     "max_unpool": ("raw T v, raw uint8 switches", "T y", PIXEL +
                    "y = covered && switches[window] == row % 2 * 2 + column % 2 ? v[window] : T(0)"),
+    "max_unpool_by_4": ("raw T v, raw uint8 switches", "raw T y", FOUR + PIXEL + """
+    Four here = {}; int corner = row % 2 * 2 + column % 2;
+    if (covered) for (int a = 0; a < 4; a++) if (switches[window + a] == corner) here.a[a] = v[window + a];
+    Four *to = (Four*)&y[0] + i; *to = here"""),
     "hard-sigmoid": ("T u", "T s", "T z = T(0.5) * u; s = z < 0 ? T(0) : z > 1 ? T(1) : z"),  # NaN stays NaN
     "clip": ("T u", "T s", "s = u < 0 ? T(0) : u > 1 ? T(1) : u"),
+    "relu6": ("T u", "T s", "s = u < 0 ? T(0) : u > 6 ? T(6) : u"),
+    # u = up + gain down, s = clip(slope u, 0, top): the last passes of a step
+    "update": ("T up, T down, T gain, T slope, T top", "T u, T s", """
+    T sum = up + gain * down, z = slope * sum; u = sum; s = z < 0 ? T(0) : z > top ? top : z"""),
+    # w [ sigma(u + d/w) - sigma(u) ] for sigma = clip(slope u, 0, top), with v = slope u and e = slope d:
+    # clip( e + w (v - s), - w s, w (top - s) ), where v - s is 0, exactly, inside the bounds. Several d for one u.
+    "deviation": ("raw T u, raw T s, T d, T w, T slope, T top", "T delta", """
+    T v = slope * u[i % SIZE], at = s[i % SIZE], low = -(w * at), high = w * (top - at), e = slope * d + w * (v - at);
+    delta = e < low ? low : e > high ? high : e"""),
+    "column_sums": ("raw T a", "T sum", """
+    T total = 0; for (int row = i / C; row < ROWS; row += OUT) total += a[row*C + i % C];
+    sum = total"""),
+    # one update of Adam (train/optimizers.py): w, m and v are read, and changed in place
+    "adam": ("T g, T b1, T rest1, T b2, T rest2, T rate, T root, T eps, T keep", "T w, T m, T v", """
+    m = b1 * m + rest1 * g; v = b2 * v + rest2 * (g * g);
+    w = keep * w - rate * (m / (sqrt(v) * root + eps))"""),
 }
 
 
@@ -74,14 +103,18 @@ def runs_on(a, *shape):
 def compiled(xp, name, **sizes):
     arguments, results, code = KERNELS[name]
     constants = "".join(f"const int {size} = {value};\n" for size, value in sizes.items())
-    return xp.ElementwiseKernel(arguments, results, constants + code, f"ep_{name.replace('-', '_')}")
+    return xp.ElementwiseKernel(arguments, results, constants + code, f"ep_{name.replace('-', '_')}", options=("--fmad=false",))
 
 
 def launch(name, shape, *arrays, dtypes=None, **sizes):
-    """A new array of this shape (or one per dtype), filled by the kernel from `arrays`."""
+    """A new array of this shape (or one per dtype), filled from `arrays` by the kernel of this name, or by the one _by_4."""
     xp = array_module(arrays[0])
     results = [xp.empty(shape, dtype) for dtype in dtypes or [arrays[0].dtype]]
-    compiled(xp, name, **sizes)(*map(xp.ascontiguousarray, arrays), *results)
+    arrays = [xp.ascontiguousarray(a) if a.ndim else a for a in arrays]
+    if f"{name}_by_4" in KERNELS and shape[-1] % 4 == 0:
+        compiled(xp, f"{name}_by_4", AT_ONCE=4, **sizes)(*arrays, *results, size=results[0].size // 4)
+    else:
+        compiled(xp, name, AT_ONCE=1, **sizes)(*arrays, *results)
     return results if dtypes else results[0]
 
 
@@ -112,6 +145,15 @@ def max_pool(y):
     return tuple(launch("max_pool", (N, H // 2, W // 2, C), y, dtypes=[y.dtype, "uint8"], H=H, W=W, C=C))
 
 
+def max_pool_and_add(y, b):
+    """(max_pool(y) + b, switches)"""
+    if not runs_on(y):
+        v, switches = ops.max_pool(y)
+        return v + b, switches
+    N, H, W, C = y.shape
+    return tuple(launch("max_pool_and_add", (N, H // 2, W // 2, C), y, b, dtypes=[y.dtype, "uint8"], H=H, W=W, C=C))
+
+
 def max_pool_at(y, switches):
     if not runs_on(y):
         return ops.max_pool_at(y, switches)
@@ -131,6 +173,43 @@ def sigma(twin, name, u):
     return launch(name, u.shape, u) if runs_on(u) else twin(u)
 
 
+CLIPPED = {HARD_SIGMOID.name: (0.5, 1.0), CLIP.name: (1.0, 1.0), RELU6.name: (1.0, 6.0)}  # clip(slope u, 0, top)
+
+
+def update(activation, up, down, gain):
+    """(u, s): u = up + gain down, s = sigma(u)"""
+    if activation.name in CLIPPED and runs_on(up):
+        return launch("update", up.shape, up, down, *map(up.dtype.type, (gain, *CLIPPED[activation.name])), dtypes=[up.dtype] * 2)
+    u = up + gain * down
+    return u, activation.sigma(u)
+
+
+def deviation(activation, u, s, d, w):
+    """delta = w [ sigma(u + d/w) - sigma(u) ] for several phases at once: u and s (N, ...), d and delta (phases N, ...)"""
+    if activation.name in CLIPPED and runs_on(d):
+        return launch("deviation", d.shape, u, s, d, *map(d.dtype.type, (w, *CLIPPED[activation.name])), SIZE=u.size)
+    each = d.reshape(-1, *u.shape)
+    return (w * activation.difference(u, each / w)).reshape(d.shape)
+
+
+def adam(w, g, m, v, betas, rate, t, eps, weight_decay):
+    """Update t of `train.optimizers.Adam`, in one pass over w, g, m and v, of which w, m and v are changed."""
+    (b1, b2), number = betas, w.dtype.type
+    compiled(array_module(w), "adam")(g, *map(number, (b1, 1 - b1, b2, 1 - b2, rate / (1 - b1**t), (1 - b2**t)**-0.5, eps,
+                                                       1 - rate * weight_decay)), w, m, v)
+
+
+def column_sums(a):
+    """Sum over all axes but the last, 32 rows at a time: neighbouring threads read neighbouring columns."""
+    a = a.reshape(-1, a.shape[-1])
+    if not runs_on(a):
+        return a.sum(0)
+    while len(a) > 1:
+        rows, C = a.shape
+        a = launch("column_sums", (-(-rows // 32), C), a, ROWS=rows, C=C, OUT=-(-rows // 32))
+    return a[0]
+
+
 # --- a network that uses them -----------------------------------------------------------------------------------------
 
 
@@ -140,20 +219,28 @@ class FusedConv(Conv):
     def __init__(self, conv):
         vars(self).update(vars(conv), pool=MAX_POOL if conv.pool == ops.MAX_POOL else conv.pool)
 
+    def drive_post(self, pre, switches=None):
+        if switches is not None or self.pool != MAX_POOL:
+            return super().drive_post(pre, switches)
+        return max_pool_and_add(self._conv(pre), self.b)
+
     def _conv(self, pre):
         """(N, H, W, C_pre) -> (N, H', W', C_post)"""
-        return self._joined(lambda pre: (self._patches(pre) @ self._matrix()).reshape(len(pre), *self.conv_shape, -1), pre)
+        return self._joined(lambda pre: matmul(self._patches(pre), self._matrix()).reshape(len(pre), *self.conv_shape, -1), pre)
 
     def drive_pre(self, post, switches):
         def adjoint(y):
-            cols = y.reshape(-1, y.shape[3]) @ self._matrix().T
+            cols = matmul(y.reshape(-1, y.shape[3]), self._matrix().T)
             return col2im(cols.reshape(*y.shape[:3], *self.W.shape[:3]), self.pre_shape[:2], self.stride, self.padding)
         return self._joined(adjoint, self.pool.unpool(post, switches, self.conv_shape))
 
     def linear_hebbian(self, pre, post, switches):
         y = self.pool.unpool(post, switches, self.conv_shape)
-        return {"W": sum(self._patches(pre[piece]).T @ y[piece].reshape(-1, y.shape[3])
-                         for piece in self._pieces(pre)).reshape(self.W.shape)}
+        products = [matmul(self._patches(pre[piece]).T, y[piece].reshape(-1, y.shape[3])) for piece in self._pieces(pre)]
+        return {"W": (products[0] if len(products) == 1 else sum(products)).reshape(self.W.shape)}
+
+    def hebbian(self, pre, post, switches):
+        return {**self.linear_hebbian(pre, post, switches), "b": column_sums(post)}
 
     def _patches(self, pre):
         return im2col(pre, len(self.W), self.stride, self.padding).reshape(-1, self._matrix().shape[0])
@@ -172,6 +259,40 @@ class FusedConv(Conv):
         return parts[0] if len(parts) == 1 else array_module(a).concatenate(parts)
 
 
+class FusedDense(Dense):
+    """`Dense` with products that a CUDA graph can record."""
+
+    def __init__(self, dense):
+        vars(self).update(vars(dense))
+
+    def linear_post(self, pre, switches=None):
+        return matmul(pre.reshape(len(pre), -1), self.W)
+
+    def drive_pre(self, post, switches=None):
+        return matmul(post, self.W.T).reshape(len(post), *self.pre_shape)
+
+    def linear_hebbian(self, pre, post, switches=None):
+        return {"W": matmul(pre.reshape(len(pre), -1).T, post)}
+
+
+class FusedReadout(SoftmaxCrossEntropy):
+    """`SoftmaxCrossEntropy` with products that a CUDA graph can record."""
+
+    def __init__(self, cost):
+        vars(self).update(vars(cost))
+
+    def force(self, s, y):
+        return matmul(y - self.output(s), self.W.T).reshape(s.shape)
+
+    def gradient(self, s, y):
+        error = self.output(s) - y
+        return {"W": matmul(s.reshape(len(s), -1).T, error), "b": error.sum(0)}
+
+    def _logits(self, s):
+        z = matmul(s.reshape(len(s), -1), self.W) + self.b
+        return z - z.real.max(1, keepdims=True)
+
+
 def fused(network):
     """`network` with these kernels, on a GPU; `network` itself where its arrays are NumPy's.
 
@@ -181,7 +302,9 @@ def fused(network):
         return network
     other, activation = copy.copy(network), network.activation
     other.synapses = [_fused(synapse) for synapse in network.synapses]
-    if activation in (HARD_SIGMOID, CLIP):
+    if type(network.cost) is SoftmaxCrossEntropy:
+        other.cost = FusedReadout(network.cost)
+    if activation in (HARD_SIGMOID, CLIP, RELU6):
         other.activation = activation._replace(sigma=partial(sigma, activation.sigma, activation.name))
     return other
 
@@ -190,4 +313,5 @@ def _fused(synapse):
     if type(synapse) is Asymmetric:
         synapse = copy.copy(synapse)
         synapse.forward, synapse.feedback = _fused(synapse.forward), _fused(synapse.feedback)
-    return FusedConv(synapse) if type(synapse) is Conv else synapse
+    replaced = {Conv: FusedConv, Dense: FusedDense}.get(type(synapse))
+    return replaced(synapse) if replaced else synapse

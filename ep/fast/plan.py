@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import ops
 from ..network import Network
-from ..synapse import Conv, Dense
+from ..synapse import Conv, Dense, Identity
 from ..vectorfield import Asymmetric
 from .patches import Col2im, Im2col
 from .winograd import TILES, Winograd, multiplications, transform_flipped, transform_kernel
@@ -28,21 +28,28 @@ def unsuitable(network):
 
     (Complex nudging also does; inputs of another dtype than the weights are converted.)
     """
-    if type(network) is not Network or network.wiring != [(n, n + 1) for n in range(len(network.synapses))]:
-        return "its layers are no plain chain"
+    if type(network) is not Network:
+        return f"it is a network of another kind, {type(network).__name__}"
+    if {j for _, j in network.wiring} != set(range(1, len(network.shapes))):
+        return "it has a layer that no synapse leads to"
     for synapse in [one for pair in map(plain, network.synapses) for one in pair]:
-        if type(synapse) not in (Conv, Dense):
+        if type(synapse) not in (Conv, Dense, Identity):
             return f"it has a synapse of another kind, {type(synapse).__name__}"
-        if type(synapse.W) is not np.ndarray:
+        if type(synapse) is not Identity and type(synapse.W) is not np.ndarray:
             return "its weights are not NumPy arrays"
         if type(synapse) is Conv and synapse.pool not in ops.POOLINGS.values():
             return f"it has a pooling of another kind, {synapse.pool.name}"
-    if len(types := {str(w.dtype) for w in network.parameters().values()}) > 1:
-        return f"its parameters have several types, {' and '.join(sorted(types))}"
-    for synapse, _ in map(plain, network.synapses[1:]):
-        if type(synapse) is Conv and (synapse.stride != 1 or synapse.padding >= synapse.W.shape[0]):
-            return "it has a convolution with a stride, or with more padding than its kernel covers"
+    if len(types := {str(w.dtype) for w in network.parameters().values()}) != 1:
+        return f"its parameters have several types, or there are none: {' and '.join(sorted(types)) or 'none'}"
+    for (synapse, _), (i, _) in zip(map(plain, network.synapses), network.wiring):
+        if i > 0 and type(synapse) is Conv and synapse.padding >= synapse.W.shape[0]:
+            return "it has a convolution with more padding than its kernel covers"
     return None
+
+
+def dtype_of(network):
+    """Of the weights."""
+    return next(iter(network.parameters().values())).dtype
 
 
 def path(network):
@@ -52,7 +59,10 @@ def path(network):
 
 
 class Way(NamedTuple):
-    """One direction of a convolution, and what computes it: kind(size, size_in, size_out, padding, N, channels, scratch)."""
+    """One direction of a convolution, and what computes it: kind(size, size_in, size_out, padding, N, channels, scratch).
+
+    A stride, where there is one, is an argument more; Winograd's has none.
+    """
 
     kind: type  # Winograd, Im2col or Col2im
     size: int  # m of Winograd's tile, else k of the kernel
@@ -60,20 +70,25 @@ class Way(NamedTuple):
     size_out: tuple
     padding: int
     channels: tuple  # (C_in, C_out)
+    stride: int = 1
 
     def make(self, N, scratch):
-        return self.kind(*self[1:5], N, self.channels, scratch)
+        return self.kind(*self[1:5], N, self.channels, scratch, *([self.stride] if self.stride > 1 else []))
 
 
 def way_up(conv, largest_tile):
     """W * pre"""
     k, _, *channels = conv.W.shape
+    if conv.stride > 1:
+        return Way(Im2col, k, conv.pre_shape[:2], conv.conv_shape, conv.padding, tuple(channels), conv.stride)
     return _cheapest(k, conv.pre_shape[:2], conv.conv_shape, conv.padding, tuple(channels), largest_tile)
 
 
 def way_down(conv, largest_tile):
     """W^T * y: the convolution with the flipped kernel, or, for few pixels, where that multiplies zeros, col2im."""
     (k, _, C_pre, C_post), pre, post, p = conv.W.shape, conv.pre_shape[:2], conv.conv_shape, conv.padding
+    if conv.stride > 1:
+        return Way(Col2im, k, post, pre, p, (C_post, C_pre), conv.stride)
     if math.prod(post) < math.prod(pre) and k * k * math.prod(post) <= multiplications(4, pre):
         return Way(Col2im, k, post, pre, p, (C_post, C_pre))
     return _cheapest(k, post, pre, k - 1 - p, (C_post, C_pre), largest_tile)
@@ -109,7 +124,8 @@ class Kernel:
 
 class Kernels(NamedTuple):
     network: Network  # that they were made from
-    pairs: list  # for every synapse after the first, (Kernel of W, Kernel of B); the same one if it is symmetric, None if dense
+    pairs: list  # for every synapse, (Kernel of W, Kernel of B), the same one if it is symmetric; None if it is no convolution
+    # between two layers
 
 
 def transformed(network, largest_tile=4, map=map):
@@ -118,12 +134,12 @@ def transformed(network, largest_tile=4, map=map):
     largest_tile: 4 or 2 for Winograd's F(4x4, 3x3) or F(2x2, 3x3), 1 for im2col.
     map: of `worker_threads`, to share the work.
     """
-    def pair(synapse):
+    def pair(synapse, ends):
         W, B = plain(synapse)
-        if type(W) is Dense:
+        if type(W) is not Conv or ends[0] == 0:
             return None
         of_W = Kernel(W, largest_tile)
         of_B = of_W if B is W else Kernel(B, largest_tile)
         return of_W.up, of_B.down, (of_W, of_B)  # the two that every relaxation needs are made here
 
-    return Kernels(network, [made and made[2] for made in map(pair, network.synapses[1:])])
+    return Kernels(network, [made and made[2] for made in map(pair, network.synapses, network.wiring)])

@@ -20,10 +20,12 @@ def products(network, x, states, switches, mu, *, kernels=None):
         return network.parameter_adjoint(x, states, switches, mu)
     chain = held(own(kernels, network), states, switches)
     mu = [inside(mu_n) for mu_n in mu]
-    gradient = {f"1.{name}": g for name, g in chain.first.product(network.synapses[0], x, mu[0]).items()}
-    for k, synapse in enumerate(chain.synapses):
-        dW = synapse.products(mu[k], mu[k + 1], chain.states[k + 1])
-        gradient |= {f"{k + 2}.{name}": g for name, g in dW.items()}
-    for k, mu_n in enumerate(mu, start=1):
-        gradient[f"{k}.b"] = np.ascontiguousarray(mu_n).reshape(-1, mu_n.shape[-1]).sum(0)
+    gradient, sums = {}, [np.ascontiguousarray(mu_n).reshape(-1, mu_n.shape[-1]).sum(0) for mu_n in mu]
+    for k, (synapse, (i, j)) in enumerate(zip(chain.synapses, chain.wiring)):
+        if i == 0:
+            dW = synapse.product(network.synapses[k], x, mu[j - 1])
+        else:
+            chain.feed(k)
+            dW = synapse.products(mu[i - 1], mu[j - 1], chain.states[j - 1])
+        gradient |= {f"{k + 1}.{name}": g for name, g in {**dW, "b": sums[j - 1].copy()}.items()}
     return {name: gradient[name] for name in network.parameters() if name in gradient}

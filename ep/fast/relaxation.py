@@ -4,7 +4,7 @@ The same arguments and stopping, and the same states but for rounding (tests/tes
 states lie in memory, and what needs no computation) and in winograd.py: convolutions take 2.25 or 4 times fewer
 multiplications.
 
-For chains of `Dense` and `Conv` of stride 1, symmetric or not, in real NumPy arrays; `unsuitable` says what it cannot do, and
+For any wiring of `Dense`, `Conv` and `Identity`, symmetric or not, in real NumPy arrays; `unsuitable` says what it cannot do, and
 everything else goes through the readable `dynamics.relax`.
 """
 
@@ -14,7 +14,7 @@ from .. import dynamics
 from ..dynamics import Phase, Relaxation
 from ..errors import EPError
 from .chain import chain_of
-from .plan import transformed, unsuitable
+from .plan import dtype_of, transformed, unsuitable
 from .pooling import outside
 
 
@@ -28,7 +28,7 @@ def relax(network, x, phase, y=None, beta=0.0, *, start=None, switches=None, inp
     chain.take(kernels)
     chain.hold([], [])
     chain.new_u()
-    chain.first.start(network.synapses[0], x, inputs and inputs[0])
+    chain.start(x, inputs)
     chain.clear() if start is None else chain.load(start, switches)
     if frozen and start is None:
         chain.set_switches(switches)
@@ -50,7 +50,7 @@ def relax(network, x, phase, y=None, beta=0.0, *, start=None, switches=None, inp
 
 def same_dtypes(network, arrays):
     """Whether these arrays have the dtype of the weights: others take the readable path, which promotes as NumPy does."""
-    return all(a.dtype == network.synapses[0].b.dtype for a in arrays)
+    return all(a.dtype == dtype_of(network) for a in arrays)
 
 
 def own(kernels, network):

@@ -9,14 +9,14 @@ down has no way up. Every stripe of d that a convolution yields becomes delta wh
 import numpy as np
 
 from .. import dynamics
-from ..activations import CLIP, HARD_SIGMOID
+from ..activations import CLIP, HARD_SIGMOID, RELU6
 from ..dynamics import LARGEST_WEIGHT, SCHEDULES, Phase, Relaxation
-from .chain import chain_of
+from .chain import added, chain_of
 from .plan import unsuitable
 from .pooling import inside, outside
 from .relaxation import own, same_dtypes
 
-SLOPES = {HARD_SIGMOID: 0.5, CLIP: 1.0}  # activations clip(slope u, 0, 1)
+SLOPES = {HARD_SIGMOID: 0.5, CLIP: 1.0, RELU6: 1.0}  # activations clip(slope u, 0, upper bound)
 
 
 def response(network, y, free, nudging, phase, transposed=True, *, kernels=None):
@@ -45,7 +45,8 @@ def held(kernels, states, switches, u=()):
     chain.take(kernels)
     if not chain.holds(states, switches, u):
         chain.load(states, switches)
-        chain.first.set_switches(switches[0])
+        for k in chain.outer:
+            chain.synapses[k].set_switches(switches[k])
         chain.u = [np.ascontiguousarray(inside(given)) for given in u]
         chain.hold(states, switches, u)
     return chain
@@ -57,9 +58,9 @@ class Deviations:
     def __init__(self, chain, transposed):
         self.chain, network = chain, chain.network
         self.weights = [min(w, LARGEST_WEIGHT) for w in network.weights]
-        self.slope = SLOPES.get(network.activation)
-        for synapse in chain.synapses:
-            synapse.start_response(transposed, self.slope or 1.0)
+        self.slope, self.top, self.sums = SLOPES.get(network.activation), network.activation.bounds[1], {}
+        for k in chain.inner:
+            chain.synapses[k].start_response(transposed, self.slope or 1.0)
 
     def relax(self, y, beta, phase):
         """([delta_n], history) of one phase, from delta = 0."""
@@ -87,27 +88,28 @@ class Deviations:
 
     def will_move(self, n):
         """Whether layer n is pushed, or stands beside one that has moved."""
-        return n == len(self.delta) or self.moved[n - 1] or self.moved[n] or self.moved[n + 1]
+        chain = self.chain
+        neighbours = [chain.wiring[k][0] for k in chain.into[n]] + [chain.wiring[k][1] for k in chain.out_of[n]]
+        return n == len(self.delta) or self.moved[n] or any(self.moved[m] for m in neighbours)
 
     def drive(self, n):
         """Yields (rows, slope d_n of these rows); nothing where d_n is zero, as long as nothing around layer n has moved."""
-        L, up = len(self.delta), None
-        if n > 1 and self.moved[n - 1]:
-            up = self.chain.synapses[n - 2].response_post(self.delta[n - 2])
-        if n == L:
-            yield slice(None), self.nudge(up)
-        elif self.moved[n + 1]:
-            for rows, d in self.chain.synapses[n - 1].response_pre(self.delta[n]):
-                yield rows, d if up is None else np.add(d, up[rows], out=d)
-        elif up is not None:
-            yield slice(None), up
+        chain = self.chain
+        up = [k for k in chain.into[n] if self.moved[chain.wiring[k][0]]]
+        down = [k for k in chain.out_of[n] if self.moved[chain.wiring[k][1]]]
+        terms = [chain.synapses[k].response_post(self.delta[chain.wiring[k][0] - 1]) for k in up]
+        if n == len(self.delta):
+            terms.append(self.nudge())
+        stripes = [chain.synapses[k].response_pre(self.delta[chain.wiring[k][1] - 1]) for k in down]
+        if len(terms) + len(stripes) > 1 and n not in self.sums:
+            self.sums[n] = np.empty_like(chain.u[n - 1])
+        return added(terms, stripes, self.sums.get(n)) if terms or stripes else ()
 
-    def nudge(self, up):
-        """slope (up - beta dC/ds( s_L* + delta_L ))"""
-        L, s = len(self.delta), self.chain.states[-1]
-        at = s + self.delta[-1] if self.moved[L] else s
-        d = (self.slope or 1.0) * self.beta * inside(self.chain.network.cost.force(outside(at), self.y))
-        return d if up is None else d + up
+    def nudge(self):
+        """- slope beta dC/ds( s_L* + delta_L )"""
+        s = self.chain.states[-1]
+        at = s + self.delta[-1] if self.moved[len(self.delta)] else s
+        return (self.slope or 1.0) * self.beta * inside(self.chain.network.cost.force(outside(at), self.y))
 
     def update(self, n, rows, d, check):
         """delta_n <- w_n [ sigma( u_n* + d_n / w_n ) - sigma( u_n* ) ] in these rows; returns the largest change if `check`."""
@@ -123,12 +125,12 @@ class Deviations:
             return max(float(change.max()), -float(change.min()))
 
     def clipped(self, n, rows, e, out):
-        """The same for sigma = clip(slope u, 0, 1), with v = slope u, s = clip(v) and e = slope d:
+        """The same for sigma = clip(slope u, 0, top), with v = slope u, s = clip(v) and e = slope d:
 
-            w clip(v + e/w) - w s = clip( e + w (v - s), - w s, w (1 - s) )               v - s is 0, exactly, inside the bounds
+            w clip(v + e/w) - w s = clip( e + w (v - s), - w s, w (top - s) )             v - s is 0, exactly, inside the bounds
         """
         s, u, w = self.chain.states[n - 1][rows], self.chain.u[n - 1][rows], self.weights[n - 1]
-        low, high, offset = s * -w, 1.0 - s, u * (self.slope * w)
+        low, high, offset = s * -w, self.top - s, u * (self.slope * w)
         high *= w
         offset += low
         e += offset

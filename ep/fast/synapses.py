@@ -1,15 +1,17 @@
 """The synapses of the fast path: drives and products between buffers. Images are (H, W, N, C), inside a border of zeros.
 
-    FirstConv   from the input: its drive is computed once, its kernel is the only thing that learns from x
-    FastConv    between two layers: the way up, the way down, and the product
-    FastDense   `Dense` as it is
+    FirstConv     from the input: its drive is computed once, its kernel is the only thing that learns from x
+    FirstDrive    from the input, whatever it is
+    FastConv      between two layers: the way up, the way down, and the product
+    FastDense     `Dense` as it is
+    FastIdentity  `Identity`, whose drives are copies
 """
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from .. import ops
-from ..synapse import Conv
+from ..synapse import Conv, Identity
 from .patches import Im2col, PatchProduct
 from .plan import plain
 from .pooling import POOLS, Feed, NoPool, inside, outside
@@ -36,7 +38,7 @@ class FirstDrive:
 
     def product(self, synapse, x, mu):
         """{"W": hebbian(x, mu)} for mu (H, W, N, C)"""
-        return {"W": synapse.linear_hebbian(x, outside(mu), self.switches)["W"]}
+        return {name: g for name, g in synapse.hebbian(x, outside(mu), self.switches).items() if name != "b"}
 
 
 class FirstConv:
@@ -117,6 +119,49 @@ def first(synapse, N, dtype):
     return (FirstConv if suits else FirstDrive)(synapse, N, dtype)
 
 
+def between(synapse, pair, N, scratch):
+    """The buffers of a synapse between two layers."""
+    kind = FastConv if pair else FastIdentity if type(synapse) is Identity else FastDense
+    return kind(synapse, pair, N, scratch)
+
+
+class FastIdentity:
+    """`Identity`. Its `pre` is the state itself: chain.py sets it."""
+
+    def __init__(self, synapse, pair, N, scratch):
+        self.drive = np.zeros((*synapse.post_shape[:-1], N, synapse.post_shape[-1]), scratch.dtype)
+
+    def start(self, synapse, pair, gain):
+        self.gain = gain
+
+    def drive_post(self, frozen):
+        np.copyto(self.drive, self.pre)
+
+    def drive_of_zero(self, frozen):
+        self.drive[...] = 0
+
+    def drive_pre(self, post):
+        yield slice(None), self.gain * post
+
+    def switches(self):
+        return None
+
+    def set_switches(self, switches):
+        pass
+
+    def start_response(self, transposed, scale):
+        self.scale = scale
+
+    def response_pre(self, delta):
+        yield slice(None), self.scale * delta
+
+    def response_post(self, delta):
+        return self.scale * self.gain * delta
+
+    def products(self, mu_pre, mu_post, s_post):
+        return {}
+
+
 class FastDense:
     """`Dense`; a pre layer that is an image lies in (H, W, N, C) and is flattened as (H, W, C)."""
 
@@ -160,7 +205,7 @@ class FastDense:
 
 
 class FastConv:
-    """`Conv` of stride 1, its two convolutions in buffers of their own; a third one where it is asymmetric."""
+    """`Conv`, its two convolutions in buffers of their own; a third one where it is asymmetric."""
 
     def __init__(self, synapse, pair, N, scratch):
         of_W, of_B = pair

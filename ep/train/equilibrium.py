@@ -22,6 +22,11 @@ SETTLED = Phase(200, "checkerboard", 1e-5)  # how a fixed point is looked for: f
 FEW, MANY = 128, 1000  # images to relax so far: many, if nearly all of the few have settled, for else it takes minutes
 
 
+def settled(network):
+    """SETTLED, with a tolerance that is a share of the upper bound of the states: so is what float32 rounds off."""
+    return replace(SETTLED, tolerance=SETTLED.tolerance * network.activation.bounds[1])
+
+
 def distance(network, images, labels, gradient, phases, relax, *, prepare, combined=dict, map=map, chunk=CHUNK):
     """Both answers as a flat dictionary of numbers, for the log.
 
@@ -45,17 +50,17 @@ def accuracies(network, images, labels, free, relax, *, prepare, map=map, chunk=
     """Right answers at T and at the fixed point, as shares of the same images.
 
         accuracy_at_T         after the phase `free`
-        fixed_point_accuracy  after relaxing on, as SETTLED says
+        fixed_point_accuracy  after relaxing on, as `settled` says
         changed_images        right at only one of them: whose number tells noise from a real difference
-        settled_images        that reached the tolerance of SETTLED
+        settled_images        that reached its tolerance
         fixed_point_images    how many images
     """
     def one_chunk(part):
         x, y = prepare(images[part], None), labels[part]
         at_T = relax(network, x, free)
-        settled = relax(network, x, SETTLED, start=at_T.states)
-        right, still = (network.predict(states) == network.targets(y).argmax(1) for states in (at_T.states, settled.states))
-        return [*numbers([right.sum(), still.sum(), (right != still).sum()]), len(y) * settled.converged, len(y)]
+        still = relax(network, x, settled(network), start=at_T.states)
+        right, later = (network.predict(states) == network.targets(y).argmax(1) for states in (at_T.states, still.states))
+        return [*numbers([right.sum(), later.sum(), (right != later).sum()]), len(y) * still.converged, len(y)]
 
     images, labels = images[:MANY], labels[:MANY]
     parts = chunks(len(labels), chunk)

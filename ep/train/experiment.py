@@ -15,10 +15,9 @@ import numpy as np
 
 from .. import backend, fast
 from ..bptt import bptt_gradient
-from ..builders import CONNECTIONS, calibrate, convnet
+from ..builders import CONNECTIONS, calibrate, convnet, resnet
 from ..cost import COSTS
 from ..dynamics import PAPERS_CODE, PAPERS_COMMON_UPDATE, Conventions, Phase, Phases
-from ..eqprop import eqprop_gradient
 from ..errors import EPError
 from ..fast import kernels
 from ..nudging import NUDGINGS
@@ -45,7 +44,9 @@ class Config:
     flip: bool = False
     pad: int = 0
     # the network
-    channels: tuple = (32, 64, 128, 128)
+    network: str = "convnet"  # or "resnet"
+    blocks: int = 6  # of a resnet
+    channels: tuple = (32, 64, 128, 128)  # of each convolution, or of each stage of a resnet
     scale: tuple = (1.0,)  # factors on the paper's initial weights
     initial_drive: float = 0.0  # standard deviation of the initial drives over training images (`calibrate`); 0: as scale has it
     feedback: float = 1.0  # the gain gamma
@@ -96,6 +97,7 @@ CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 6.0), f
            nudged_phases="deviations", beta=0.1, steps_free=2, schedule="up", steps_nudged=1, schedule_nudged="down",
            optimizer="adam", lr=(4e-3, 1.2e-2), weight_decay=0.02, warm_up=200,
            batch_size=32)  # weak feedback: the phases end near their fixed points
+RESNET = dict(channels=(32, 64, 128), initial_drive=1.0, scale=(1.0, 1.0), feedback=0.001, lr=(1e-3, 1e-3))  # beside CPU
 SMALL = dict(channels=(32, 64, 128, 128), scale=(6.0, 2.0, 2.0, 2.0, 2.0), nudged_phases="states", beta=1.0, steps_free=8,
              schedule="checkerboard", tolerance=1e-3, steps_nudged=3, optimizer="sgd", lr=(0.2, 0.03, 0.02, 0.015, 0.01),
              weight_decay=3e-4, batch_size=32)  # the paper's energy and rule, in too few steps to settle: docs/paper_table
@@ -123,6 +125,7 @@ CHOICES = [  # (presets, choice, what it brings with it)
     (("paper",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
     (("small",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
     (("cpu",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4, warm_up=0)),
+    (("cpu",), dict(network="resnet"), RESNET),
     (NAMES, dict(connections="asymmetric"), dict(feedback_update="kolen-pollack")),
     (("paper",), dict(connections="asymmetric"), dict(steps_nudged=30)),
     (("small",), dict(connections="asymmetric"), dict(weight_decay=3e-3)),  # by it W and B align: docs/results.md
@@ -181,6 +184,8 @@ def resolve(dataset, preset=None, device="numpy", ranks=1, **given):
         merged |= layer
     config = Config(**merged)
     own = len(config.channels) + 1  # layers with parameters: the convolutions and the classes
+    if config.network == "resnet":  # stem, two a block, a skip for each stage but the first, and the classes
+        own += 2 * config.blocks
     unfit = [name for name in ("scale", "lr") if name not in given and len(getattr(config, name)) not in (1, 2, own)]
     if unfit:
         raise EPError(f"--preset {preset} has other numbers of layers than the {own} of these --channels and the classes: give "
@@ -202,6 +207,7 @@ def refuse_what_would_be_ignored(config, given):
         (config.connections == "symmetric", ("feedback_update",), "feedback weights of their own: add --connections asymmetric"),
         (bptt and config.feedback_update == "own", ("feedback_update",), "--algorithm eqprop: the updates of bptt are exact"),
         (config.optimizer != "adam", ("warm_up",), "--optimizer adam"),
+        (config.network != "resnet", ("blocks",), "--network resnet"),
         (config.initial_drive > 0 and scaled_by_hand(config.scale, config.cost), ("scale",),
          "initial weights that --initial-drive does not scale: give 1 for all but the readout, or --initial-drive 0"),
     ]
@@ -253,8 +259,12 @@ def build(config, xp=np, in_chunks=loop.in_chunks, map=map, x=None):
 
 def build_network(config, x=None):
     """The initial network; without x it is not calibrated, for whoever replaces its parameters."""
-    network = convnet(config.channels, config.image_shape, config.classes, paddings=paddings(config), cost=COSTS[config.cost],
-                      scale=config.scale, feedback=config.feedback, seed=config.seed)
+    common = dict(input_shape=config.image_shape, classes=config.classes, cost=COSTS[config.cost], scale=config.scale,
+                  feedback=config.feedback, seed=config.seed)
+    if config.network == "resnet":
+        network = resnet(config.blocks, config.channels, **common)
+    else:
+        network = convnet(config.channels, paddings=paddings(config), **common)
     if config.initial_drive and x is not None:
         calibrate(network, x, config.initial_drive)
     return CONNECTIONS[config.connections](network, seed=config.seed)
@@ -294,16 +304,19 @@ def phases(config):
 def gradient_function(config, in_chunks=loop.in_chunks, map=map):
     """gradient(network, x, y, rng) -> Estimate, for `train_epoch`. in_chunks: `loop.in_chunks`, or that of several ranks."""
     transposed, combined = FEEDBACK_UPDATES[config.feedback_update]
+    recorder = fast.Recorder()  # on a GPU
 
     def gradient(network, x, y, rng):
         solver = fast.prepared(network, map=map)
         if config.algorithm == "bptt":
             one_chunk = partial(bptt_gradient, phases=phases(config), solver=solver)
         else:  # the nudging is drawn once for the batch: its sign may be random
-            one_chunk = partial(eqprop_gradient, phases=phases(config), nudging=nudging(config, rng), transposed=transposed,
-                                solver=solver)
+            one_chunk = partial(recorder.eqprop_gradient, phases=phases(config), nudging=nudging(config, rng),
+                                transposed=transposed, solver=solver)
         estimate = in_chunks(one_chunk, network, x, y, map, config.chunk)
         estimate.gradient = combined(estimate.gradient)
+        if combined is not dict:  # another gradient than the one whose norms are known
+            estimate.known.pop("squares", None)
         return estimate
 
     return gradient

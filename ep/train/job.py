@@ -50,7 +50,7 @@ def main(description=__doc__, **chosen):
         loop.rehearse(network, gradient, prepare, *dataset[:2])  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer, world, config) if args.resume else runs.Run.started(
             args.out, config, network, optimizer, world)
-        path = "relaxing by ep.relax with the kernels of ep/fast/kernels.py" if gpu else fast.path(network)
+        path = "relaxing with the kernels of ep/fast/kernels.py" if gpu else fast.path(network)
         print(path)
         few = prepare(dataset.train_images[:config.chunk], None)
         print(experiment.expected_time(config, network, few, threads, number_of_threads, world.size), flush=True)
@@ -111,7 +111,10 @@ def add_gradient(add):
 
 def add_training(add):
     """The options of the network's size and start, of how it learns, and from which images."""
-    add("--channels", type=cli.count, nargs="+", metavar="C", help="channels of each convolution")
+    add("--network", choices=["convnet", "resnet"], help="convolutions and poolings, or blocks of two convolutions with skips "
+        "around them, 1 + 2 blocks layers deep (default: convnet)")
+    add("--blocks", type=cli.count, metavar="N", help="of a resnet (default: 6, which is 13 layers)")
+    add("--channels", type=cli.count, nargs="+", metavar="C", help="channels of each convolution, or of each stage of a resnet")
     add("--scale", type=cli.positive, nargs="+", help="factor on the paper's initial weights: one, two (hidden layers, "
         "classes), or one per layer; factors on hidden layers stand in the place of --initial-drive")
     add("--initial-drive", type=cli.not_negative, metavar="STD", help="scale the initial weights of every unit so that its "

@@ -7,6 +7,7 @@ Whatever is random in a batch is drawn from default_rng([seed, epoch, step]), fo
 generator state to keep: (seed, epoch, step) says where a run stands, and the number of threads changes nothing.
 """
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def train_epoch(network, images, labels, gradient, optimizer, *, batch_size, epo
         rng = np.random.default_rng([seed, epoch, step])
         x = images[batch] if prepare is None else prepare(images[batch], rng)
         estimate = gradient(network, x, labels[batch], rng)
-        check_finite(estimate.gradient, epoch, step)
+        check_finite(estimate, epoch, step)
         optimizer.step(estimate.gradient, epoch)
         on_step(step, estimate)
 
@@ -99,6 +100,8 @@ def in_chunks(gradient, network, x, y, map=map, size=CHUNK):
 def merge(parts, sizes):
     """One `Estimate` for a batch from those of its chunks. `free.steps` is then the mean over the images,
     `free.residual` the largest, `free.converged` the share of images whose chunk reached the tolerance."""
+    if len(parts) == 1:
+        return parts[0]  # a GPU's whole batch
     share = [size / sum(sizes) for size in sizes]
     history = {}
     for part in parts:
@@ -136,25 +139,32 @@ def seconds_per_step(network, x, phase, relax, map, threads):
 # --- what tells a failing run from a good one -------------------------------------------------------------------------
 
 
-def check_finite(gradient, epoch, step):
+def check_finite(estimate, epoch, step):
     """Raise EPError naming the first layer whose gradient is NaN or infinite."""
+    if all(map(math.isfinite, estimate.known.get("squares", {"unknown": math.nan}).values())):
+        return
+    gradient = estimate.gradient
     for name, good in zip(gradient, numbers([array_module(g).isfinite(g).all() for g in gradient.values()])):
         if not good:
             raise EPError(f"the gradient of {name} is not finite at epoch {epoch + 1}, step {step + 1}: the parameters are "
                           "unchanged since the step before; try a smaller learning rate or scale", exit_code=1)
 
 
-def gradient_norms(gradient):
+def gradient_norms(estimate):
     """{layer: Euclidean norm of its gradient, weights and biases together}."""
-    squares = {}
-    for name, square in zip(gradient, numbers([(g * g).sum() for g in gradient.values()])):
+    gradient, totals = estimate.gradient, {}
+    squares = estimate.known.get("squares") or dict(zip(gradient, numbers([(g * g).sum() for g in gradient.values()])))
+    for name, square in squares.items():
         layer = name.split(".")[0]
-        squares[layer] = squares.get(layer, 0.0) + square
-    return {layer: total**0.5 for layer, total in squares.items()}
+        totals[layer] = totals.get(layer, 0.0) + square
+    return {layer: total**0.5 for layer, total in totals.items()}
 
 
-def stuck_shares(network, states):
+def stuck_shares(network, estimate):
     """Per layer, the share of units at the same bound of the activation in every image: such a unit learns nothing."""
+    if "stuck" in estimate.known:
+        return estimate.known["stuck"]
+    states = estimate.free.states
     low, high = network.activation.bounds
     return numbers([((s <= low).all(0) | (s >= high).all(0)).mean() for s in states])
 

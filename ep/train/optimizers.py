@@ -17,6 +17,7 @@ import numpy as np
 from ..backend import array_module, to_host
 from ..checks import real
 from ..errors import EPError
+from ..fast import kernels
 
 
 class SGD:
@@ -112,6 +113,9 @@ class Adam:
         for name, w in self.parameters.items():
             xp, g, m, v, r = array_module(w), gradient[name], self.mean[name], self.square[name], self.scratch[name]
             rate = self.rate(layer_of(name), self.updates)
+            if kernels.runs_on(w):
+                kernels.adam(w, g, m, v, self.betas, rate, t, self.eps, self.weight_decay)
+                continue
             xp.multiply(g, 1.0 - b1, out=r)
             m *= b1
             m += r

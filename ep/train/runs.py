@@ -284,8 +284,8 @@ def accumulate(totals, network, estimate, seconds):
     sums = dict(images=N, batches=1, seconds=seconds, loss=estimate.loss * N, correct=estimate.correct,
                 steps=free.steps * N, converged=free.converged * N, settled_batches=bool(settled),
                 settled=settled[0] if settled else 0)
-    sums |= {f"gradient_norm_{layer}": norm for layer, norm in gradient_norms(estimate.gradient).items()}
-    sums |= {f"stuck_{layer}": share for layer, share in enumerate(stuck_shares(network, free.states), start=1)}
+    sums |= {f"gradient_norm_{layer}": norm for layer, norm in gradient_norms(estimate).items()}
+    sums |= {f"stuck_{layer}": share for layer, share in enumerate(stuck_shares(network, estimate), start=1)}
     for key, value in sums.items():
         totals[key] = totals.get(key, 0) + value
     totals["residual"] = max(totals.get("residual", 0.0), free.residual)

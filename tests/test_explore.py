@@ -1,0 +1,382 @@
+"""The explorable page: its numbers are those of `ep`, and it works in a real browser, headless.
+
+The browser is Chromium with its driver and selenium: apt-get install chromium chromium-driver; pip install -e '.[browser]'.
+Skipped where one of them is missing (REQUIRE_BROWSER=1: a failure). EXPLORE_PAGE: another copy of docs/explore/index.html,
+such as the one in the built book.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ep
+
+ROOT = Path(__file__).parents[1]
+EXPLORE = ROOT / "docs" / "explore"
+PAGE = Path(os.environ.get("EXPLORE_PAGE", EXPLORE / "index.html")).resolve()
+SIZES = {"telephone": (390, 844), "desk": (1280, 900)}
+
+spec = importlib.util.spec_from_file_location("explore_generate", EXPLORE / "generate.py")
+generate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(generate)
+DATA, CASES = generate.read("data.js"), generate.read("cases.json")
+ARRAYS = json.loads(json.dumps(DATA), object_hook=generate.arrays)  # the same, with arrays for lists
+
+
+# --- the files are what `ep` computes today ---------------------------------------------------------------------------------
+
+
+def close(found, expected, path="", rtol=1e-9):
+    """Two nested structures have the same keys, words and numbers; the numbers to rtol of the largest one beside them,
+    or to the rounding of states of the order of 1, which is what a small residual consists of."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), path
+        for key in expected:
+            close(found[key], expected[key], f"{path}.{key}", rtol)
+    elif isinstance(expected, list) and expected and isinstance(expected[0], dict | list):
+        assert len(found) == len(expected), path
+        for k, (a, b) in enumerate(zip(found, expected)):
+            close(a, b, f"{path}[{k}]", rtol)
+    elif isinstance(expected, str | bool):
+        assert found == expected, path
+    else:
+        found, expected = np.asarray(found, float), np.asarray(expected, float)
+        assert found.shape == expected.shape, path
+        scale = abs(expected).max() if expected.size else 0.0
+        assert abs(found - expected).max(initial=0.0) <= max(rtol * scale, 1e-14), f"{path}: {found} instead of {expected}"
+
+
+def test_the_stored_cases_are_what_ep_computes():
+    close(json.loads(generate.as_text(generate.cases(ARRAYS))), CASES)
+
+
+def test_the_page_starts_from_what_ep_trained():
+    """150 updates, so rounding has had time to grow: six decimals were kept, and five of them have to agree."""
+    close(json.loads(generate.as_text(generate.data())), DATA, rtol=1e-5)
+
+
+def test_the_cases_cover_every_choice_of_the_page():
+    for choice, words in (("schedule", generate.SCHEDULES), ("nudging", ("one-sided", "symmetric", "four-point"))):
+        assert {case["settings"][choice] for case in CASES["cases"]} == set(words)
+    assert all(case["converged"] for case in CASES["cases"])
+    norms = [np.linalg.norm(case["gradient"]["1.W"]) for case in CASES["cases"]]
+    assert sum(norm > 1e-4 for norm in norms) >= len(norms) - 1 and norms[-1] == 0  # the nudge has not arrived in the last one
+
+
+# --- the browser ------------------------------------------------------------------------------------------------------------
+
+
+def missing(what):
+    reason = f"{what}: apt-get install chromium chromium-driver, pip install -e '.[browser]'"
+    pytest.fail(f"REQUIRE_BROWSER=1, but {reason}") if os.environ.get("REQUIRE_BROWSER") == "1" else pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    try:
+        from selenium import webdriver
+        from selenium.common.exceptions import WebDriverException
+    except ImportError:
+        missing("selenium is not installed")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if not program or not driver:
+        missing("no Chromium with chromedriver was found")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    try:
+        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    except WebDriverException as error:
+        missing(f"Chromium does not start ({str(error).splitlines()[0]})")
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def opened(chromium):
+    """opened(size="desk", scheme="light") -> the browser with the page, freshly loaded; at the end: no error in its console."""
+
+    def load(size="desk", scheme="light"):
+        width, height = SIZES[size]
+        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", dict(
+            width=width, height=height, deviceScaleFactor=1, mobile=size == "telephone"))
+        chromium.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", dict(enabled=size == "telephone"))
+        chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", dict(features=[dict(name="prefers-color-scheme", value=scheme)]))
+        chromium.get(PAGE.as_uri())
+        wait(lambda: painted(chromium, "plane") > 20)
+        return chromium
+
+    yield load
+    errors = [entry for entry in chromium.get_log("browser") if entry["source"] != "rendering"]  # that is about `painted` below
+    assert not errors
+
+
+def wait(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return value
+
+
+def text(browser, name):
+    return browser.execute_script("return document.getElementById(arguments[0]).textContent", name)
+
+
+def painted(browser, name):
+    """How many different colours a canvas has."""
+    return browser.execute_script("""
+        const canvas = document.getElementById(arguments[0]);
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return new Set(new Uint32Array(data.buffer)).size;""", name)
+
+
+def pixels(browser, name):
+    return browser.execute_script("return document.getElementById(arguments[0]).toDataURL()", name)
+
+
+def set_control(browser, name, value):
+    browser.execute_script("""
+        const control = document.getElementById(arguments[0]);
+        control.value = arguments[1];
+        control.dispatchEvent(new Event("input", { bubbles: true }));""", name, str(value))
+
+
+def click(browser, css):
+    browser.execute_script("document.querySelector(arguments[0]).click()", css)
+
+
+def cosines(browser):
+    """[[cosine, ratio of the lengths] of layers 1 to 3] as the page has them; no response at all has no cosine, None."""
+    return browser.execute_script("""
+        const shown = [1, 2, 3].map((n) => document.getElementById(`score-${n}`).dataset);
+        return shown.map(({ cosine, ratio }) => [Number(cosine), Number(ratio)]);""")
+
+
+# --- its numbers are ep's ---------------------------------------------------------------------------------------------------
+
+NUMBERS = (ROOT / "tests" / "explore_numbers.js").read_text(encoding="utf-8")
+
+
+def compare(found, rtol=1e-9):
+    for name in ("cases", "training"):
+        for k, (mine, stored) in enumerate(zip(found[name], CASES[name], strict=True)):
+            close(mine, {key: stored[key] for key in mine}, f"{name}[{k}]", rtol)
+            assert mine.keys() >= stored.keys() - {"task", "weights", "points", "settings", "updates"}
+
+
+def test_the_pages_numbers_are_those_of_ep(opened):
+    """States, drives, energies, residuals, deviations, gradients, the exact ones, and ten updates by Adam, to nine digits."""
+    compare(opened().execute_script(NUMBERS, CASES, None))
+
+
+@pytest.mark.parametrize("right,wrong", [
+    ("down(s[n + 1], W[n + 1], sizes[n], sizes[n + 1], u, gamma)", "down(s[n + 1], W[n + 1], sizes[n], sizes[n + 1], u)"),
+    ("sizes[n - 1], sizes[n], d, gamma)", "sizes[n - 1], sizes[n], d)"),
+    ("network.gamma ** (n - network.L)", "1"),
+    ("Math.tanh(d) * (1 - Math.tanh(u) * Math.tanh(u + d))", "Math.tanh(d) * (1 - Math.tanh(u) ** 2)"),
+    ("- free.s[L][k] - delta[L][k]", "- free.s[L][k]"),
+    ("gamma * mu[n - 1][e * I + i] * above", "mu[n - 1][e * I + i] * above"),
+    ("[1, -8, 8, -1].map((c) => c / (6 * b))", "[1, -8, 8, -1].map((c) => c / (12 * b))"),
+    ("const G = (s) => 0.5 *", "const G = (s) => 0.49 *"),
+    ("s[n] = u[n].map(sigma);", "{ u[n] = drive(network, s, n); s[n] = u[n].map(sigma); }"),  # layers of one group see each other
+    ("Math.sqrt(v[k]) / Math.sqrt(1 - b2 ** t) + eps", "Math.sqrt(v[k]) + eps")])
+def test_a_wrong_rule_gives_other_numbers(opened, right, wrong):
+    """The comparison would see each of these mistakes."""
+    source = (EXPLORE / "ep.js").read_text(encoding="utf-8")
+    assert source.count(right) == 1
+    found = opened().execute_script(NUMBERS, CASES, source.replace(right, wrong))
+    with pytest.raises(AssertionError):
+        compare(found, rtol=1e-4)
+
+
+# --- it works ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_it_loads_and_fits(opened, size, scheme):
+    """Nothing is wider than the screen, every picture is painted, and the ground is bright or dark as the reader has it."""
+    browser = opened(size, scheme)
+    width = SIZES[size][0]
+    assert browser.execute_script("return innerWidth") == width
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    outside = browser.execute_script("""
+        const wide = [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5);
+        return wide.map((e) => e.outerHTML.slice(0, 80));""")
+    assert not outside
+    heats = [f"{kind}-{n}" for kind in ("ep", "exact") for n in (1, 2, 3)]
+    for canvas in ("plane", "network", "chart", "nudged-network", "map", "learning", *heats):
+        assert painted(browser, canvas) > 3, canvas
+    ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (np.mean([int(v) for v in re.findall(r"\d+", ground)[:3]]) > 127) == (scheme == "light")
+    assert all(cosine > 0.99 for cosine, _ in cosines(browser))
+
+
+def expected(settings, point=(-0.28, 0.2), label=1, task="moons"):
+    """[(cosine, ratio)] of EP's gradient with the exact one, by ep, for one input."""
+    network = generate.initial()
+    network.set_parameters(ARRAYS["tasks"][task]["trained"])
+    network.feedback, x, y = settings["gamma"], np.array([point]), np.array([label])
+    found, truth = generate.gradient(network, x, y, settings).gradient, generate.exact(network, x, y, settings).gradient
+    lengths = [(np.linalg.norm(found[name]), np.linalg.norm(truth[name])) for name in ("1.W", "2.W", "3.W")]
+    return [(float((found[name] * truth[name]).sum() / (a * b)), a / b) for name, (a, b) in zip(("1.W", "2.W", "3.W"), lengths)]
+
+
+@pytest.mark.parametrize("control,value,setting", [
+    ("gamma", -0.3, 0.5), ("beta", 0, 1.0), ("T", 2, 2), ("K", 1, 1),
+    *((choice, word, word) for choice, word in (
+        ("nudging", "one-sided"), ("nudging", "four-point"), ("schedule", "synchronous"), ("schedule", "checkerboard")))])
+def test_every_slider_changes_the_numbers_to_eps(opened, control, value, setting):
+    """What the page shows after a change is what ep computes with that setting, and it is not what it was."""
+    browser = opened()
+    before = cosines(browser)
+    assert before == [pytest.approx(pair, rel=1e-8) for pair in expected(generate.SETTINGS)]
+    set_control(browser, control, value)
+    after = cosines(browser)
+    assert after != [pytest.approx(pair, rel=1e-5) for pair in before]
+    settings = {**generate.SETTINGS, control: setting}
+    reached = expected(settings)
+    assert after == [pytest.approx(pair, rel=1e-7) for pair in reached]
+    assert f"{reached[0][0]:.4f}" in text(browser, "score-1").replace("−", "-")
+
+
+def test_the_energy_falls_and_the_residual_is_eps(opened):
+    browser = opened()
+    free = ep.relax(trained("moons"), np.array([[-0.28, 0.2]]), generate.phases(generate.SETTINGS).free)
+    assert f"{free.residual:.2g}" in text(browser, "settled-text")
+    energies = []
+    for moment in range(1 + 3 * generate.SETTINGS["T"]):
+        set_control(browser, "moment", moment)
+        energies += [float(v.replace("−", "-")) for v in re.findall(r"Energy (−?[\d.]+)\.", text(browser, "moment-text"))]
+    assert len(energies) == 25 and energies[0] == 0 and energies[-1] < -100 and energies == sorted(energies, reverse=True)
+
+
+def trained(task):
+    network = generate.initial()
+    network.set_parameters(ARRAYS["tasks"][task]["trained"])
+    return network
+
+
+def test_the_presets_do_what_their_sentences_say(opened):
+    browser = opened()
+    start = cosines(browser)
+    click(browser, "[data-preset=unsettled]")
+    assert min(cosine for cosine, _ in cosines(browser)) < 0.9
+    set_control(browser, "T", 60)
+    set_control(browser, "K", 40)  # as the sentence says
+    assert min(cosine for cosine, _ in cosines(browser)) > 0.98
+    click(browser, "[data-preset=early]")
+    assert cosines(browser)[0][0] is None and "no response" in text(browser, "score-1") and cosines(browser)[1][0] > 0
+    set_control(browser, "K", 12)
+    assert cosines(browser)[0][0] > 0.99
+    click(browser, "[data-preset=large]")
+    assert max(ratio for _, ratio in cosines(browser)) < 0.6
+    set_control(browser, "nudging", "symmetric")
+    assert min(ratio for _, ratio in cosines(browser)) > 1.5  # the push at beta = 1
+    set_control(browser, "beta", np.log10(0.2))
+    symmetric = max(abs(ratio - 1) for _, ratio in cosines(browser))
+    set_control(browser, "nudging", "one-sided")
+    assert symmetric < 0.5 * min(abs(ratio - 1) for _, ratio in cosines(browser))
+    click(browser, "[data-preset=start]")
+    assert cosines(browser) == start
+
+
+def test_the_buttons_play_the_phases(opened):
+    browser = opened()
+    for button, slider, said in (("settle", "moment", "moment-text"), ("nudge", "nudged-moment", "nudged-text")):
+        at_rest, value = pixels(browser, "network" if button == "settle" else "nudged-network"), lambda s=slider: int(
+            browser.execute_script("return document.getElementById(arguments[0]).value", s))
+        last = value()
+        click(browser, f"#{button}")
+        wait(lambda v=value, end=last: v() < end, 5)
+        seen = set()
+        wait(lambda v=value, end=last, seen=seen, said=said: seen.add((v(), text(browser, said))) or v() == end, 15)
+        assert len(seen) > 5
+        assert pixels(browser, "network" if button == "settle" else "nudged-network") == at_rest
+
+
+def test_keyboard(opened):
+    """Arrow keys move the input and the sliders; every control can be reached with the tabulator."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser = opened()
+    browser.execute_script("document.getElementById('plane').focus()")
+    ActionChains(browser).send_keys(Keys.ARROW_RIGHT * 4, Keys.ARROW_DOWN * 2).perform()
+    assert "x = (−0.08, 0.1)" in text(browser, "input-text")
+    label = int(browser.execute_script("return document.querySelector('input[name=label]:checked').value"))
+    assert cosines(browser) == [pytest.approx(pair, rel=1e-6) for pair in expected(generate.SETTINGS, (-0.08, 0.1), label)]
+    browser.execute_script("document.getElementById('T').focus()")
+    ActionChains(browser).send_keys(Keys.ARROW_RIGHT).perform()
+    assert text(browser, "T-value") == "9"
+    browser.execute_script("document.body.focus(); window.scrollTo(0, 0)")
+    reached = set()
+    for _ in range(60):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        reached.add(browser.execute_script("return document.activeElement.id"))
+    assert reached >= {"gamma", "T", "beta", "K", "nudging", "schedule", "plane", "settle", "nudge", "moment", "nudged-moment",
+                       "train"}
+
+
+def test_touch(opened):
+    """On a telephone: a finger moves the input, and the sliders unfold at the bottom."""
+    browser = opened("telephone")
+    browser.execute_script("document.getElementById('plane').scrollIntoView({ block: 'center' })")
+    left, top, side = browser.execute_script("""
+        const box = document.getElementById("plane").getBoundingClientRect();
+        return [box.left, box.top, box.width];""")
+    at = [(left + side * share, top + side * share) for share in (0.5, 0.6, 0.75)]
+    for kind, points in (("touchStart", at[:1]), ("touchMove", at[1:2]), ("touchMove", at[2:]), ("touchEnd", [])):
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", dict(type=kind, touchPoints=[dict(x=x, y=y) for x, y in points]))
+    found = re.search(r"x = \((−?[\d.]+), (−?[\d.]+)\)", text(browser, "input-text")).groups()
+    assert [float(v.replace("−", "-")) for v in found] == pytest.approx([0.55, -0.55], abs=0.02)
+    height = "return document.getElementById('panel').getBoundingClientRect().height"
+    folded = browser.execute_script(height)
+    click(browser, "#panel summary")
+    unfolded = wait(lambda: browser.execute_script(height) > folded and browser.execute_script(height))
+    assert folded < 80 and 200 < unfolded < 0.7 * SIZES["telephone"][1]
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= SIZES["telephone"][0]
+
+
+@pytest.mark.parametrize("task", generate.TASKS)
+def test_the_button_trains(opened, task):
+    """From random weights to what Python reached; the boundary moves; the page says how far from equilibrium it is."""
+    browser = opened()
+    click(browser, f"input[name=task][value={task}]")
+    assert "Python" in text(browser, "train-text")
+    click(browser, "#random")
+    time.sleep(0.5)
+    ground, of = pixels(browser, "map"), ARRAYS["tasks"][task]
+    random = generate.accuracy(generate.initial(), of["test_x"], of["test_y"], generate.phases(generate.SETTINGS).free)
+    click(browser, "#train")
+    said = wait(lambda: (t := text(browser, "train-text")).startswith("150 updates.") and t, 180)
+    at_T, at_rest = (float(v) / 100 for v in re.findall(r"([\d.]+)%", said))
+    reached = DATA["tasks"][task]["reached"]
+    assert random < 0.85 and at_T >= 0.97 and at_rest >= 0.97
+    assert abs(at_T - reached["accuracy"]) <= 0.01
+    assert re.search(r"largest residual [\d.·⁻⁰-⁹]+", said) and said.count("Cosines") == 1
+    assert pixels(browser, "map") != ground
+    click(browser, "#train")  # again, and stop it
+    wait(lambda: text(browser, "train-text").startswith("Update "))
+    click(browser, "#train")
+    assert wait(lambda: re.match(r"(\d+) updates\.", text(browser, "train-text")))[1] != "150"
+
+
+def test_the_book_links_to_the_page():
+    assert 'href="explore/index.html"' in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    html = (EXPLORE / "index.html").read_text(encoding="utf-8")
+    own = re.findall(r'(?:href|src)="([^"#:]+)"', html)
+    assert {"ep.js", "data.js", "pictures.js", "explore.js", "explore.css", "../index.md"} <= set(own)
+    assert all((EXPLORE / path).exists() for path in own)
+    assert not re.search(r'(?:src|href)="https?:', html)  # it works offline
