@@ -26,11 +26,15 @@ backwards, which means that W leads down and B leads up.
 
 import copy
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .backend import array_module, to_host
+from .backend import Gradient, array_module, to_host
 from .errors import EPError
+
+if TYPE_CHECKING:
+    from .network import Network  # which imports this file
 
 
 class Asymmetric:
@@ -89,7 +93,7 @@ class Asymmetric:
         return {"B": self.feedback.linear_hebbian(pre, post, switches[1])["W"]}
 
 
-def asymmetric(network, angle=90.0, seed=0):
+def asymmetric(network: "Network", angle: float = 90.0, seed: int = 0) -> "Network":
     """A copy of `network` in which every synapse, except from the input, has feedback weights at `angle` degrees to W.
 
         B = cos(angle) W + sin(angle) R       R: the numbers of W in an order drawn from `seed`, so as large and unrelated
@@ -114,7 +118,7 @@ def asymmetric(network, angle=90.0, seed=0):
     return other
 
 
-def kolen_pollack(gradient):
+def kolen_pollack(gradient: Gradient) -> Gradient:
     """{"2.W": dW, "2.B": dB, ...} -> both replaced by dW + dB: with B = W, the gradient of the symmetric network."""
     both = {name[:-1]: gradient[f"{name[:-1]}W"] + g for name, g in gradient.items() if name.endswith(".B")}
     return {**gradient, **{layer + end: g for layer, g in both.items() for end in "WB"}}
@@ -127,7 +131,7 @@ FEEDBACK_UPDATES = {  # the three rules: (`transposed` of eqprop_gradient, what 
 }
 
 
-def alignment(parameters):
+def alignment(parameters: Gradient) -> dict[str, tuple[float, float]]:
     """{layer: (angle between W and B in degrees, |W - B|)} of the synapses that have a B; empty if none has."""
     pairs = {name[:-2]: (parameters[f"{name[:-1]}W"], B) for name, B in parameters.items() if name.endswith(".B")}
     return {layer: (_angle(W, B), _norm(W - B)) for layer, (W, B) in pairs.items()}
