@@ -1,11 +1,16 @@
 """The type hints are there, mypy finds no fault with the package, and it finds the faults of those who use it wrongly."""
 
+import importlib
+import inspect
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import ep
+from ep import datasets
 
 ROOT = Path(__file__).parents[1]
 USED = '''
@@ -32,10 +37,23 @@ MISUSED = {  # a line behind those, and what mypy says of it
 }
 
 
+PUBLIC = [(door.__name__, name) for door in (ep, datasets) for name in door.__all__ if callable(getattr(door, name))]
+
+
+@pytest.mark.parametrize("door, name", PUBLIC)
+def test_every_public_function_and_constructor_has_hints(door, name):
+    """Each argument and, of a function, what it returns."""
+    named = getattr(importlib.import_module(door), name)
+    signature = inspect.signature(named)
+    assert not [argument for argument, its in signature.parameters.items() if its.annotation is its.empty]
+    assert inspect.isclass(named) or signature.return_annotation is not signature.empty
+
+
 def mypy(*words):
     pytest.importorskip("mypy")
     environment = {**os.environ, "MYPYPATH": str(ROOT)}  # of an editable installation mypy finds nothing by itself
-    done = subprocess.run([sys.executable, "-m", "mypy", *map(str, words)], capture_output=True, text=True, cwd=ROOT, env=environment)
+    command = [sys.executable, "-m", "mypy", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return done.stdout
 
