@@ -8,8 +8,8 @@ EP, from deviations, with phases that are relaxed until they have settled. Then,
 on test images: how many steps the free phase needs; how near the exact gradient of its fixed point is to the gradient of the
 feed-forward network with the same weights; and, in float32, how near the estimates are to the exact gradient, layer by layer,
 all at the same beta. The last one is the textbook form, the difference of two nudged states: the response of a layer is smaller
-by the gain than that of the layer above, and a float32 state does not move by less than about 1e-7. Printed, with --gains 0.3 0.1 0.03 0.01
-0.003 (gain 1 takes longer than the others together, and was not waited for):
+by the gain than that of the layer above, and a float32 state does not move by less than about 1e-7. Printed, with --gains 0.3 0.1
+0.03 0.01 0.003 (gain 1, whose phases are the longest, was not waited for):
 
     embedded synthetic images: 4800 visits of images; smallest cosines of layers 1 to 4
             steps to settle   exact with    estimates with the exact gradient, beta = 0.2          accuracy
