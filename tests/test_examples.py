@@ -199,6 +199,15 @@ def test_bias_when_trained(example, model, no_cifar, tmp_path):
     assert is_picture(tmp_path / "bias_when_trained.png")
 
 
+def test_depth(example, tmp_path):
+    """Three layers more, and the cosine of a residual network stays."""
+    lines = example("13_depth", *"--blocks 1 4 --channels 4 --images 4".split()).splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [[n, kind] for n in ("4", "10") for kind in ("residual", "plain")]
+    assert all(0.99 < float(line.split()[2]) <= 1.00005 for line in lines[1::2]), lines
+    assert [line.split()[:2] for line in lines[1:3]] == [row[:2] for row in header_output("13_depth")[1:3]]
+    assert is_picture(tmp_path / "depth.png")
+
+
 def test_bias_of_a_network_of_weak_feedback(example, no_cifar, tmp_path):
     """The same at a weak gain in 30 sweeps; what two sweeps and one leave is more than that, and small all the same."""
     options = "--feedback 0.005 --images 4 --betas 2 --train-images 32 --epochs 1".split()

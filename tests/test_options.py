@@ -244,6 +244,10 @@ MAIN_JOB = {
     "--conventions": ("paper", lambda a, b: phases(b).conventions == ep.PAPERS_CODE and moved(a, b), STATES),
     "--tolerance": ("0.1", lambda a, b: b.log[0]["steps_free"] < a.log[0]["steps_free"] == 50, "--steps-free 50"),
     "--channels": ("3 4", lambda a, b: b.parameters["2.W"].shape == (3, 3, 3, 4)),
+    "--network": ("resnet", lambda a, b: b.of("eqprop_gradient", 0).recipe["builder"] == "resnet" and "18.W" in b.parameters
+                  and "3.W" not in a.parameters),
+    "--blocks": ("2", lambda a, b: max(b.of("eqprop_gradient", 0).depths) == 5 and "8.W" not in b.parameters
+                 and max(a.of("eqprop_gradient", 0).depths) == 13, "--network resnet"),
     "--scale": ("2 3", lambda a, b: np.allclose(b.initial["1.W"], 2 * a.initial["1.W"])),
     "--initial-drive": ("0.5", lambda a, b: np.allclose(calibrated(b), 0.5, rtol=1e-3) and (calibrated(a) < 0.45).all()),
     "--optimizer": ("sgd", lambda a, b: "optimizer/velocity/1.W" in b.arrays and "optimizer/velocity/1.W" not in a.arrays),
@@ -322,6 +326,11 @@ def differs(a, b):
 def drawn(path):
     """What is drawn goes to this path in the folder of --out."""
     return lambda a, b: b.calls["plot"][0][0][-1] == Path("elsewhere") / path
+
+
+def measured(a, b):
+    """The numbers that are drawn are others, but for times: those are so always."""
+    return a.of("plot", 1)["residual"][0][:2] != b.of("plot", 1)["residual"][0][:2]
 
 
 def argument(name, position, value, of=None):
@@ -478,6 +487,9 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
     "10_settling": (image_example, "--images 3 --steps 4", SHARED | {
         "--images": ("5", lambda a, b: ", 5 images" in b.printed), "--steps": ("5", lambda a, b: len(b.of("plot", 0)[0][2]) == 5),
         "--out": ("elsewhere", drawn("settling.png"))}),
+    "13_depth": (maths_example(), "--blocks 1 --channels 2 --images 2", {
+        "--blocks": ("2 3", argument("plot", 0, [6, 8])), "--channels": ("3", measured), "--feedback": ("0.1", measured),
+        "--images": ("3", measured), "--out": ("elsewhere", drawn("depth.png"))}),
     "11_bias_when_trained": (image_example, "--images 3 --steps-free 8 --steps-nudged 3 --betas 2", SHARED | {
         "--images": ("5", lambda a, b: "\n5 images" in b.printed and "\n5 images" not in a.printed),
         "--steps-free": ("5", differs), "--steps-nudged": ("5", differs),
