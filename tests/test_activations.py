@@ -53,7 +53,7 @@ def test_sigma_stays_in_its_bounds(xp, name):
 
 
 def test_the_five_activations(xp):
-    """clip(u/2, 0, 1), clip(u, 0, 1), clip(u, 0, 6), 1/(1 + exp(2 - 4u)), tanh(u): their values, and kinks that count as saturated."""
+    """clip(u/2, 0, 1), clip(u, 0, 1), clip(u, 0, 6), 1/(1 + exp(2 - 4u)), tanh(u); kinks count as saturated."""
     u = xp.asarray(U)
     for a, expected in ((HARD_SIGMOID, np.clip(U / 2, 0, 1)), (CLIP, np.clip(U, 0, 1)), (RELU6, np.clip(U, 0, 6)),
                         (SIGMOID, 1 / (1 + np.exp(2 - 4 * U))), (TANH, np.tanh(U))):

@@ -199,6 +199,15 @@ def test_bias_when_trained(example, model, no_cifar, tmp_path):
     assert is_picture(tmp_path / "bias_when_trained.png")
 
 
+def test_depth(example, tmp_path):
+    """Three layers more, and the cosine of a residual network stays."""
+    lines = example("13_depth", *"--blocks 1 4 --channels 4 --images 4".split()).splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [[n, kind] for n in ("4", "10") for kind in ("residual", "plain")]
+    assert all(0.99 < float(line.split()[2]) <= 1.00005 for line in lines[1::2]), lines
+    assert [line.split()[:2] for line in lines[1:3]] == [row[:2] for row in header_output("13_depth")[1:3]]
+    assert is_picture(tmp_path / "depth.png")
+
+
 def test_bias_of_a_network_of_weak_feedback(example, no_cifar, tmp_path):
     """The same at a weak gain in 30 sweeps; what two sweeps and one leave is more than that, and small all the same."""
     options = "--feedback 0.005 --images 4 --betas 2 --train-images 32 --epochs 1".split()
@@ -206,6 +215,19 @@ def test_bias_of_a_network_of_weak_feedback(example, no_cifar, tmp_path):
     assert lines[0].startswith("small network of gain 0.005, trained on 32 images, embedded synthetic images, 4 images")
     one_sided, symmetric, _, as_trained = (float(re.findall(r"\d\.\de[-+]\d+", line)[0]) for line in lines[6:10])
     assert 10 * symmetric < one_sided and symmetric < as_trained < 0.1, lines
+
+
+def test_feedback_gain(example, no_cifar, tmp_path):
+    """Weaker feedback: fewer steps, a gradient nearer to backpropagation's, and two float32 states that no longer differ."""
+    options = "--gains 1 0.01 --train-images 48 --epochs 1 --test-images 20 --images 6 --beta 0.1 --steps 80".split()
+    *_, strong, weak = map(numbers, example("12_feedback_gain", *options).splitlines())
+    assert [strong[0], weak[0]] == [1, 0.01]
+    assert strong[1] > weak[1] and strong[2] > weak[2] >= 2  # steps, initial and trained
+    assert strong[3] < weak[3] and weak[3] > 0.99  # with the feed-forward network's gradient
+    for one_sided, symmetric, four_point in (strong[4:7], weak[4:7]):
+        assert one_sided < symmetric and four_point > 0.9 and symmetric > 0.9, (strong, weak)
+    assert weak[7] < 0.5 < weak[5], weak
+    assert is_picture(tmp_path / "feedback_gain.png")
 
 
 def small_network(monkeypatch, feedback, *options):

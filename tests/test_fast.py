@@ -568,20 +568,20 @@ def test_buffers_are_used_again():
 
 def unsuitable_networks():
     net = network("average", size=12)
-    own, strided, wired = (network("average", size=12) for _ in range(3))
+    own, padded = (network("average", size=12) for _ in range(2))
     own.synapses[1].__class__ = type("Own", (ep.Conv,), {})
     shape = net.shapes[1]
-    strided.synapses[1:] = [ep.Conv(net.synapses[1].W, net.synapses[1].b, shape, stride=2, pool=ep.NO_POOL)]
-    strided = ep.Network(strided.synapses, net.activation, ep.SquaredError())
-    skip = ep.Dense(np.ones((np.prod(shape), 3)) / 100, np.zeros(3), shape)
-    wired = ep.Network([net.synapses[0], skip, ep.Dense(np.ones((np.prod(shape), 3)) / 50, np.zeros(3), shape)],
-                       net.activation, ep.SquaredError(), wiring=[(0, 1), (1, 2), (1, 2)])
+    padded.synapses[1:] = [ep.Conv(net.synapses[1].W, net.synapses[1].b, shape, padding=3, pool=ep.NO_POOL)]
+    padded = ep.Network(padded.synapses, net.activation, ep.SquaredError())
+    skip = ep.Dense(np.ones((3, 3)) / 3, np.zeros(3), (3,))
+    driven = ep.Network([net.synapses[0], ep.Dense(np.ones((np.prod(shape), 3)) / 50, np.zeros(3), shape), skip],
+                        net.activation, ep.SquaredError(), wiring=[(0, 1), (1, 3), (2, 3)])
     pooled = network("average", size=12)
     pooled.synapses[1].pool = ep.AVERAGE_POOL._replace(pool=lambda y: (2 * ops.average_pool(y)[0], None))
-    return {"another kind, Own": own, "stride": strided, "plain chain": wired, "pooling of another kind": pooled}
+    return {"another kind, Own": own, "more padding": padded, "no synapse leads to": driven, "pooling of another kind": pooled}
 
 
-@pytest.mark.parametrize("reason", ["another kind, Own", "stride", "plain chain", "pooling of another kind"])
+@pytest.mark.parametrize("reason", ["another kind, Own", "more padding", "no synapse leads to", "pooling of another kind"])
 def test_unsuitable_networks_take_the_readable_path(reason):
     """With the reason in words, and bit for bit."""
     net = unsuitable_networks()[reason]

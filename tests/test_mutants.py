@@ -21,10 +21,11 @@ import test_network
 import test_ops
 import test_papers_code
 import test_rbp
+import test_resnet
 import test_synapse
 import test_vectorfield
 
-from ep import activations, bptt, cost, dynamics, eqprop, network, ops, rbp, synapse, vectorfield
+from ep import activations, bptt, builders, cost, dynamics, eqprop, network, ops, rbp, synapse, vectorfield
 from ep.fast import chain, pooling, synapses, winograd
 from ep.fast.response import Deviations
 
@@ -58,6 +59,7 @@ DOWN_AND_UP = """down(layers[j], sw)
 FAST_GAIN = (test_fast.test_feedback, 0.3, "symmetric", "up")
 FAST_TIES = (test_fast.test_max_pooling_from_zero, 4, "symmetric", "synchronous", (4, 4, 4, 4), 40)
 FAST_RESPONSE = (test_fast.test_response_and_products, "max", activations.HARD_SIGMOID, CE, "symmetric", True)
+FAST_WIRING = (test_resnet.test_every_wiring_fast, "two ways down from one layer, two inputs", "synchronous")
 FAST_TRANSPOSED = (test_fast.test_response_and_products, "max", activations.HARD_SIGMOID, CE, "asymmetric", True)
 LATER = ("for (states, u, _), switches in zip(reversed(trajectory), [network.drives(x, s)[1] for s in "
          "[final_states, *[t[0] for t in reversed(trajectory)]]]):")
@@ -176,13 +178,14 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
         network.Network.parameter_adjoint, "g[name] + gain * dW", "g[name] + dW", GAIN_GRADIENT, (*GAIN_GDU, False)),
     "gain forgotten in dB": (network.Network.parameter_adjoint, "else gain * dW", "else dW",
                              (test_gain.test_asymmetric_ep_is_the_gradient_of_the_loss, "average", "sigmoid", SE, 0.3)),
-    "cancellation put back, clipped": (activations._clip_difference, "_clip(e + (v - c), -c, 1.0 - c)", "_clip01(v + e) - c",
+    "cancellation put back, clipped": (activations._clip_difference, "_clip(e + (v - c), -c, high - c)",
+                                       "_clip(v + e, 0.0, high) - c",
                                        (test_activations.test_the_difference_for_tiny_steps, "hard-sigmoid", "float32", 1e-30),
                                        (test_deviations.test_deviations_keep_the_digits_that_a_difference_of_states_loses,)),
     "cancellation put back, smooth": (activations._tanh_difference, "xp.tanh(e) * (1.0 - xp.tanh(v) * xp.tanh(v + e))",
                                       "xp.tanh(v + e) - xp.tanh(v)",
                                       (test_activations.test_the_difference_for_tiny_steps, "sigmoid", "float32", 1e-30)),
-    "difference without bounds": (activations._clip_difference, "_clip(e + (v - c), -c, 1.0 - c)", "e",
+    "difference without bounds": (activations._clip_difference, "_clip(e + (v - c), -c, high - c)", "e",
                                   (test_activations.test_the_difference_for_large_steps, "clip"),
                                   (test_deviations.test_deviations_are_differences_of_frozen_states, "max", "hard-sigmoid", SE)),
     "downward sweep that uses old values": (dynamics.down, "up(network)[::-1]", "synchronous(network)",
@@ -196,13 +199,21 @@ MUTANTS = {  # name: (function, right, wrong, (test, *arguments), ...)
                                  "np.ascontiguousarray(W[:, :]", FAST, FAST_RESPONSE),
     "fast: W on the way down": (synapses.FastConv.start, "self.of_B.down, gain", "self.of_W.down, gain", FAST_ASYMMETRIC),
     "fast: no gain on the way down": (synapses.FastConv.start, "self.of_B.down, gain", "self.of_B.down", FAST_GAIN),
-    "fast: a drive of old states": (chain.Chain.step, "self.fresh[n - 1] = False", "pass", FAST),
+    "fast: a drive of old states": (chain.Chain.step, "self.fresh[k] = False", "pass", FAST),
+    "fast: a copy of an old state": (chain.Chain.step, "self.fed.discard(k)", "pass",
+                                     (test_resnet.test_every_wiring_fast, "13 layers", "up")),
     "fast: zero for ever": (chain.Chain.step, "self.zero[n], self.reached[n] = False,",
                             "self.zero[n], self.reached[n] = self.zero[n],", FAST_GAIN),
-    "fast: ties left to rounding": (chain.Chain.drive_post, "not self.reached[k + 1]", "False", FAST_TIES),
+    "fast: ties left to rounding": (chain.Chain.drive_post, "not self.reached[pre]", "False", FAST_TIES),
     "fast: an image that arrives at once": (chain.Chain.clear, "[True] + [False] * L", "[True] + [True] * L", FAST_TIES),
     "fast: last of equals wins": (pooling.MaxPool.pool, "y_1 > y_0, y_3 > y_2", "y_1 >= y_0, y_3 > y_2",
                                   (test_fast.test_ties_first_wins,)),
+    "fast: the last of several ways down only": (chain.added, "for rows, part in stripes:", "for rows, part in ():",
+                                                 FAST_WIRING),
+    "fast: an identity without its gain": (synapses.FastIdentity.drive_pre, "self.gain * post", "post", FAST_WIRING),
+    "calibrate: identities for nothing": (builders.calibrate, "identities**-0.5", "1.0", (test_resnet.test_calibrated_drives,)),
+    "resnet: blocks that are left over": (builders.resnet, "(blocks + stage) // stages", "blocks // stages",
+                                          (test_resnet.test_the_wiring,)),
     "fast: bottom row to the top": (pooling.MaxPool.pool, "bottom = low > top", "bottom = low < top", FAST),
     "fast: frozen switches that thaw": (synapses.FastConv.drive_post, "pool.at_switches if frozen", "pool.pool if frozen", FAST),
     "fast: tiles without overlap": (winograd.overlapping, "m * row", "length * row",
@@ -252,7 +263,7 @@ def test_a_wrong_rule_is_caught(name, monkeypatch):
     """The tests pass on the library as it is, and each of them fails on the mutant."""
     function, right, wrong, *tests = MUTANTS[name]
     for test, *arguments in tests:
-        arguments = arguments if test.__module__ in ("test_fast", "test_papers_code") else (np, *arguments)
+        arguments = (np, *arguments) if "xp" in inspect.signature(test).parameters else arguments
         test(*arguments)
         with monkeypatch.context() as patch:
             patch.setattr(function, "__code__", mutated(function, right, wrong))

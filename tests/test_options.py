@@ -244,6 +244,10 @@ MAIN_JOB = {
     "--conventions": ("paper", lambda a, b: phases(b).conventions == ep.PAPERS_CODE and moved(a, b), STATES),
     "--tolerance": ("0.1", lambda a, b: b.log[0]["steps_free"] < a.log[0]["steps_free"] == 50, "--steps-free 50"),
     "--channels": ("3 4", lambda a, b: b.parameters["2.W"].shape == (3, 3, 3, 4)),
+    "--network": ("resnet", lambda a, b: b.of("eqprop_gradient", 0).recipe["builder"] == "resnet" and "18.W" in b.parameters
+                  and "3.W" not in a.parameters),
+    "--blocks": ("2", lambda a, b: max(b.of("eqprop_gradient", 0).depths) == 5 and "8.W" not in b.parameters
+                 and max(a.of("eqprop_gradient", 0).depths) == 13, "--network resnet"),
     "--scale": ("2 3", lambda a, b: np.allclose(b.initial["1.W"], 2 * a.initial["1.W"])),
     "--initial-drive": ("0.5", lambda a, b: np.allclose(calibrated(b), 0.5, rtol=1e-3) and (calibrated(a) < 0.45).all()),
     "--optimizer": ("sgd", lambda a, b: "optimizer/velocity/1.W" in b.arrays and "optimizer/velocity/1.W" not in a.arrays),
@@ -324,6 +328,11 @@ def drawn(path):
     return lambda a, b: b.calls["plot"][0][0][-1] == Path("elsewhere") / path
 
 
+def measured(a, b):
+    """The numbers that are drawn are others, but for times: those are so always."""
+    return a.of("plot", 1)["residual"][0][:2] != b.of("plot", 1)["residual"][0][:2]
+
+
 def argument(name, position, value, of=None):
     """The call has this argument, which it had not without the option; of: what is looked at of it."""
     def check(a, b):
@@ -340,6 +349,14 @@ def lines(count):
 def fashion_mnist(spy, module):
     of_training(spy, module)
     spy(module, "plot", lambda *arguments: None)
+
+
+def feedback_gain(spy, module):
+    spy.patch.setattr(module, "CHANNELS", (2, 2, 2, 2))
+    spy(datasets, "load", lambda *arguments, **options: tiny(32))
+    for owner, name in ((ep, "train_epoch"), (ep, "evaluate"), (ep, "eqprop_gradient"), (equilibrium, "exact_gradient"),
+                        (ep, "worker_threads"), (module, "plot")):
+        spy(owner, name)
 
 
 def gradient_quality(spy, module):
@@ -380,7 +397,8 @@ def paper_table(spy, module):
     spy.patch.setattr(module, "tqdm", functools.partial(module.tqdm, disable=True))
     spy.patch.setattr(module, "ROWS", {name: module.ROWS[name] for name in ("symmetric", "bptt", "bptt-gain-1")})
     Path("out").mkdir(exist_ok=True)
-    Path("out", "bptt-0.json").write_text("{}")  # finished long ago
+    for end, text in (("json", "{}"), ("jsonl", "")):  # finished long ago
+        Path("out", f"bptt-0.{end}").write_text(text)
 
 
 def commands(ran):
@@ -469,10 +487,23 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
     "10_settling": (image_example, "--images 3 --steps 4", SHARED | {
         "--images": ("5", lambda a, b: ", 5 images" in b.printed), "--steps": ("5", lambda a, b: len(b.of("plot", 0)[0][2]) == 5),
         "--out": ("elsewhere", drawn("settling.png"))}),
+    "13_depth": (maths_example(), "--blocks 1 --channels 2 --images 2", {
+        "--blocks": ("2 3", argument("plot", 0, [6, 8])), "--channels": ("3", measured), "--feedback": ("0.1", measured),
+        "--images": ("3", measured), "--out": ("elsewhere", drawn("depth.png"))}),
     "11_bias_when_trained": (image_example, "--images 3 --steps-free 8 --steps-nudged 3 --betas 2", SHARED | {
         "--images": ("5", lambda a, b: "\n5 images" in b.printed and "\n5 images" not in a.printed),
         "--steps-free": ("5", differs), "--steps-nudged": ("5", differs),
         "--betas": ("3", argument("plot", 0, 3, len)), "--out": ("elsewhere", drawn("bias_when_trained.png"))}),
+    "12_feedback_gain": (feedback_gain, "--threads 1 --gains 0.1 --train-images 16 --epochs 1 --test-images 4 --images 2 "
+                         "--steps 6", {
+        "--gains": ("0.1 0.01", lambda a, b: [row["gain"] for row in b.of("plot", 0)] == [0.1, 0.01]),
+        "--data": ("somewhere", argument("load", 1, Path("somewhere"))),
+        "--train-images": ("24", lambda a, b: len(b.of("train_epoch", 1)) == 24), "--epochs": ("2", lambda a, b: len(
+            b.calls["train_epoch"]) == 2 * len(a.calls["train_epoch"])),
+        "--test-images": ("6", lambda a, b: len(b.of("evaluate", 1)) == 6), "--images": ("3", lambda a, b: len(
+            b.of("exact_gradient", 1)) == 3), "--beta": ("0.4", argument("plot", 1, 0.4)),
+        "--steps": ("7", lambda a, b: b.of("eqprop_gradient", 3).nudged.steps == b.of("eqprop_gradient", 3).free.steps == 7),
+        "--threads": ("3", argument("worker_threads", 0, 3)), "--out": ("elsewhere", drawn("feedback_gain.png"))}),
     "07_fashion_mnist": (fashion_mnist, "--epochs 1 --out runs/fashion", {
         "--network": ("convnet", lambda a, b: b.parameters["1.W"].ndim == 4 != a.parameters["1.W"].ndim),
         "--data": ("somewhere", argument("load", 1, Path("somewhere"))),
