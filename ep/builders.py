@@ -76,7 +76,7 @@ def resnet(blocks: int = 6, channels: Sequence[int] = (32, 64, 128), input_shape
            pool: ops.Pooling | str = ops.MAX_POOL, activation: Activation | str = RELU6, cost: type | str = SoftmaxCrossEntropy,
            scale: float | Sequence[float] = 6**0.5, feedback: float = 0.001, seed: int = 0,
            dtype: type | str = "float32") -> Network:
-    """A residual network: a convolution (the stem), then blocks of two, then the classes: 1 + 2 blocks layers of 3x3 convolutions.
+    """A residual network: a convolution (the stem), blocks of two, then the classes: 1 + 2 blocks layers of 3x3 convolutions.
 
         s_b = sigma( W_1 * s_a + ... )         s_c = sigma( W_2 * s_b + skip(s_a) + ... )        ...: what comes down
 

@@ -451,6 +451,12 @@ def benchmark(spy, module):
     spy.patch.setitem(module.CHILDREN, "bptt", lambda args: spy.calls.setdefault("bptt", []).append(((args,), {})))
 
 
+def gpu_report(spy, module):
+    """No part is run."""
+    spy(module.subprocess, "run", lambda command, **options: SimpleNamespace(returncode=0, stdout="{}", stderr=""))
+    spy.patch.setitem(module.PARTS, "memory", lambda args: spy.calls.setdefault("memory", []).append(((args,), {})))
+
+
 def backpropagation(spy, module):
     spy(datasets, "load", lambda *arguments, **options: tiny())
     spy(module.torch, "set_num_threads", lambda threads: None)
@@ -559,6 +565,13 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--data": ("somewhere", lambda a, b: (a.of("load", 1, 1), b.of("load", 1, 1)) == (None, Path("somewhere"))),
         "--count": ("3", argument("plot", 0, 3, len)), "--steps": ("3", argument("plot", 2, 3, len)),
         "--out": ("elsewhere.png", argument("plot", 4, Path("elsewhere.png")))}),
+    "gpu_report": (gpu_report, "--parts memory --out gpu", {
+        "--out": ("elsewhere", lambda a, b: Path("elsewhere/memory.json").exists()),
+        "--data": ("somewhere", every_command("--data somewhere")), "--epochs": ("3", every_command("--epochs 3")),
+        "--parts": ("steps", every_command("--child steps")), "--quick": ("", every_command("--quick")),
+        "--tf32": ("", lambda a, b: [ran.calls["run"][0][1]["env"]["CUPY_TF32"] for ran in (a, b)] == ["0", "1"]),
+        "--only-draw": ("", lambda a, b: commands(a) and not commands(b)),
+        "--child": ("memory", lambda a, b: len(b.calls["memory"]) == 1 and not commands(b))}),
     "benchmark": (benchmark, "", {
         "--quick": ("", lambda a, b: "scaling" in a.calls and "scaling" not in b.calls),
         "--rounds": ("4", lambda a, b: all(" ".join(call[0][0]).endswith("--rounds 4") for call in b.calls["run"])),
