@@ -179,9 +179,9 @@ def layers(preset, dataset, device, ranks, given):
 def resolve(dataset: Dataset, preset: str | None = None, device: str = "numpy", ranks: int = 1, **given: Any) -> Config:
     """The `Config` of an experiment on a data set: a row of PRESETS and what is `given`, in the order of `layers`.
 
-    preset: default "paper" with CUDA and CIFAR-10, else "cpu". Raises EPError for settings that do not fit together.
+    preset: default "cpu", also on a GPU. Raises EPError for settings that do not fit together.
     """
-    preset = preset or ("paper" if device != "numpy" and dataset.name == "cifar10" else "cpu")
+    preset = preset or "cpu"
     merged: dict[str, Any] = {}
     for layer in layers(preset, dataset, device, ranks, given):
         merged |= layer
