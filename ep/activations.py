@@ -14,17 +14,17 @@ needs.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .backend import array_module
+from .backend import Array, array_module
 from .errors import EPError
 
 
 class Activation(NamedTuple):
     name: str
-    sigma: Callable  # s = sigma(u)
-    dsigma: Callable  # sigma'(u)
-    G: Callable  # elementwise, G'(s) = sigma^-1(s)
-    difference: Callable  # (u, d) -> sigma(u + d) - sigma(u)
-    bounds: tuple
+    sigma: Callable[[Array], Array]  # s = sigma(u)
+    dsigma: Callable[[Array], Array]  # sigma'(u)
+    G: Callable[[Array], Array]  # elementwise, G'(s) = sigma^-1(s)
+    difference: Callable[[Array, Array], Array]  # (u, d) -> sigma(u + d) - sigma(u)
+    bounds: tuple[float, float]
     holomorphic: bool
 
 

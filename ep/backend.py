@@ -6,27 +6,33 @@ numbers are always drawn by NumPy on the host and copied, so both backends start
 
 import os
 import sys
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from .errors import EPError
 
+Array = np.ndarray  # in every hint: a NumPy array or, with the same methods, a CuPy array
+States = list[Array]  # [s_1 ... s_L]
+Gradient = dict[str, Array]  # {"1.W": array, ...}, as parameters are kept
+
 INSTALL = "install it with: pip install 'cupy-cuda12x[ctk]' (CUDA 12) or 'cupy-cuda13x[ctk]' (CUDA 13)"
 DOCTOR = "python -m ep.doctor says what is missing"
 
 
-def array_module(a):
+def array_module(a: object) -> ModuleType:
     """The module whose functions take `a`: cupy for a CuPy array, numpy for everything else."""
     cupy = sys.modules.get("cupy")  # an array cannot be CuPy's before someone has imported cupy
     return cupy if cupy is not None and isinstance(a, cupy.ndarray) else np
 
 
-def to_host(a):
+def to_host(a: Any) -> np.ndarray:
     """`a` as a NumPy array (a copy if it lived on a device)."""
     return np.asarray(a) if array_module(a) is np else a.get()
 
 
-def device_module(device="auto"):
+def device_module(device: str = "auto") -> ModuleType:
     """numpy or cupy for `device` = "cpu", "cuda" or "auto" (cuda where it works, else cpu; where CuPy is broken, it says why).
 
     Raises EPError for "cuda" without CuPy, with CuPy but without a working GPU, and for any other word.

@@ -14,11 +14,13 @@ The drives are linear in pre and in post, so D^T and du/dtheta are the synapses'
 and `parameter_adjoint`): no new calculus, for asymmetric networks neither.
 """
 
-from .dynamics import READABLE, Relaxation, estimate, residual
+from .backend import Array, Gradient, States
+from .dynamics import READABLE, Estimate, Phases, Relaxation, Solver, estimate, residual
 from .errors import EPError
+from .network import Network
 
 
-def bptt_gradient(network, x, y, phases, *, solver=READABLE):
+def bptt_gradient(network: Network, x: Array, y: Array, phases: Phases, *, solver: Solver = READABLE) -> Estimate:
     """dL/dtheta (batch mean) through the last K of the T steps of the free phase; returns an `Estimate`.
 
     phases: the same `Phases` as for `eqprop_gradient`, so that one can stand for the other: T = phases.free.steps, and K =
@@ -42,7 +44,7 @@ def bptt_gradient(network, x, y, phases, *, solver=READABLE):
     return estimate(network, gradient, free, y)
 
 
-def bptt_increments(network, x, y, states, steps):
+def bptt_increments(network: Network, x: Array, y: Array, states: States, steps: int) -> list[tuple[Gradient, States]]:
     """The sweep (6) through `steps` steps that all stay at the free fixed point `states`.
 
     Returns a list over t = 0 ... steps-1, t = 0 the *last* step in time, of (g_t, mu_t): what `eqprop_increments` gives

@@ -1,11 +1,14 @@
 """Networks to start from, and their files: `mlp`, `convnet`, `resnet`, and `load` for what `Network.save` wrote."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from . import ops
-from .activations import ACTIVATIONS, HARD_SIGMOID, RELU6
+from .activations import ACTIVATIONS, HARD_SIGMOID, RELU6, Activation
+from .backend import Array
 from .checks import named, real, whole, wholes
 from .cost import COSTS, SoftmaxCrossEntropy
 from .errors import EPError
@@ -17,7 +20,8 @@ from .vectorfield import asymmetric
 CONNECTIONS = {"symmetric": lambda network, **options: network, "asymmetric": asymmetric}
 
 
-def mlp(sizes, activation=HARD_SIGMOID, cost=SoftmaxCrossEntropy, scale=1.0, feedback=1.0, seed=0, dtype="float32"):
+def mlp(sizes: Sequence[int], activation: Activation | str = HARD_SIGMOID, cost: type | str = SoftmaxCrossEntropy,
+        scale: float | Sequence[float] = 1.0, feedback: float = 1.0, seed: int = 0, dtype: type | str = "float32") -> Network:
     """Fully connected network. sizes = [inputs, hidden, ..., classes]; see `convnet` for the other arguments and for errors.
 
     With SquaredError the last size is the last layer of the system, with SoftmaxCrossEntropy the readout outside it.
@@ -33,9 +37,10 @@ def mlp(sizes, activation=HARD_SIGMOID, cost=SoftmaxCrossEntropy, scale=1.0, fee
     return Network(synapses, activation, cost_instance, recipe=known(recipe, activation, cost), feedback=feedback)
 
 
-def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, kernel=3, paddings=None,
-            pool=ops.MAX_POOL, activation=HARD_SIGMOID, cost=SoftmaxCrossEntropy, scale=1.0, feedback=1.0, seed=0,
-            dtype="float32"):
+def convnet(channels: Sequence[int] = (128, 256, 512, 512), input_shape: Sequence[int] = (32, 32, 3), classes: int = 10,
+            kernel: int = 3, paddings: Sequence[int] | None = None, pool: ops.Pooling | str = ops.MAX_POOL,
+            activation: Activation | str = HARD_SIGMOID, cost: type | str = SoftmaxCrossEntropy,
+            scale: float | Sequence[float] = 1.0, feedback: float = 1.0, seed: int = 0, dtype: type | str = "float32") -> Network:
     """Convolutions of stride 1, each followed by pooling, then the classes. `convnet()` is the paper's network.
 
     channels: output channels of each convolution. paddings: one per convolution; default 1, and 0 for the last.
@@ -67,8 +72,10 @@ def convnet(channels=(128, 256, 512, 512), input_shape=(32, 32, 3), classes=10, 
                    feedback=feedback)
 
 
-def resnet(blocks=6, channels=(32, 64, 128), input_shape=(32, 32, 3), classes=10, pool=ops.MAX_POOL, activation=RELU6,
-           cost=SoftmaxCrossEntropy, scale=6**0.5, feedback=0.001, seed=0, dtype="float32"):
+def resnet(blocks: int = 6, channels: Sequence[int] = (32, 64, 128), input_shape: Sequence[int] = (32, 32, 3), classes: int = 10,
+           pool: ops.Pooling | str = ops.MAX_POOL, activation: Activation | str = RELU6, cost: type | str = SoftmaxCrossEntropy,
+           scale: float | Sequence[float] = 6**0.5, feedback: float = 0.001, seed: int = 0,
+           dtype: type | str = "float32") -> Network:
     """A residual network: a convolution (the stem), blocks of two, then the classes: 1 + 2 blocks layers of 3x3 convolutions.
 
         s_b = sigma( W_1 * s_a + ... )         s_c = sigma( W_2 * s_b + skip(s_a) + ... )        ...: what comes down
@@ -129,7 +136,7 @@ def known(recipe, activation, cost, pool=ops.NO_POOL):
                       and ops.POOLINGS.get(pool.name) == pool) else None
 
 
-def calibrate(network, x, deviation, mean=0.0):
+def calibrate(network: Network, x: Array, deviation: float, mean: float = 0.0) -> Network:
     """Scale the initial weights so that the drives of every unit vary over the images x by this standard deviation; in place.
 
         W <- W deviation / std(u),   b <- mean - mean(u)          u the drives of the feed-forward pass over x, per unit (channel)
@@ -168,7 +175,7 @@ def calibrate(network, x, deviation, mean=0.0):
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def load(path):
+def load(path: str | Path) -> Network:
     """The network that `Network.save` wrote. Raises EPError for a missing, damaged or foreign file."""
     arrays = read_npz(path)
     try:

@@ -9,7 +9,7 @@ The nudged dynamics need only the force -dC/ds. Both costs have the same five me
     gradient(s, y)    dC/d(those), summed over the batch; EP takes it at the free state s*
 """
 
-from .backend import array_module
+from .backend import Array, Gradient, array_module
 from .checks import floats
 from .errors import EPError
 
@@ -19,19 +19,19 @@ class SquaredError:
 
     name = "squared-error"
 
-    def value(self, s, y):
+    def value(self, s: Array, y: Array) -> Array:
         return 0.5 * ((s - y) ** 2).sum(1)
 
-    def force(self, s, y):
+    def force(self, s: Array, y: Array) -> Array:
         return y - s  # -dC/ds
 
-    def output(self, s):
+    def output(self, s: Array) -> Array:
         return s
 
-    def parameters(self):
+    def parameters(self) -> Gradient:
         return {}
 
-    def gradient(self, s, y):
+    def gradient(self, s: Array, y: Array) -> Gradient:
         return {}
 
 
@@ -43,28 +43,28 @@ class SoftmaxCrossEntropy:
 
     name = "cross-entropy"
 
-    def __init__(self, W, b):
+    def __init__(self, W: Array, b: Array) -> None:
         self.W, self.b = floats(W, "W", 2), floats(b, "b", 1)
         if self.W.shape[1:] != self.b.shape:
             raise EPError(f"a readout needs one bias per class: got W {self.W.shape} and b {self.b.shape}")
 
-    def value(self, s, y):
+    def value(self, s: Array, y: Array) -> Array:
         z = self._logits(s)
         xp = array_module(z)
         return xp.log(xp.exp(z).sum(1)) - (y * z).sum(1)  # = - sum_i y_i log o_i for sum_i y_i = 1
 
-    def force(self, s, y):
+    def force(self, s: Array, y: Array) -> Array:
         return ((y - self.output(s)) @ self.W.T).reshape(s.shape)  # -dC/ds = W (y - o)
 
-    def output(self, s):
+    def output(self, s: Array) -> Array:
         z = self._logits(s)
         e = array_module(z).exp(z)
         return e / e.sum(1, keepdims=True)  # o = softmax(z)
 
-    def parameters(self):
+    def parameters(self) -> Gradient:
         return {"W": self.W, "b": self.b}
 
-    def gradient(self, s, y):
+    def gradient(self, s: Array, y: Array) -> Gradient:
         error = self.output(s) - y  # dC/dz = o - y, (N, classes)
         return {"W": s.reshape(len(s), -1).T @ error, "b": error.sum(0)}
 

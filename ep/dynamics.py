@@ -11,14 +11,17 @@ about beta gamma^(L - n), and subtracting two float32 states leaves little more 
 difference itself, equation (11), which loses no digits however small it is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .backend import array_module
+from .backend import Array, Gradient, States, array_module
 from .checks import real, whole
 from .errors import EPError
+from .network import Network
+from .nudging import Nudging
 
 LARGEST_WEIGHT = 1e12  # w_n in (11); beyond it sigma is a straight line for every change that it sees
 
@@ -51,11 +54,11 @@ class Phase:
             object.__setattr__(self, "check_every", whole(self.check_every, "check_every", 1))
 
     @classmethod
-    def of(cls, phase):
+    def of(cls, phase: "Phase | int") -> "Phase":
         """`phase` itself, or a phase of so many steps."""
         return phase if isinstance(phase, Phase) else cls(phase)
 
-    def checks(self, t):
+    def checks(self, t: int) -> bool:
         """Is the residual computed at step t = 1, 2, ...?"""
         every = self.check_every or (1 if self.tolerance > 0 else self.steps)
         return t == self.steps or t % every == 0
@@ -106,6 +109,10 @@ class Phases:
     nudged: Phase
     deviations: bool = True
     conventions: Conventions = Conventions()
+
+    if TYPE_CHECKING:  # what a type checker cannot see in __post_init__: numbers become phases
+        def __init__(self, free: Phase | int, nudged: Phase | int, deviations: bool = True,
+                     conventions: Conventions = Conventions()) -> None: ...
 
     def __post_init__(self):
         if self.deviations and self.conventions != Conventions():
@@ -166,16 +173,17 @@ class Relaxation:
     u         [u_1 ... u_L], the arguments of sigma that gave these states: s_n = sigma(u_n)
     """
 
-    states: list
+    states: States
     switches: list
-    steps: int
+    steps: float  # these two are means over the images where several relaxations are merged
     residual: float
-    converged: bool
-    history: list = field(default_factory=list)
-    u: list = field(default_factory=list)
+    converged: float
+    history: list[tuple[int, float]] = field(default_factory=list)
+    u: States = field(default_factory=list)
 
 
-def relax(network, x, phase, y=None, beta=0.0, *, start=None, switches=None, inputs=None):
+def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None, beta: complex = 0.0, *,
+          start: States | None = None, switches: list | None = None, inputs: dict | None = None) -> Relaxation:
     """Iterate (1) from `start` (default: all states zero) as `phase` says; returns a `Relaxation`.
 
     x (N, *input shape). phase: a `Phase`, or a number of steps.
@@ -190,7 +198,7 @@ def relax(network, x, phase, y=None, beta=0.0, *, start=None, switches=None, inp
     if isinstance(beta, complex):
         states = [s + 0j for s in states]
     inputs, frozen = inputs or network.input_drives(x), switches is not None
-    switches = list(switches) if frozen else network.switches(inputs, states)
+    switches = network.switches(inputs, states) if switches is None else list(switches)
     groups, u = SCHEDULES[phase.schedule](network), [None] * len(states)
 
     def step():
@@ -207,7 +215,8 @@ def relax(network, x, phase, y=None, beta=0.0, *, start=None, switches=None, inp
     return result
 
 
-def deviate(network, y, beta, free, phase, transposed=True):
+def deviate(network: Network, y: Array, beta: complex, free: Relaxation, phase: Phase | int,
+            transposed: bool = True) -> Relaxation:
     """The nudged phase at `beta` as deviations from `free`, the `Relaxation` of the free phase. Returns a `Relaxation`.
 
     At the switches of s* the drives are linear in the states, with the Jacobian D. Subtracting (1) at s* = sigma(u*) from (1)
@@ -254,12 +263,14 @@ def iterate(step, states, phase):
     return Relaxation(states, [], steps, last, last <= phase.tolerance, history)
 
 
-def response(network, y, free, nudging, phase, transposed=True):
+def response(network: Network, y: Array, free: Relaxation, nudging: Nudging, phase: Phase | int,
+             transposed: bool = True) -> tuple[States, list[Relaxation]]:
     """(mu, [`Relaxation` of each nudged phase]):  mu_n = - sum_k c_k delta_n^{beta_k}, the response of the layers to nudging.
 
     For small beta this is - w_n ds_n/dbeta, and equal to the mu that backpropagation through time sends back. y: targets.
     """
-    mu, phases = [0.0 * s for s in free.states], []
+    mu: States = [0.0 * s for s in free.states]
+    phases = []
     for beta, c in zip(nudging.points, nudging.weights):
         if beta == 0:
             continue  # nobody pushes: delta stays 0
@@ -272,9 +283,9 @@ def response(network, y, free, nudging, phase, transposed=True):
 class Solver(NamedTuple):
     """The three functions that cost time; ep/fast has others with the same arguments and results."""
 
-    relax: callable = relax
-    response: callable = response
-    products: callable = lambda network, *arguments: network.parameter_adjoint(*arguments)
+    relax: Callable[..., Relaxation] = relax
+    response: Callable[..., tuple[States, list[Relaxation]]] = response
+    products: Callable[..., Gradient] = lambda network, *arguments: network.parameter_adjoint(*arguments)
 
 
 READABLE = Solver()
@@ -293,11 +304,11 @@ class Estimate:
               squares of its gradient}, and "stuck", as train.loop.stuck_shares returns it
     """
 
-    gradient: dict
+    gradient: Gradient
     loss: float
     correct: int
     free: Relaxation
-    nudged: list = field(default_factory=list)
+    nudged: list[Relaxation] = field(default_factory=list)
     known: dict = field(default_factory=dict)
 
 
@@ -311,7 +322,7 @@ def estimate(network, gradient, free, y, nudged=()):
         free=free, nudged=list(nudged))
 
 
-def residual(states, old):
+def residual(states: States, old: States) -> float:
     """Largest |s_new - s_old| over layers, units and images, as a Python float."""
     xp = array_module(states[0])
     return float(xp.stack([abs(s - o).max() for s, o in zip(states, old)]).max())

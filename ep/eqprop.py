@@ -19,11 +19,15 @@ Step by step of the nudged phases (GDU: "gradient descending updates") the sums 
     g_t = - sum_k c_k [ dPhi/dtheta (s^{beta_k}_{t+1}) - dPhi/dtheta (s^{beta_k}_t) ]                                (5)
 """
 
-from .dynamics import READABLE, Phase, deviate, estimate, nudge, relax
+from .backend import Array, Gradient, States
+from .dynamics import READABLE, Estimate, Phase, Phases, Solver, deviate, estimate, nudge, relax
 from .errors import EPError
+from .network import Network
+from .nudging import Nudging
 
 
-def eqprop_gradient(network, x, y, phases, *, nudging, transposed=True, solver=READABLE):
+def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nudging: Nudging, transposed: bool = True,
+                    solver: Solver = READABLE) -> Estimate:
     """Estimate dL/dtheta (batch mean); returns an `Estimate`.
 
     x (N, *input shape); y (N,) labels or (N, classes) targets.
@@ -101,7 +105,8 @@ def _readout(network, y, free, nudged, nudging, where):
     return total
 
 
-def eqprop_increments(network, x, y, states, steps, *, nudging, deviations=True, transposed=True):
+def eqprop_increments(network: Network, x: Array, y: Array, states: States, steps: int, *, nudging: Nudging,
+                      deviations: bool = True, transposed: bool = True) -> list[tuple[Gradient, States]]:
     """The increments (5) of `steps` synchronous nudged steps from the free fixed point `states`.
 
     Returns a list over t = 0 ... steps-1 of (g_t, mu_t): g_t a dictionary like a gradient (batch mean; without the
@@ -112,7 +117,7 @@ def eqprop_increments(network, x, y, states, steps, *, nudging, deviations=True,
     free = relax(network, x, 1, start=states)  # for u* and the switches: at a fixed point one more step changes nothing
     if not deviations:
         return _increments_of_states(network, x, y, states, free.switches, steps, nudging, transposed)
-    mu = [[0.0 * s for s in states]]
+    mu: list[States] = [[0.0 * s for s in states]]
     for t in range(1, steps + 1):  # t steps from the beginning: slow and simple
         total = mu[0]
         for beta, c in zip(nudging.points, nudging.weights):

@@ -7,6 +7,6 @@ class EPError(Exception):
     exit_code: 2 for bad input (nothing has been done yet), 1 for a failure while running.
     """
 
-    def __init__(self, sentence, exit_code=2):
+    def __init__(self, sentence: str, exit_code: int = 2) -> None:
         super().__init__(sentence)
         self.exit_code = exit_code

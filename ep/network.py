@@ -21,12 +21,16 @@ With asymmetric synapses (vectorfield.py) there is no Phi and no E either, and t
 
 import json
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
 
 import numpy as np
 
 from . import ops
-from .activations import ACTIVATIONS
-from .backend import array_module, to_host
+from .activations import ACTIVATIONS, Activation
+from .backend import Array, Gradient, States, array_module, to_host
 from .checks import named, real, whole
 from .errors import EPError
 from .npz import write_npz
@@ -50,7 +54,8 @@ class Network:
     Raises EPError for synapses that do not fit together, a wiring with a circle, and a feedback gain below 0.
     """
 
-    def __init__(self, synapses, activation, cost, wiring=None, recipe=None, feedback=1.0):
+    def __init__(self, synapses: Sequence[Any], activation: Activation | str, cost: Any,
+                 wiring: Sequence[tuple[int, int]] | None = None, recipe: dict | None = None, feedback: float = 1.0) -> None:
         self.synapses, self.cost, self.recipe = list(synapses), cost, recipe
         self.activation = activation = named(activation, ACTIVATIONS, "activation")
         self.wiring = [tuple(whole(layer, "layer") for layer in ends) for ends in wiring or pairwise(len(self.synapses))]
@@ -121,14 +126,14 @@ class Network:
 
     # --- the scalar functions, per example ----------------------------------------------------------------------------
 
-    def phi(self, x, states):
+    def phi(self, x: Array, states: States) -> Array:
         """Phi(x, s) per example, (N,). Raises EPError at gamma = 0, and with asymmetric synapses."""
         self._check_energy()
         self.check_input(x)
         layers, w = [x, *states], [None, *self.weights]
         return sum(w[j] * synapse.phi(layers[i], layers[j]) for synapse, (i, j) in zip(self.synapses, self.wiring))
 
-    def energy(self, x, states):
+    def energy(self, x: Array, states: States) -> Array:
         """E(x, s) = sum_n w_n G(s_n) - Phi(x, s) per example, (N,). Raises what `phi` raises."""
         self._check_energy()
         G = self.activation.G
@@ -141,7 +146,7 @@ class Network:
 
     # --- their derivatives --------------------------------------------------------------------------------------------
 
-    def drives(self, x, states):
+    def drives(self, x: Array, states: States) -> tuple[States, list]:
         """(u, switches): u[n-1], the drive of layer n, for every layer, and the switches of every synapse at these states."""
         inputs, switches = self.input_drives(x), [None] * len(self.synapses)
         everywhere = range(1, len(self.shapes))
@@ -175,7 +180,7 @@ class Network:
         layers = [None, *states]
         return [(inputs[k] if i == 0 else self.synapses[k].drive_post(layers[i]))[1] for k, (i, _) in enumerate(self.wiring)]
 
-    def hebbian(self, x, states, switches):
+    def hebbian(self, x: Array, states: States, switches: list) -> Gradient:
         """dPhi/dtheta summed over the batch, a flat dictionary: w_j hebbian_k(s_i, s_j) for every synapse k: i -> j."""
         layers, w, products = [x, *states], [None, *self.weights], {}
         for k, (i, j) in enumerate(self.wiring):
@@ -231,7 +236,7 @@ class Network:
 
     # --- the two ends -------------------------------------------------------------------------------------------------
 
-    def init_state(self, x):
+    def init_state(self, x: Array) -> States:
         """All states zero, with the dtype and on the device of x."""
         self.check_input(x)
         return [array_module(x).zeros((len(x), *shape), dtype=x.dtype) for shape in self.shapes[1:]]
@@ -275,7 +280,7 @@ class Network:
         """One of the parameters, which all have the same type and are on the same device; a number if there are none."""
         return next(iter(self.parameters().values()), np.zeros(1))
 
-    def targets(self, labels, dtype=None):
+    def targets(self, labels: Any, dtype: Any = None) -> Array:
         """Integer labels (N,) -> one-hot (N, classes), on the network's device; (N, classes) stays what it is.
 
         Raises EPError for another shape, for labels outside 0 ... classes - 1, and, on the host, for targets that are not finite.
@@ -295,7 +300,7 @@ class Network:
                           f"{tuple(labels.shape)}, {labels.dtype}{found}")
         return (xp.asarray(labels)[:, None] == xp.arange(classes)).astype(dtype)
 
-    def predict(self, states):
+    def predict(self, states: States) -> Array:
         """The likeliest class per example, (N,) integers, from relaxed states."""
         return self.cost.output(states[-1]).argmax(1)
 
@@ -304,11 +309,11 @@ class Network:
     def _owners(self):
         return {**{str(k): synapse for k, synapse in enumerate(self.synapses, start=1)}, "readout": self.cost}
 
-    def parameters(self):
+    def parameters(self) -> Gradient:
         """{"1.W": array, ...}: the arrays themselves, so an optimizer may change them in place."""
         return {f"{layer}.{name}": w for layer, owner in self._owners().items() for name, w in owner.parameters().items()}
 
-    def set_parameters(self, parameters):
+    def set_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Replace every parameter by a copy of the one of the same name. Raises EPError, before any change, if they do not fit.
 
         A float or complex type is kept, so this also makes a float32 network one of float64; integers and lists get the type
@@ -332,13 +337,13 @@ class Network:
         layer, name = key.split(".")
         setattr(self._owners()[layer], name, w)
 
-    def to(self, xp):
+    def to(self, xp: ModuleType) -> Self:
         """Move the parameters to the module xp (numpy or cupy), in place; returns the network."""
         for key, w in self.parameters().items():
             self._replace(key, xp.asarray(to_host(w)))
         return self
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Write recipe and parameters to one .npz file, without pickle. Read it back with `builders.load`.
 
         Raises EPError for a network that could not be read back: joined by hand, or changed since a builder made it.

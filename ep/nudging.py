@@ -13,7 +13,11 @@ bias O(beta^(M-1)): the `order` of the formula.
 import cmath
 import math
 import numbers
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
+
+from numpy.random import Generator
 
 from .checks import whole
 from .errors import EPError
@@ -27,8 +31,8 @@ class Nudging:
     pair of phases only the one with Im > 0 is run, at double weight.
     """
 
-    points: tuple
-    weights: tuple
+    points: tuple[complex, ...]
+    weights: tuple[complex, ...]
     take_real: bool = False
 
     def __post_init__(self):
@@ -44,7 +48,7 @@ class Nudging:
             raise EPError(f"these points and weights do not estimate a derivative: sum_k c_k beta_k^{wrong[0]} is "
                           f"{self.moment(wrong[0])}, expected {int(wrong[0] == 1)}")
 
-    def moment(self, m):
+    def moment(self, m: int) -> complex:
         """sum_k c_k beta_k^m (its real part where only that is used)."""
         total = sum(c * b**m for b, c in zip(self.points, self.weights))
         return total.real if self.take_real else total
@@ -53,7 +57,7 @@ class Nudging:
         return sum(abs(c) * abs(b) ** m for b, c in zip(self.points, self.weights))
 
     @property
-    def order(self):
+    def order(self) -> int:
         """The bias is O(beta^order): order = M - 1, M the first m >= 2 whose moment is not zero."""
         m = 2
         while abs(self.moment(m)) <= 1e-9 * self._magnitude(m):
@@ -61,36 +65,36 @@ class Nudging:
         return m - 1
 
     @property
-    def is_complex(self):
+    def is_complex(self) -> bool:
         return any(isinstance(b, complex) for b in self.points)
 
     @classmethod
-    def one_sided(cls, beta):
+    def one_sided(cls, beta: float) -> Self:
         """(f(beta) - f(0)) / beta: the original EP. Bias O(beta); the free phase itself is the point 0."""
         beta = _number(beta)
         return cls((0.0, beta), (-1 / beta, 1 / beta))
 
     @classmethod
-    def random_sign(cls, beta, rng):
+    def random_sign(cls, beta: float, rng: Generator) -> Self:
         """One-sided with a sign drawn from `rng` (numpy Generator), anew for each batch. Unbiased to O(beta^2) on average."""
         beta = _number(beta)
         return cls.one_sided(beta if rng.random() < 0.5 else -beta)
 
     @classmethod
-    def symmetric(cls, beta):
+    def symmetric(cls, beta: float) -> Self:
         """(f(beta) - f(-beta)) / 2 beta: the paper's estimator. Bias O(beta^2)."""
         beta = _number(beta)
         return cls((-beta, beta), (-0.5 / beta, 0.5 / beta))
 
     @classmethod
-    def four_point(cls, beta):
+    def four_point(cls, beta: float) -> Self:
         """(f(-2h) - 8 f(-h) + 8 f(h) - f(2h)) / 12 h with h = beta/2, so that beta is the largest |beta_k|. Bias O(beta^4)."""
         beta = _number(beta)
         h = beta / 2
         return cls((-2 * h, -h, h, 2 * h), tuple(c / (12 * h) for c in (1, -8, 8, -1)))
 
     @classmethod
-    def holomorphic(cls, beta, n, shifted=False):
+    def holomorphic(cls, beta: float, n: int, shifted: bool = False) -> Self:
         """Cauchy's formula on n points of the circle |beta_k| = beta. Bias O(beta^n), n >= 2.
 
         Only the phases with Im >= 0 are kept: n//2 + 1 of them; exactly n/2 for even n with the points `shifted` by
@@ -108,7 +112,7 @@ class Nudging:
         return cls(tuple(points), tuple(weights), take_real=True)
 
     @classmethod
-    def from_points(cls, points):
+    def from_points(cls, points: Iterable[float]) -> Self:
         """The formula of the highest order on any distinct real points: c_k is the slope at 0 of Lagrange's polynomial l_k."""
         points = tuple(_python(b) for b in points)
         if len(set(points)) != len(points) or len(points) < 2 or any(isinstance(b, complex) for b in points):

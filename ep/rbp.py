@@ -10,10 +10,12 @@ from L = C(s*, y), what reaches the argument of sigma is the fixed point of a li
 s* (Almeida, Pineda 1987); it stores one state where BPTT stores K.
 """
 
-from .dynamics import SCHEDULES, estimate, iterate, relax
+from .backend import Array
+from .dynamics import SCHEDULES, Estimate, Phases, estimate, iterate, relax
+from .network import Network
 
 
-def rbp_gradient(network, x, y, phases):
+def rbp_gradient(network: Network, x: Array, y: Array, phases: Phases) -> Estimate:
     """dL/dtheta (batch mean) at the free fixed point; returns an `Estimate`. phases: as for `eqprop_gradient`.
 
     phases.nudged is the relaxation of mu. Right only as far as the free phase has converged: see `free.residual` of the result.

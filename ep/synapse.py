@@ -21,9 +21,11 @@ drive_pre_adjoint. In the synapses of this file it gets the other drive.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from . import ops
-from .backend import array_module
+from .backend import Array, Gradient, array_module
 from .checks import floats, named, whole, wholes
 from .errors import EPError
 
@@ -36,41 +38,41 @@ class Dense:
 
     holomorphic = True
 
-    def __init__(self, W, b, pre_shape):
+    def __init__(self, W: Array, b: Array, pre_shape: Sequence[int]) -> None:
         self.W, self.b = floats(W, "W", 2), floats(b, "b", 1)
         self.pre_shape, self.post_shape = tuple(wholes(pre_shape, "pre_shape", 1)), self.b.shape
         if self.W.shape != (math.prod(self.pre_shape), *self.post_shape):
             raise EPError(f"a dense synapse from {self.pre_shape} to {len(self.b)} units needs W of shape "
                           f"{(math.prod(self.pre_shape), len(self.b))}: got {self.W.shape}")
 
-    def parameters(self):
+    def parameters(self) -> Gradient:
         return {"W": self.W, "b": self.b}
 
-    def phi(self, pre, post):
+    def phi(self, pre: Array, post: Array) -> Array:
         return inner(self.drive_post(pre)[0], post)
 
-    def drive_post(self, pre, switches=None):
+    def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
         return self.linear_post(pre) + self.b, None
 
-    def linear_post(self, pre, switches=None):
+    def linear_post(self, pre: Array, switches: Any = None) -> Array:
         return _flat(pre) @ self.W  # (N, pre) @ (pre, post)
 
-    def drive_pre(self, post, switches=None):
+    def drive_pre(self, post: Array, switches: Any = None) -> Array:
         return (post @ self.W.T).reshape(len(post), *self.pre_shape)  # (N, post) @ (post, pre)
 
-    def hebbian(self, pre, post, switches=None):
+    def hebbian(self, pre: Array, post: Array, switches: Any = None) -> Gradient:
         return {**self.linear_hebbian(pre, post), "b": post.sum(0)}
 
-    def linear_hebbian(self, pre, post, switches=None):
+    def linear_hebbian(self, pre: Array, post: Array, switches: Any = None) -> Gradient:
         return {"W": _flat(pre).T @ post}  # (pre, N) @ (N, post)
 
-    def drive_post_adjoint(self, post, switches=None):
+    def drive_post_adjoint(self, post: Array, switches: Any = None) -> Array:
         return self.drive_pre(post, switches)
 
-    def drive_pre_adjoint(self, pre, switches=None):
+    def drive_pre_adjoint(self, pre: Array, switches: Any = None) -> Array:
         return self.linear_post(pre, switches)
 
-    def winners(self, pre):
+    def winners(self, pre: Array) -> Any:
         return None
 
 
@@ -81,7 +83,8 @@ class Conv:
     not fit into the image.
     """
 
-    def __init__(self, W, b, pre_shape, stride=1, padding=1, pool=ops.MAX_POOL):
+    def __init__(self, W: Array, b: Array, pre_shape: Sequence[int], stride: int = 1, padding: int = 1,
+                 pool: ops.Pooling | str = ops.MAX_POOL) -> None:
         self.W, self.b = W, b = floats(W, "W", 4), floats(b, "b", 1)
         self.stride, self.padding = whole(stride, "stride", 1), whole(padding, "padding")
         pre_shape = wholes(pre_shape, "pre_shape", 1)
@@ -97,40 +100,40 @@ class Conv:
             raise EPError(f"a {W.shape[0]}x{W.shape[0]} convolution with padding {padding} and {pool.name} pooling leaves "
                           f"nothing of a {pre_shape[0]}x{pre_shape[1]} image: use fewer layers or a larger padding")
 
-    def parameters(self):
+    def parameters(self) -> Gradient:
         return {"W": self.W, "b": self.b}
 
-    def phi(self, pre, post):
+    def phi(self, pre: Array, post: Array) -> Array:
         return inner(self.drive_post(pre)[0], post)
 
-    def drive_post(self, pre, switches=None):
+    def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
         """(drive, switches). Given switches are kept ("frozen"); without, the largest of each window wins."""
         if switches is not None:
             return self.linear_post(pre, switches) + self.b, switches
         v, switches = self.pool.pool(self._conv(pre))
         return v + self.b, switches  # the bias is one number per channel, so it may be added after pooling
 
-    def linear_post(self, pre, switches):
+    def linear_post(self, pre: Array, switches: Any) -> Array:
         return self.pool.pool_at(self._conv(pre), switches)
 
-    def drive_pre(self, post, switches):
+    def drive_pre(self, post: Array, switches: Any) -> Array:
         y = self.pool.unpool(post, switches, self.conv_shape)
         return ops.conv_adjoint_input(y, self.W, self.pre_shape[:2], self.stride, self.padding)
 
-    def hebbian(self, pre, post, switches):
+    def hebbian(self, pre: Array, post: Array, switches: Any) -> Gradient:
         return {**self.linear_hebbian(pre, post, switches), "b": post.sum((0, 1, 2))}
 
-    def linear_hebbian(self, pre, post, switches):
+    def linear_hebbian(self, pre: Array, post: Array, switches: Any) -> Gradient:
         y = self.pool.unpool(post, switches, self.conv_shape)
         return {"W": ops.conv_adjoint_kernel(pre, y, self.W.shape[0], self.stride, self.padding)}
 
-    def drive_post_adjoint(self, post, switches):
+    def drive_post_adjoint(self, post: Array, switches: Any) -> Array:
         return self.drive_pre(post, switches)
 
-    def drive_pre_adjoint(self, pre, switches):
+    def drive_pre_adjoint(self, pre: Array, switches: Any) -> Array:
         return self.linear_post(pre, switches)
 
-    def winners(self, pre):
+    def winners(self, pre: Array) -> Any:
         """The switches alone. Holomorphic pooling chooses no corner, so it has none."""
         return None if self.pool.holomorphic else self.pool.pool(self._conv(pre))[1]
 
@@ -149,37 +152,37 @@ class Identity:
 
     holomorphic = True
 
-    def __init__(self, shape):
+    def __init__(self, shape: Sequence[int]) -> None:
         self.pre_shape = self.post_shape = tuple(wholes(shape, "shape", 1))
 
-    def parameters(self):
+    def parameters(self) -> Gradient:
         return {}
 
-    def phi(self, pre, post):
+    def phi(self, pre: Array, post: Array) -> Array:
         return inner(pre, post)
 
-    def drive_post(self, pre, switches=None):
+    def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
         return pre, None
 
-    def linear_post(self, pre, switches=None):
+    def linear_post(self, pre: Array, switches: Any = None) -> Array:
         return pre
 
-    def drive_pre(self, post, switches=None):
+    def drive_pre(self, post: Array, switches: Any = None) -> Array:
         return post
 
-    def hebbian(self, pre, post, switches=None):
+    def hebbian(self, pre: Array, post: Array, switches: Any = None) -> Gradient:
         return {}
 
-    def linear_hebbian(self, pre, post, switches=None):
+    def linear_hebbian(self, pre: Array, post: Array, switches: Any = None) -> Gradient:
         return {}
 
-    def drive_post_adjoint(self, post, switches=None):
+    def drive_post_adjoint(self, post: Array, switches: Any = None) -> Array:
         return post
 
-    def drive_pre_adjoint(self, pre, switches=None):
+    def drive_pre_adjoint(self, pre: Array, switches: Any = None) -> Array:
         return pre
 
-    def winners(self, pre):
+    def winners(self, pre: Array) -> Any:
         return None
 
 

@@ -26,11 +26,15 @@ backwards, which means that W leads down and B leads up.
 
 import copy
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .backend import array_module, to_host
+from .backend import Array, Gradient, array_module, to_host
 from .errors import EPError
+
+if TYPE_CHECKING:
+    from .network import Network  # which imports this file
 
 
 class Asymmetric:
@@ -42,7 +46,7 @@ class Asymmetric:
 
     has_phi = False
 
-    def __init__(self, forward, B):
+    def __init__(self, forward: Any, B: Array) -> None:
         if B.shape != forward.W.shape:
             raise EPError(f"feedback weights have the shape of the forward weights, {forward.W.shape}: got {B.shape}")
         self.forward, self.feedback = forward, copy.copy(forward)
@@ -54,42 +58,42 @@ class Asymmetric:
     b = property(lambda self: self.forward.b, lambda self, b: setattr(self.forward, "b", b))
     B = property(lambda self: self.feedback.W, lambda self, B: setattr(self.feedback, "W", B))
 
-    def parameters(self):
+    def parameters(self) -> Gradient:
         return {"W": self.W, "b": self.b, "B": self.B}
 
-    def phi(self, pre, post):
+    def phi(self, pre: Array, post: Array) -> Array:
         raise EPError("an asymmetric network has no Phi and no energy: its drives are the derivatives of no scalar, because "
                       "the influence of i on j is not that of j on i")
 
-    def drive_post(self, pre, switches=None):
+    def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
         """(drive, switches): one convolution with W, and with max-pooling another with B, for the feedback's switches."""
         if switches is not None:
             return self.forward.drive_post(pre, switches[0])[0], switches
         up, of_W = self.forward.drive_post(pre)
         return up, (of_W, self.feedback.winners(pre))
 
-    def linear_post(self, pre, switches):
+    def linear_post(self, pre: Array, switches: Any) -> Array:
         return self.forward.linear_post(pre, switches[0])  # the way up without the bias
 
-    def drive_pre(self, post, switches):
+    def drive_pre(self, post: Array, switches: Any) -> Array:
         return self.feedback.drive_pre(post, switches[1])
 
-    def drive_post_adjoint(self, post, switches):
+    def drive_post_adjoint(self, post: Array, switches: Any) -> Array:
         return self.forward.drive_pre(post, switches[0])  # W^T: down through the forward weights
 
-    def drive_pre_adjoint(self, pre, switches):
+    def drive_pre_adjoint(self, pre: Array, switches: Any) -> Array:
         return self.feedback.linear_post(pre, switches[1])  # B: up through the feedback weights
 
-    def hebbian(self, pre, post, switches):
+    def hebbian(self, pre: Array, post: Array, switches: Any) -> Gradient:
         """d < drive_post(pre), post > / d(W, b)."""
         return self.forward.hebbian(pre, post, switches[0])
 
-    def linear_hebbian(self, pre, post, switches):
+    def linear_hebbian(self, pre: Array, post: Array, switches: Any) -> Gradient:
         """d < pre, drive_pre(post) > / dB."""
         return {"B": self.feedback.linear_hebbian(pre, post, switches[1])["W"]}
 
 
-def asymmetric(network, angle=90.0, seed=0):
+def asymmetric(network: "Network", angle: float = 90.0, seed: int = 0) -> "Network":
     """A copy of `network` in which every synapse, except from the input, has feedback weights at `angle` degrees to W.
 
         B = cos(angle) W + sin(angle) R       R: the numbers of W in an order drawn from `seed`, so as large and unrelated
@@ -114,7 +118,7 @@ def asymmetric(network, angle=90.0, seed=0):
     return other
 
 
-def kolen_pollack(gradient):
+def kolen_pollack(gradient: Gradient) -> Gradient:
     """{"2.W": dW, "2.B": dB, ...} -> both replaced by dW + dB: with B = W, the gradient of the symmetric network."""
     both = {name[:-1]: gradient[f"{name[:-1]}W"] + g for name, g in gradient.items() if name.endswith(".B")}
     return {**gradient, **{layer + end: g for layer, g in both.items() for end in "WB"}}
@@ -127,7 +131,7 @@ FEEDBACK_UPDATES = {  # the three rules: (`transposed` of eqprop_gradient, what 
 }
 
 
-def alignment(parameters):
+def alignment(parameters: Gradient) -> dict[str, tuple[float, float]]:
     """{layer: (angle between W and B in degrees, |W - B|)} of the synapses that have a B; empty if none has."""
     pairs = {name[:-2]: (parameters[f"{name[:-1]}W"], B) for name, B in parameters.items() if name.endswith(".B")}
     return {layer: (_angle(W, B), _norm(W - B)) for layer, (W, B) in pairs.items()}

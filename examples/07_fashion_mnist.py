@@ -1,14 +1,16 @@
 """Does the same rule train a fully connected network and a convolutional one?
 
-    python examples/07_fashion_mnist.py                      # MLP 784-256-10: about 1 minute of one core
-    python examples/07_fashion_mnist.py --network convnet    # 16 and 32 channels: 4 to 5 minutes with two cores
+    python examples/07_fashion_mnist.py                      # MLP 784-256-10
+    python examples/07_fashion_mnist.py --network convnet    # 16 and 32 channels
 
 Symmetric EP on Fashion-MNIST (downloaded; or Debian's package dataset-fashion-mnist; or --data DIR with the IDX files, of MNIST
-too). Rates and the MLP's steps were chosen on 5,000 images held out of the training images. Printed at the end of either, all
-10,000 test images, seed 0 (docs/logs; their seconds are those of a machine with something else to do):
+too), as the main job does it on a CPU: feedback gain 0.01, two sweeps up, one down as deviations, Adam. So the phases settle, and
+every printed line says how nearly. *With these settings it has not been run on Fashion-MNIST yet*, for the images were not at
+hand. What is known is from other images and other settings:
 
-    epoch 5: train accuracy 89.2%, test accuracy 86.9%      mlp
-    epoch 5: train accuracy 90.3%, test accuracy 88.8%      convnet
+    mlp 43.9%, convnet 92.2%    these settings, 2,000 embedded images, grey, 28x28, 160 updates: 1,000 test images, no answer of
+                                which changes at the fixed point; smallest cosines with the exact gradient 0.997 and 0.999
+    mlp 86.9%, convnet 88.8%    Fashion-MNIST with the settings before: gain 1, SGD, steps that need not settle (docs/logs)
 """
 
 import json
@@ -21,16 +23,18 @@ from matplotlib.ticker import MaxNLocator
 
 import ep
 from ep import datasets
+from ep.builders import calibrate
 from ep.datasets import idx
-from ep.train import commandline as cli, experiment, runs
+from ep.train import commandline as cli, experiment, loop, runs
 
+GAIN, SCALE = 0.01, (1.0, 6.0)  # the readout's initial weights times 6, as in the preset `cpu`
 NETWORKS = {  # name: (builder, settings)
-    "mlp": (partial(ep.mlp, [784, 256, 10]), dict(channels=(), steps_free=12, steps_nudged=6, lr=(0.05,))),
-    "convnet": (partial(ep.convnet, [16, 32], (28, 28, 1), paddings=[1, 1], scale=1.5),
-                dict(channels=(16, 32), scale=(1.5,), steps_free=6, steps_nudged=3, lr=(0.03,))),  # two layers: soon nudged
+    "mlp": (partial(ep.mlp, [784, 256, 10], scale=SCALE, feedback=GAIN), dict(channels=(), lr=(1e-3, 3e-3))),
+    "convnet": (partial(ep.convnet, [16, 32], (28, 28, 1), paddings=[1, 1], scale=SCALE, feedback=GAIN),
+                dict(channels=(16, 32), lr=(4e-3, 1.2e-2))),
 }
-COMMON = dict(dataset="fashion-mnist", beta=0.5, schedule="checkerboard", nudged_phases="states", batch_size=32,
-              weight_decay=1e-4, epochs=5)
+COMMON = dict(dataset="fashion-mnist", feedback=GAIN, scale=SCALE, initial_drive=0.333, beta=0.1, steps_free=2, schedule="up",
+              steps_nudged=1, schedule_nudged="down", optimizer="adam", weight_decay=0.02, batch_size=64, epochs=5)
 
 
 def main():
@@ -59,13 +63,15 @@ def main():
 def train(network, dataset, settings, threads, folder):
     """The library's loop: log, curves and checkpoint in the folder, and the distance to equilibrium in every line of the log."""
     test = len(dataset.test_labels)
-    config = experiment.Config(**dict(settings, source=dataset.source, train_images=len(dataset.train_labels), test_images=test,
-                                      final_test_images=test))
+    updates = settings["epochs"] * loop.steps_per_epoch(len(dataset.train_labels), settings["batch_size"])
+    config = experiment.Config(**settings, warm_up=updates // 20, source=dataset.source, train_images=len(dataset.train_labels),
+                               test_images=test, final_test_images=test)
 
     def prepare(images, rng):
         x = images.astype(np.float32) / 255
         return x.reshape(len(x), *network.shapes[0])  # flat for an MLP
 
+    calibrate(network, prepare(dataset.train_images[:experiment.CALIBRATION], None), config.initial_drive)
     with ep.worker_threads(threads) as map:
         run = runs.Run.started(folder, config, network, experiment.build_optimizer(config, network))
         run.train(experiment.gradient_function(config, map=map), dataset, prepare, map)

@@ -15,7 +15,7 @@ that is there is not repeated, so the report can be interrupted and continued. -
     torch       PyTorch on the same GPU: the paper's step by autograd, and backpropagation
     agreement   the gradient of this GPU, in float32 and TF32, beside a CPU's in float64
     memory      device memory of a training step
-    epochs      the paper's network with a weak gain: a few epochs, for their speed; then as many as fit into --minutes
+    epochs      the paper's network with a weak gain, trained for --epochs, the paper's 120
     paper       200 steps of the paper's own experiment, and the time of an epoch by extrapolation
 """
 
@@ -44,7 +44,7 @@ HERE = Path(__file__).resolve().parent
 GAIN, BETA = 0.005, 0.1
 SETTLED = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"))  # the phases of --preset cpu
 PAPER = ep.Phases(ep.Phase(250, check_every=10), ep.Phase(25, check_every=10), deviations=False)
-OPTIONS = "--preset cpu --feedback 0.005 --lr 3e-3 9e-3 --weight-decay 0.03 --warm-up 300 --pad 4 --batch-size 128"
+OPTIONS = "--preset cpu --feedback 0.005 --lr 3e-3 9e-3 --weight-decay 0.05 --warm-up 300 --pad 4 --batch-size 128"
 
 
 def main(arguments=None):
@@ -64,7 +64,7 @@ def run_part(args, name, part, precision):
     target = args.out / f"{name}.json"
     if target.exists():
         return
-    command = [sys.executable, __file__, "--child", part, "--out", str(args.out), "--minutes", str(args.minutes),
+    command = [sys.executable, __file__, "--child", part, "--out", str(args.out), "--epochs", str(args.epochs),
                *(["--data", str(args.data)] if args.data else []), *(["--quick"] if args.quick else [])]
     start, environment = time.time(), {**os.environ, "CUPY_TF32": precision}
     try:
@@ -133,7 +133,8 @@ def passes(args):
     def row(name, run, flops=0.0, arrays=()):
         ms = timed_alone(run)
         moved = sum(a.nbytes for a in arrays)
-        rows.append(dict(name=name, ms=ms, GFLOP=flops / 1e9, MB=moved / 1e6, teraflops=flops / ms / 1e9, terabytes=moved / ms / 1e9))
+        rows.append(dict(name=name, ms=ms, GFLOP=flops / 1e9, MB=moved / 1e6, teraflops=flops / ms / 1e9,
+                         terabytes=moved / ms / 1e9))
 
     layers = [datasets.normalise(images), *(cupy.asarray(np.random.default_rng(n).random(
         (len(images), *shape), dtype="float32")) for n, shape in enumerate(network.shapes[1:]))]
@@ -154,7 +155,8 @@ def passes(args):
         row(f"{n} cols^T y", lambda flat=flat, y=flat_y: matmul(flat.T, y), flops, (flat, W, y))
         if n > 1:
             row(f"{n} y W^T", lambda y=flat_y, W=W: matmul(y, W.T), flops, (flat, W, y))
-            row(f"{n} col2im", lambda cols=cols, c=synapse: kernels.col2im(cols, c.pre_shape[:2], c.stride, c.padding), 0, (s, cols))
+            row(f"{n} col2im", lambda cols=cols, c=synapse: kernels.col2im(cols, c.pre_shape[:2], c.stride, c.padding), 0,
+                (s, cols))
         row(f"{n} deviation", lambda v=v, s=post: kernels.deviation(ep.HARD_SIGMOID, v, s, v, 10.0), 0, (v, v, v, v))
         row(f"{n} column sums", lambda v=v: kernels.column_sums(v), 0, (v,))
     return dict(rows=rows)
@@ -243,25 +245,18 @@ def memory(args):
 
 
 def epochs(args):
-    """The main job: two epochs to see how long one takes, then a training of --minutes, annealed to its own end."""
-    first = train(args, "speed", 3)
-    seconds = first[-1]["seconds"]
-    number = max(1, int(60 * args.minutes / seconds))
-    log = train(args, "long", number)
-    return dict(options=OPTIONS, channels=channels(args), seconds_per_epoch=seconds, epochs=number, log=log)
-
-
-def train(args, name, number):
-    """The log of a run of so many epochs of the paper's network with a weak gain, in a folder of its own."""
-    out = args.out / f"run-{name}"
-    command = [sys.executable, str(HERE / "cifar10_sym_ep.py"), "--device", "cuda", *OPTIONS.split(), "--out", str(out), "--epochs",
-               str(number), "--channels", *map(str, channels(args)), *(["--data", str(args.data)] if args.data else [])]
+    """The main job with the paper's network and a weak gain; one that was interrupted goes on."""
+    out, job = args.out / "run", [sys.executable, "-m", "ep.train", "--device", "cuda"]
     if (out / "checkpoint.npz").exists():
-        command = [sys.executable, str(HERE / "cifar10_sym_ep.py"), "--device", "cuda", "--resume", str(out)]
+        command = [*job, "--resume", str(out)]
+    else:
+        command = [*job, *OPTIONS.split(), "--epochs", str(args.epochs), "--channels", *map(str, channels(args)),
+                   "--out", str(out), *(["--data", str(args.data)] if args.data else [])]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    return [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return dict(options=OPTIONS, channels=channels(args), epochs=len(log), log=log)
 
 
 def paper(args):
@@ -281,8 +276,8 @@ def paper(args):
                 residual=estimate.free.residual)
 
 
-PARTS = dict(doctor=doctor, tests=tests, rates=rates, passes=passes, steps=steps, torch=with_torch, agreement=agreement, memory=memory,
-             epochs=epochs, paper=paper)
+PARTS = dict(doctor=doctor, tests=tests, rates=rates, passes=passes, steps=steps, torch=with_torch, agreement=agreement,
+             memory=memory, epochs=epochs, paper=paper)
 TWICE = ("rates", "passes", "steps", "torch", "agreement")  # in float32 and with TF32
 LIMITS = dict(tests=400, epochs=3600)  # seconds; 240 for the others
 
@@ -326,7 +321,7 @@ def timed(run, times, wait=None):
 
 
 def timed_alone(run):
-    """Milliseconds of run() on the GPU: 20 of them as a graph, so that the host is not in the way (without cuBLAS: by launches)."""
+    """Milliseconds of run() on the GPU: 20 of them as a graph, without the host (where nothing can be recorded: by launches)."""
     cupy = device_module("cuda")
     if direct(cupy) is None:
         return timed(run, 20)
@@ -340,7 +335,8 @@ def timed_alone(run):
 def draw(folder):
     """report.md, and report.png if there is a training."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
-    lines = ["# Measured on a GPU", "", "Written by `python examples/gpu_report.py`; each part has its numbers in a file beside this one.", ""]
+    lines = ["# Measured on a GPU", "",
+             "Written by `python examples/gpu_report.py`; each part has its numbers in a file beside this one.", ""]
     for name in PARTS:
         for key in (name, f"{name}-tf32"):
             if key in found:
@@ -353,19 +349,20 @@ def draw(folder):
 def table(name, result):
     """Lines of Markdown."""
     if name == "doctor":
-        return ["```", *result["text"].splitlines(), "```", "", ", ".join(f"{key} {value}" for key, value in result["versions"].items())]
+        versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+        return ["```", *result["text"].splitlines(), "```", "", versions]
     if name == "tests":
         return [result["summary"], *result["failed"]]
     if name == "passes":
         return ["| pass | ms | GFLOP | MB | TFLOP/s | TB/s |", "|---|---|---|---|---|---|",
-                *(f"| {r['name']} | {r['ms']:.3f} | {r['GFLOP']:.2f} | {r['MB']:.0f} | {r['teraflops']:.1f} | {r['terabytes']:.2f} |"
-                  for r in result["rows"])]
+                *(f"| {r['name']} | {r['ms']:.3f} | {r['GFLOP']:.2f} | {r['MB']:.0f} | {r['teraflops']:.1f} | "
+                  f"{r['terabytes']:.2f} |" for r in result["rows"])]
     if name == "epochs":
         last, minutes = result["log"][-1], np.cumsum([line["seconds"] for line in result["log"]]) / 60
-        return [f"{result['epochs']} epochs in {minutes[-1]:.1f} minutes, {result['seconds_per_epoch']:.1f} s an epoch; test accuracy "
+        return [f"{result['epochs']} epochs in {minutes[-1]:.1f} minutes, evaluation included; test accuracy "
                 f"{last['test_accuracy']:.1%} of {last['test_images']}, at T {last['accuracy_at_T']:.1%} and at the fixed point "
-                f"{last['fixed_point_accuracy']:.1%} of {last['fixed_point_images']}, smallest cosine {last['smallest_cosine']:.3f}",
-                "", f"`python examples/cifar10_sym_ep.py --device cuda {result['options']} --channels "
+                f"{last['fixed_point_accuracy']:.1%} of {last['fixed_point_images']}, smallest cosine "
+                f"{last['smallest_cosine']:.3f}", "", f"`python -m ep.train --device cuda {result['options']} --channels "
                 f"{' '.join(map(str, result['channels']))} --epochs {result['epochs']}`"]
     return [f"- {key}: {json.dumps(value) if isinstance(value, dict) else f'{value:.4g}' if isinstance(value, float) else value}"
             for key, value in result.items() if key != "seconds_for_this_part"]
@@ -382,7 +379,8 @@ def plot(log, found, path):
     for kind in ("", "-tf32"):
         ours, theirs = found.get(f"steps{kind}", {}), found.get(f"torch{kind}", {})
         label = "TF32" if kind else "float32"
-        bars |= {f"EP, weak gain\n{label}": ours.get("recorded"), f"PyTorch\nbackpropagation\n{label}": theirs.get("backpropagation")}
+        bars |= {f"EP, weak gain\n{label}": ours.get("recorded"),
+                 f"PyTorch\nbackpropagation\n{label}": theirs.get("backpropagation")}
     bars = {name: value for name, value in bars.items() if value}
     right.bar(list(bars), list(bars.values()), color=["#0072B2", "#E69F00"] * 2)
     right.set(ylabel="ms per training step of 128 images", title="a training step")
@@ -392,11 +390,13 @@ def plot(log, found, path):
 
 def options(arguments):
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
-    parser.add_argument("--out", type=cli.path, default=HERE.parent / "docs" / "gpu", metavar="DIR", help="default: docs/gpu")
+    parser.add_argument("--out", type=cli.path, default=HERE.parent / "docs" / "gpu", metavar="DIR",
+                        help="default: docs/gpu")
     parser.add_argument("--data", type=cli.path, metavar="PATH", help="where CIFAR-10 is")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), help="default: all")
-    parser.add_argument("--minutes", type=cli.positive, default=10.0, help="of the training in the part epochs (default: 10)")
-    parser.add_argument("--tf32", action="store_const", const="1", default="0", help="let the parts memory, epochs and paper use TF32")
+    parser.add_argument("--epochs", type=cli.count, default=120, help="of the training in the part epochs (default: 120)")
+    parser.add_argument("--tf32", action="store_const", const="1", default="0",
+                        help="let the parts memory, epochs and paper use TF32")
     parser.add_argument("--quick", action="store_true", help="a tiny network: only to see that it runs")
     parser.add_argument("--only-draw", action="store_true", help="report.md and report.png from what is finished")
     parser.add_argument("--child", choices=list(PARTS), help=argparse.SUPPRESS)

@@ -97,7 +97,7 @@ for gain, (K, bptt_T, bptt_K, minutes) in GAINS.items():
         ROWS[f"{nudging}-gain-{gain:g}"] = Row("gains", f"{at} --nudging {nudging} --nudged-phases deviations {SETTLING} "
                                                f"--steps-nudged {K}", m, 1, SMALLER_BETAS)
     ROWS[f"bptt-gain-{gain:g}"] = Row("gains", f"{at} --algorithm bptt --steps-free {bptt_T} --steps-nudged {bptt_K}", minutes[2],
-                                      1, RATES)
+                                      1, RATES, threads=2)
 for nudging, m in (("one-sided", 3.0), ("symmetric", 4.5)):  # as the paper did it, and at one of its betas: nothing is chosen
     ROWS[f"{nudging}-states-gain-1"] = Row("gains", f"--feedback 1 --nudging {nudging} --nudged-phases states --beta 0.5 "
                                            f"{SETTLING} --steps-nudged 25", m)
@@ -283,7 +283,7 @@ def finished_rows(out):
 def table(finished, out):
     """Markdown: a line per row; mean and range over the seeds, and of the distance to equilibrium the worst seed's."""
     lines = ["| row | differs by | seeds | test accuracy (range) | after T, at the fixed point | smallest cosine | residual | "
-             "stuck units | train accuracy | updates | steps: free + second | core-minutes | paper, full scale |",
+             "stuck units | train accuracy | updates | steps: free + second | minutes | paper, full scale |",
              "|---" * 13 + "|"]
     for name, results in finished.items():
         row, last = ROWS[name], [record["log"][-1] for record in results]
@@ -294,7 +294,7 @@ def table(finished, out):
         differs = f"`{f'{row.options} {chosen}'.strip()}`" if row.options else "PyTorch, the recipe of `feed-forward`"
         lines.append(f"| {name} | {differs} | {len(test)}{short} | **{np.mean(test):.1%}**{spread} | "
                      f"{' | '.join(distance(last))} | {stuck(last)} | {mean(last, 'train_accuracy', '.1%')} | "
-                     f"{results[0]['updates']:,} | {steps(results[0])} | {core_minutes(results)} | {row.paper} |")
+                     f"{results[0]['updates']:,} | {steps(results[0])} | {minutes_of(results, row)} | {row.paper} |")
     return "\n".join(lines) + "\n"
 
 
@@ -324,9 +324,9 @@ def steps(record):
     return f"{record['steps_free']:.0f} + {record['steps_second']:.0f}" if "steps_free" in record else ""
 
 
-def core_minutes(results):
+def minutes_of(results, row):
     seconds = [record["result"]["seconds"] for record in results]
-    return "" if None in seconds else f"{sum(seconds) / len(seconds) / 60:.1f}"
+    return "" if None in seconds else f"{np.mean(seconds) / 60:.1f}" + (f" of {row.threads} threads" if row.threads > 1 else "")
 
 
 def largest_gap(finished):
@@ -358,7 +358,7 @@ def draw(args):
     """Write the tables of the blocks, choices.md and comparison.png from the files in --out, and print the tables."""
     finished = finished_rows(args.out)
     if not finished:
-        raise ep.EPError(f"no finished training in {args.out}: run without --only-draw first")
+        raise ep.EPError(f"no finished row in {args.out}: run without --only-draw first")
     blocks = {block: {name: records for name, records in finished.items() if ROWS[name].block == block} for block in COMMON}
     texts = {file: table(blocks[block], args.out) for block, file in FILES.items()} | {"choices.md": choices(args.out)}
     texts["table.md"] += largest_gap(finished)
@@ -451,6 +451,8 @@ def main():
         if failed:
             raise ep.EPError(f"{len(failed)} of the trainings failed, the others are unharmed; see the first with {failed[0]}",
                              exit_code=1)
+    if not args.only_draw and not finished_rows(args.out):
+        return print("no row is finished yet, and there is nothing to draw")
     draw(args)
 
 

@@ -15,6 +15,13 @@ One process per core, with one thread each. In --out every training has its run 
 never trained again, an unfinished one goes on from its checkpoint, and more values or more --trials add to what is there. Then
 table.md (best first), table.csv (a row for each training) and sweep.png are drawn. A training that fails, for instance because
 its rate is too high, is a row that says so.
+
+The figure: 12 trainings of a small network on 4,000 images of CIFAR-10 (JPEG copy), one seed, half an hour of one core that other
+programs used, too. One seed and 1,000 held-out images cannot tell 36% from 37%. The colours say more: at the gains 0.005 and 0.02
+every smallest cosine was above 0.97, and at 0.1 none was above 0.21.
+
+    python examples/sweep.py --grid beta=0.05,0.1,0.2,0.5 feedback=0.005,0.02,0.1 --images 4000 --validation-images 1000 \\
+        --data DIR -- --channels 16 32 64 64 --epochs 2 --warm-up 40
 """
 
 import itertools

@@ -49,11 +49,11 @@ def test_code_runs_and_prints_what_the_page_says(path, language, reason, code, o
         assert printed == output
 
 
-def test_the_readmes_own_loop_learns(tmp_path, monkeypatch):
+def test_the_loop_of_ones_own_learns(tmp_path, monkeypatch):
     """Ten lines of training on one's own arrays: it learns, and saves what it says."""
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(next(code for _, _, code, _ in BLOCKS[README] if "train_epoch" in code), names)
+    exec(next(code for _, _, code, _ in BLOCKS[ROOT / "docs" / "code" / "your_own_images.md"] if "train_epoch" in code), names)
     assert names["accuracy"] > 0.95
     assert (tmp_path / "network.npz").exists()
 

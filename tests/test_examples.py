@@ -217,6 +217,19 @@ def test_bias_of_a_network_of_weak_feedback(example, no_cifar, tmp_path):
     assert 10 * symmetric < one_sided and symmetric < as_trained < 0.1, lines
 
 
+def test_feedback_gain(example, no_cifar, tmp_path):
+    """Weaker feedback: fewer steps, a gradient nearer to backpropagation's, and two float32 states that no longer differ."""
+    options = "--gains 1 0.01 --train-images 48 --epochs 1 --test-images 20 --images 6 --beta 0.1 --steps 80".split()
+    *_, strong, weak = map(numbers, example("12_feedback_gain", *options).splitlines())
+    assert [strong[0], weak[0]] == [1, 0.01]
+    assert strong[1] > weak[1] and strong[2] > weak[2] >= 2  # steps, initial and trained
+    assert strong[3] < weak[3] and weak[3] > 0.99  # with the feed-forward network's gradient
+    for one_sided, symmetric, four_point in (strong[4:7], weak[4:7]):
+        assert one_sided < symmetric and four_point > 0.9 and symmetric > 0.9, (strong, weak)
+    assert weak[7] < 0.5 < weak[5], weak
+    assert is_picture(tmp_path / "feedback_gain.png")
+
+
 def small_network(monkeypatch, feedback, *options):
     """What examples/trained.py returns where nothing is shipped."""
     monkeypatch.syspath_prepend(str(EXAMPLES))

@@ -41,8 +41,12 @@ every_module = pytest.mark.parametrize("module", MODULES)
 
 def imports(source, folder=""):
     """(modules of this package, top-level names of others) that a source in `folder` of the package imports, anywhere in it."""
-    own, others = set(), set()
-    for node in ast.walk(ast.parse(source)):
+    own, others, tree = set(), set(), ast.parse(source)
+    for_hints = {part for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+                 for part in ast.walk(node)}  # nothing of it happens when the program runs
+    for node in ast.walk(tree):
+        if node in for_hints:
+            continue
         if isinstance(node, ast.ImportFrom) and (node.level or node.module.split(".")[0] == "ep"):
             path = [part for part in (folder if node.level == 1 else "").split(".") if part]  # from . import, from .. import
             path += (node.module or "").split(".") if node.level else node.module.split(".")[1:]
@@ -78,7 +82,8 @@ def code_lines(source):
 
 
 def test_the_tools_of_this_file():
-    """Imports in every form are seen; docstrings, comments and blanks are no code."""
+    """Imports in every form are seen, but for those that only a type checker makes; docstrings, comments, blanks are no code."""
+    assert imports("if TYPE_CHECKING:\n    from .network import Network\nif x:\n    from . import cost") == ({"cost"}, set())
     source = ('"""Doc\nstring."""\n# comment\nimport os\n\ndef f(a,\n      b):\n    """Doc."""\n'
               '    from .ops import conv\n    return """x\n"""\n')
     assert code_lines(source) == {4, 6, 7, 9, 10, 11}

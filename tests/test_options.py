@@ -351,6 +351,14 @@ def fashion_mnist(spy, module):
     spy(module, "plot", lambda *arguments: None)
 
 
+def feedback_gain(spy, module):
+    spy.patch.setattr(module, "CHANNELS", (2, 2, 2, 2))
+    spy(datasets, "load", lambda *arguments, **options: tiny(32))
+    for owner, name in ((ep, "train_epoch"), (ep, "evaluate"), (ep, "eqprop_gradient"), (equilibrium, "exact_gradient"),
+                        (ep, "worker_threads"), (module, "plot")):
+        spy(owner, name)
+
+
 def gradient_quality(spy, module):
     spy(datasets, "load", lambda *arguments, **options: tiny())
     small = ep.convnet([2, 3], (8, 8, 3), scale=3.0, paddings=[1, 1])
@@ -389,7 +397,8 @@ def paper_table(spy, module):
     spy.patch.setattr(module, "tqdm", functools.partial(module.tqdm, disable=True))
     spy.patch.setattr(module, "ROWS", {name: module.ROWS[name] for name in ("symmetric", "bptt", "bptt-gain-1")})
     Path("out").mkdir(exist_ok=True)
-    Path("out", "bptt-0.json").write_text("{}")  # finished long ago
+    for end, text in (("json", "{}"), ("jsonl", "")):  # finished long ago
+        Path("out", f"bptt-0.{end}").write_text(text)
 
 
 def commands(ran):
@@ -442,6 +451,12 @@ def benchmark(spy, module):
     spy.patch.setitem(module.CHILDREN, "bptt", lambda args: spy.calls.setdefault("bptt", []).append(((args,), {})))
 
 
+def gpu_report(spy, module):
+    """No part is run."""
+    spy(module.subprocess, "run", lambda command, **options: SimpleNamespace(returncode=0, stdout="{}", stderr=""))
+    spy.patch.setitem(module.PARTS, "memory", lambda args: spy.calls.setdefault("memory", []).append(((args,), {})))
+
+
 def backpropagation(spy, module):
     spy(datasets, "load", lambda *arguments, **options: tiny())
     spy(module.torch, "set_num_threads", lambda threads: None)
@@ -485,6 +500,16 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--images": ("5", lambda a, b: "\n5 images" in b.printed and "\n5 images" not in a.printed),
         "--steps-free": ("5", differs), "--steps-nudged": ("5", differs),
         "--betas": ("3", argument("plot", 0, 3, len)), "--out": ("elsewhere", drawn("bias_when_trained.png"))}),
+    "12_feedback_gain": (feedback_gain, "--threads 1 --gains 0.1 --train-images 16 --epochs 1 --test-images 4 --images 2 "
+                         "--steps 6", {
+        "--gains": ("0.1 0.01", lambda a, b: [row["gain"] for row in b.of("plot", 0)] == [0.1, 0.01]),
+        "--data": ("somewhere", argument("load", 1, Path("somewhere"))),
+        "--train-images": ("24", lambda a, b: len(b.of("train_epoch", 1)) == 24), "--epochs": ("2", lambda a, b: len(
+            b.calls["train_epoch"]) == 2 * len(a.calls["train_epoch"])),
+        "--test-images": ("6", lambda a, b: len(b.of("evaluate", 1)) == 6), "--images": ("3", lambda a, b: len(
+            b.of("exact_gradient", 1)) == 3), "--beta": ("0.4", argument("plot", 1, 0.4)),
+        "--steps": ("7", lambda a, b: b.of("eqprop_gradient", 3).nudged.steps == b.of("eqprop_gradient", 3).free.steps == 7),
+        "--threads": ("3", argument("worker_threads", 0, 3)), "--out": ("elsewhere", drawn("feedback_gain.png"))}),
     "07_fashion_mnist": (fashion_mnist, "--epochs 1 --out runs/fashion", {
         "--network": ("convnet", lambda a, b: b.parameters["1.W"].ndim == 4 != a.parameters["1.W"].ndim),
         "--data": ("somewhere", argument("load", 1, Path("somewhere"))),
@@ -540,6 +565,13 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--data": ("somewhere", lambda a, b: (a.of("load", 1, 1), b.of("load", 1, 1)) == (None, Path("somewhere"))),
         "--count": ("3", argument("plot", 0, 3, len)), "--steps": ("3", argument("plot", 2, 3, len)),
         "--out": ("elsewhere.png", argument("plot", 4, Path("elsewhere.png")))}),
+    "gpu_report": (gpu_report, "--parts memory --out gpu", {
+        "--out": ("elsewhere", lambda a, b: Path("elsewhere/memory.json").exists()),
+        "--data": ("somewhere", every_command("--data somewhere")), "--epochs": ("3", every_command("--epochs 3")),
+        "--parts": ("steps", every_command("--child steps")), "--quick": ("", every_command("--quick")),
+        "--tf32": ("", lambda a, b: [ran.calls["run"][0][1]["env"]["CUPY_TF32"] for ran in (a, b)] == ["0", "1"]),
+        "--only-draw": ("", lambda a, b: commands(a) and not commands(b)),
+        "--child": ("memory", lambda a, b: len(b.calls["memory"]) == 1 and not commands(b))}),
     "benchmark": (benchmark, "", {
         "--quick": ("", lambda a, b: "scaling" in a.calls and "scaling" not in b.calls),
         "--rounds": ("4", lambda a, b: all(" ".join(call[0][0]).endswith("--rounds 4") for call in b.calls["run"])),

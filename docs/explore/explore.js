@@ -181,6 +181,7 @@
       last: settings.T,
       now: run.frames.free[page.moment.free].time,
     });
+    $("settled-text").dataset.residual = free.residual;
     $("settled-text").textContent = exact.free.converged
       ? `After T = ${settings.T} the residual is ${number(free.residual)}. ` +
         `At the fixed point the energy is ${number(run.restingEnergy)}.`

@@ -18,8 +18,8 @@ HERE = Path(__file__).parent
 SIZES = [2, 16, 16, 2]  # x, s_1, s_2, s_3: one output unit for each class
 TARGET = 0.6  # the right output unit should be at +0.6 and the other one at -0.6: tanh reaches both without being saturated
 POINTS = 200  # for training, and as many others for the test
-SETTINGS = dict(gamma=0.1, beta=0.2, T=8, K=6, nudging="symmetric", schedule="sweeps")
-RATE, UPDATES = 0.01, 150  # of Adam, every update from all training points
+SETTINGS = dict(gamma=0.05, beta=0.2, T=10, K=6, nudging="symmetric", schedule="sweeps")
+RATE, UPDATES = 0.01, 120  # of Adam, every update from all training points
 SCHEDULES = {"synchronous": ("synchronous", "synchronous"), "checkerboard": ("checkerboard", "checkerboard"),
              "sweeps": ("up", "down")}  # of the free phase and of the nudged ones
 
@@ -129,7 +129,7 @@ CASES = [  # task, weights, number of points, what is changed in the settings
     ("spirals", "trained", 2, dict(schedule="checkerboard", gamma=0.3, T=25, K=12)),
     ("moons", "initial", 2, dict(gamma=1.0, schedule="checkerboard", T=60, K=40, nudging="four-point", beta=0.5)),
     ("spirals", "initial", 2, dict(gamma=0.02, nudging="one-sided", beta=1.0, T=2, K=1)),
-    ("moons", "trained", 2, dict(gamma=0.05, nudging="four-point", beta=0.01, T=3, K=2)),
+    ("moons", "trained", 2, dict(gamma=0.1, nudging="four-point", beta=0.01, T=3, K=2)),
     ("moons", "trained", 1, dict(T=1, K=1, schedule="synchronous", beta=0.05)),
 ]
 

@@ -1,15 +1,17 @@
 """From stored images to what a network is given: normalisation, and augmentation of training images. NumPy or CuPy."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ..backend import array_module
+from ..backend import Array, array_module
 from ..errors import EPError
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # per channel, of images from 0 to 1
 CIFAR10_STD = (3 * 0.2023, 3 * 0.1994, 3 * 0.2010)  # the paper divides by three standard deviations
 
 
-def normalise(images, mean=CIFAR10_MEAN, std=CIFAR10_STD):
+def normalise(images: Array, mean: Sequence[float] = CIFAR10_MEAN, std: Sequence[float] = CIFAR10_STD) -> Array:
     """Images (N, H, W, C), uint8 from 0 to 255 or float from 0 to 1 -> float32 (image - mean) / std of the same shape.
 
     Without mean and std they are CIFAR-10's, which the embedded images share; `Dataset.normalise` takes the data set's own.
@@ -22,7 +24,7 @@ def normalise(images, mean=CIFAR10_MEAN, std=CIFAR10_STD):
     return ((x / 255.0 if images.dtype == np.uint8 else x) - mean) / std
 
 
-def augment(images, rng, pad=4, flip=True):
+def augment(images: Array, rng: np.random.Generator, pad: int = 4, flip: bool = True) -> Array:
     """Each image (N, H, W, C) flipped left-right with probability 1/2, padded by repeating its edge, cropped at random.
 
     rng: a NumPy generator, from which the numbers of the whole batch are drawn in order of the images, on the host.
@@ -34,7 +36,6 @@ def augment(images, rng, pad=4, flip=True):
     rows = np.clip(np.arange(H) + offsets[:, :1], 0, H - 1)  # (N, H)
     columns = np.clip(np.arange(W) + offsets[:, 1:], 0, W - 1)  # (N, W)
     if flip:
-        flipped = rng.random(N) < 0.5
-        columns = np.where(flipped[:, None], W - 1 - columns, columns)
+        columns = np.where(rng.random((N, 1)) < 0.5, W - 1 - columns, columns)
     n, rows, columns = xp.arange(N)[:, None, None], xp.asarray(rows)[:, :, None], xp.asarray(columns)[:, None, :]
     return images[n, rows, columns]

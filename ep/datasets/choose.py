@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..errors import EPError
 from . import arrays, cifar, download as downloads, folder as pictures_folder, idx, synthetic
+from .dataset import Dataset
 
 NAMES = ("auto", *cifar.LAYOUTS, *idx.KINDS, "synthetic")
 OWN = {"folder": pictures_folder.load, "npz": arrays.load}  # what Dataset.name says of one's own images: a path finds them again
@@ -12,7 +13,7 @@ KNOWN = ("cifar-10-batches-bin or cifar-100-binary (or their archives), the four
          "per class")
 
 
-def load(name="auto", folder=None, download=True):
+def load(name: str = "auto", folder: str | Path | None = None, download: bool = True) -> Dataset:
     """The Dataset `name`:
 
     cifar10, cifar100, fashion-mnist, mnist   from `folder`, else EP_DATA, else the cache; downloaded to there if it is not there

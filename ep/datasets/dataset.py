@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..backend import Array
 from ..errors import EPError
 from .augment import CIFAR10_MEAN, CIFAR10_STD, normalise
 
@@ -20,32 +21,32 @@ class Dataset(NamedTuple):
     train_labels: np.ndarray  # (N,) of an unsigned integer type
     test_images: np.ndarray
     test_labels: np.ndarray
-    classes: tuple  # of names; the label is the position
+    classes: tuple[str, ...]  # of names; the label is the position
     name: str  # what `load` calls it: "cifar10", "synthetic", "folder" ...
     source: str  # provenance, one line
     folder: str | None = None  # the folder or file that it was read from, an absolute path
     note: str = ""  # what the reader of a log should know: files left out, why another data set was not taken
-    mean: tuple = CIFAR10_MEAN
-    std: tuple = CIFAR10_STD
+    mean: tuple[float, ...] = CIFAR10_MEAN
+    std: tuple[float, ...] = CIFAR10_STD
     flip: bool = False
     pad: int = 0
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """(H, W, C) of one image."""
         return tuple(self.train_images.shape[1:])
 
-    def normalise(self, images):
+    def normalise(self, images: Array) -> Array:
         """Images of this data set, or others like them -> float32 (image - mean) / std, NumPy or CuPy."""
         return normalise(images, self.mean, self.std)
 
-    def about(self):
+    def about(self) -> dict:
         """What a trained network has to carry (`Network.about`), so that predict.py is right about it. JSON-able."""
         return dict(dataset=self.name, source=self.source, classes=list(self.classes), image_shape=list(self.shape),
                     mean=list(self.mean), std=list(self.std))
 
 
-def measured(images):
+def measured(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) per channel of uint8 images from 0 to 255 or float images from 0 to 1, as `Dataset` keeps them:
 
         mean = <v>,   std = 3 sqrt( <v^2> - <v>^2 ),   v from 0 to 1, over all images, rows and columns
@@ -62,7 +63,7 @@ def measured(images):
     return (tuple(mean.round(4).tolist()), tuple(float(3 * d) if d > 0 else 1.0 for d in deviation.tolist()))
 
 
-def hold_out(dataset, images):
+def hold_out(dataset: Dataset, images: int) -> Dataset:
     """`dataset` with its last `images` training images in the place of the test images, which stay unseen (0: as it is).
 
     Settings are chosen on these. Mean and std stay those of the whole data set. Raises EPError if that leaves no training image.
@@ -77,7 +78,7 @@ def hold_out(dataset, images):
                             source=f"{dataset.source}, tested on {images} images held out of its training images")
 
 
-def banner(dataset):
+def banner(dataset: Dataset) -> str:
     """What to print before using `dataset`: a line (two with a note), or a loud box if it is synthetic."""
     sizes = f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images"
     if dataset.name != "synthetic":

@@ -14,9 +14,11 @@
     blas.py        the products of matrices in it
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from ..dynamics import READABLE, Solver
+from ..network import Network
 from .graph import Recorder
 from .plan import Kernels, path, transformed, unsuitable
 from .products import products
@@ -26,7 +28,7 @@ from .response import response
 __all__ = ["Kernels", "Recorder", "path", "prepared", "products", "relax", "response", "transformed", "unsuitable"]
 
 
-def prepared(network, largest_tile=4, map=map):
+def prepared(network: Network, largest_tile: int = 4, map: Callable = map) -> Solver:
     """The `Solver` for this network while its weights stay as they are: kernels transformed once, or the readable one.
 
     Make it anew after every update: with stale kernels it mixes old weights and new ones.

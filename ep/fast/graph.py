@@ -17,9 +17,10 @@ from functools import partial
 import numpy as np
 
 from .. import dynamics, eqprop
-from ..backend import array_module, to_host
-from ..dynamics import LARGEST_WEIGHT, SCHEDULES, Estimate, Relaxation
-from ..network import times
+from ..backend import Array, array_module, to_host
+from ..dynamics import LARGEST_WEIGHT, SCHEDULES, Estimate, Phases, Relaxation, Solver
+from ..network import Network, times
+from ..nudging import Nudging
 from . import blas, kernels
 
 KEPT = 4  # recordings: of whole batches and the rest of an epoch, for either sign of a nudge that is drawn
@@ -39,10 +40,11 @@ def unsuitable(network, phases, nudging):
 class Recorder:
     """Gradients of one training on a GPU. Keeps what it has recorded, and the memory that belongs to it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.recordings = {}
 
-    def eqprop_gradient(self, network, x, y, phases, *, nudging, transposed=True, solver=dynamics.READABLE):
+    def eqprop_gradient(self, network: Network, x: Array, y: Array, phases: Phases, *, nudging: Nudging, transposed: bool = True,
+                        solver: Solver = dynamics.READABLE) -> Estimate:
         """`ep.eqprop_gradient`, the same arguments and result; the arrays in the result are overwritten by the next call."""
         if unsuitable(network, phases, nudging):
             return eqprop.eqprop_gradient(network, x, y, phases, nudging=nudging, transposed=transposed, solver=solver)

@@ -8,17 +8,20 @@ A run has no generator state and no stored permutation: both are drawn anew from
 """
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..backend import array_module, to_host
 from ..errors import EPError
+from ..network import Network
 from ..npz import read_npz, write_npz
 
 FORMAT = 2  # 1: the state of SGD alone, and networks without a feedback gain
 
 
-def save_checkpoint(path, network, optimizer, meta):
+def save_checkpoint(path: str | Path, network: Network, optimizer: Any, meta: dict) -> None:
     """Write parameters, optimizer state and the JSON-able dictionary `meta`, atomically."""
     write_npz(path, {**arrays_of(network, optimizer), "meta": np.array(json.dumps({"format": FORMAT, **meta}))})
 
@@ -29,7 +32,7 @@ def arrays_of(network, optimizer):
             | {f"optimizer/{name}": a for name, a in optimizer.state().items()})
 
 
-def read_meta(path):
+def read_meta(path: str | Path) -> dict:
     """The dictionary `meta` of a checkpoint. Raises EPError if the file is not a checkpoint of this format."""
     try:
         meta = json.loads(str(read_npz(path)["meta"]))
@@ -41,7 +44,7 @@ def read_meta(path):
     return meta
 
 
-def restore(path, network, optimizer):
+def restore(path: str | Path, network: Network, optimizer: Any) -> None:
     """Load parameters and optimizer state in place. Raises EPError, before any change, if they do not fit."""
     arrays = read_npz(path)
     own = {key: a.shape for key, a in arrays_of(network, optimizer).items()}

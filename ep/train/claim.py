@@ -11,7 +11,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 from ..errors import EPError
 

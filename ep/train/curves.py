@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 
-def plot_curves(log, title, path):
+def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
     """Accuracy, loss, distance to equilibrium, gradient, saturation and alignment per layer, over epochs."""
     from matplotlib.figure import Figure  # slow to import, and no display is needed
 

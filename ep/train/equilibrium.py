@@ -13,7 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..dynamics import Phase, Phases
+from ..backend import Array, Gradient
+from ..dynamics import Estimate, Phase, Phases
+from ..network import Network
 from ..rbp import rbp_gradient
 from .loop import CHUNK, chunks, numbers
 from .optimizers import layer_of
@@ -73,7 +75,7 @@ def accuracies(network, images, labels, free, relax, *, prepare, map=map, chunk=
     return {**{name: total / n for name, total in zip(names, sums)}, "fixed_point_images": int(n)}
 
 
-def exact_gradient(network, x, y, free):
+def exact_gradient(network: Network, x: Array, y: Array, free: Phase) -> Estimate:
     """dL/dtheta at the fixed point that the phase `free` starts towards, by recurrent backpropagation in float64: an `Estimate`.
 
     The network is copied. Right to about 1e-8, if there is such a fixed point: see `free.converged` of the result.
@@ -84,14 +86,14 @@ def exact_gradient(network, x, y, free):
     return rbp_gradient(wide, x.astype("float64"), y, Phases(to_the_end, Phase(SETTLED.steps, "down", 1e-10)))
 
 
-def in_float64(network):
+def in_float64(network: Network) -> Network:
     """A copy of the network, on the same device."""
     wide = copy.deepcopy(network)
     wide.set_parameters({name: w.astype("float64") for name, w in network.parameters().items()})
     return wide
 
 
-def cosines(gradient, exact):
+def cosines(gradient: Gradient, exact: Gradient) -> dict[str, float]:
     """{layer: cosine of the angle between two gradients, weights and biases together}; 0 where either is 0 or not finite."""
     products = {layer_of(name): np.zeros(3) for name in exact}
     for name, e in exact.items():
@@ -100,6 +102,6 @@ def cosines(gradient, exact):
     return {layer: float(ge / math.sqrt(gg * ee)) if 0 < gg * ee < math.inf else 0.0 for layer, (ge, gg, ee) in products.items()}
 
 
-def layers(network):
+def layers(network: Network) -> list[str]:
     """The names of the layers that have parameters: "1", "2", ..., "readout"."""
     return list(dict.fromkeys(layer_of(name) for name in network.parameters()))

@@ -8,8 +8,10 @@ What is known about settings stands here: their defaults (`Config`), the presets
 """
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +19,11 @@ from .. import backend, fast
 from ..bptt import bptt_gradient
 from ..builders import CONNECTIONS, calibrate, convnet, resnet
 from ..cost import COSTS
-from ..dynamics import PAPERS_CODE, PAPERS_COMMON_UPDATE, Conventions, Phase, Phases
+from ..datasets import Dataset
+from ..dynamics import PAPERS_CODE, PAPERS_COMMON_UPDATE, Conventions, Estimate, Phase, Phases
 from ..errors import EPError
 from ..fast import kernels
-from ..nudging import NUDGINGS
+from ..nudging import NUDGINGS, Nudging
 from ..vectorfield import FEEDBACK_UPDATES
 from . import loop
 from .optimizers import OPTIMIZERS
@@ -173,13 +176,13 @@ def layers(preset, dataset, device, ranks, given):
     ]
 
 
-def resolve(dataset, preset=None, device="numpy", ranks=1, **given):
+def resolve(dataset: Dataset, preset: str | None = None, device: str = "numpy", ranks: int = 1, **given: Any) -> Config:
     """The `Config` of an experiment on a data set: a row of PRESETS and what is `given`, in the order of `layers`.
 
     preset: default "paper" with CUDA and CIFAR-10, else "cpu". Raises EPError for settings that do not fit together.
     """
     preset = preset or ("paper" if device != "numpy" and dataset.name == "cifar10" else "cpu")
-    merged = {}
+    merged: dict[str, Any] = {}
     for layer in layers(preset, dataset, device, ranks, given):
         merged |= layer
     config = Config(**merged)
@@ -276,7 +279,7 @@ def paddings(config):
     return [1] * (len(config.channels) - 1) + [0 if side >= 4 else 1]
 
 
-def about(config, dataset):
+def about(config: Config, dataset: Dataset) -> dict:
     """`Network.about` of the network that was trained: its images and classes, and the free phase that it was trained with."""
     return dict(dataset.about(), steps_free=config.steps_free, schedule=config.schedule)
 
@@ -287,7 +290,7 @@ def build_optimizer(config, network):
                                         config.warm_up)
 
 
-def conventions(config):
+def conventions(config: Config) -> Conventions:
     """The `Conventions` of a difference of states."""
     if config.conventions == "here":
         return Conventions()
@@ -301,7 +304,7 @@ def phases(config):
                   deviations=config.nudged_phases == "deviations", conventions=conventions(config))
 
 
-def gradient_function(config, in_chunks=loop.in_chunks, map=map):
+def gradient_function(config: Config, in_chunks: Callable = loop.in_chunks, map: Callable = map) -> Callable[..., Estimate]:
     """gradient(network, x, y, rng) -> Estimate, for `train_epoch`. in_chunks: `loop.in_chunks`, or that of several ranks."""
     transposed, combined = FEEDBACK_UPDATES[config.feedback_update]
     recorder = fast.Recorder()  # on a GPU
@@ -322,7 +325,7 @@ def gradient_function(config, in_chunks=loop.in_chunks, map=map):
     return gradient
 
 
-def nudging(config, rng=None):
+def nudging(config: Config, rng: np.random.Generator | None = None) -> Nudging:
     """The `Nudging`; rng draws what is random in it."""
     return NUDGINGS[config.nudging](config.beta, rng or np.random.default_rng(0))
 

@@ -9,6 +9,7 @@ CIFAR-10 if it is here or can be downloaded, else embedded images; --data takes 
 import sys
 from argparse import BooleanOptionalAction
 from pathlib import Path
+from typing import Any
 
 from .. import backend, datasets, fast
 from ..builders import CONNECTIONS
@@ -19,7 +20,7 @@ from ..vectorfield import FEEDBACK_UPDATES
 from . import commandline as cli, experiment, loop, optimizers, parallel, runs
 
 
-def main(description=__doc__, **chosen):
+def main(description: str | None = __doc__, **chosen: Any) -> None:
     """The experiment that the command line asks for.
 
     description: what --help says first. chosen: settings that are not the main job's, where an example is a variant of it.

@@ -9,23 +9,27 @@ generator state to keep: (seed, epoch, step) says where a run stands, and the nu
 
 import math
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..backend import array_module, to_host
+from ..backend import Array, array_module, to_host
 from ..checks import whole
 from ..dynamics import Estimate, Relaxation
 from ..errors import EPError
+from ..network import Network
 
 CHUNK = 16  # images that are relaxed together by one thread: their patches fit into a CPU's caches (a GPU wants whole batches)
 
 
-def train_epoch(network, images, labels, gradient, optimizer, *, batch_size, epoch=0, seed=0, prepare=None,
-                first_step=0, on_step=lambda step, estimate: None):
+def train_epoch(network: Network, images: Array, labels: Array, gradient: Callable[..., Estimate], optimizer: Any, *,
+                batch_size: int, epoch: int = 0, seed: int = 0, prepare: Callable[..., Array] | None = None,
+                first_step: int = 0, on_step: Callable[[int, Estimate], object] = lambda step, estimate: None) -> None:
     """One pass over the images in an order drawn from (seed, epoch); `on_step` sees every step's `Estimate`.
 
     images (N, ...), labels (N,). first_step: skip the steps before it (to resume). An incomplete last batch is used too.
@@ -44,7 +48,8 @@ def train_epoch(network, images, labels, gradient, optimizer, *, batch_size, epo
         on_step(step, estimate)
 
 
-def evaluate(network, images, labels, relax, *, prepare=None, map=map, chunk=CHUNK):
+def evaluate(network: Network, images: Array, labels: Array, relax: Callable[..., Relaxation], *,
+             prepare: Callable[..., Array] | None = None, map: Callable = map, chunk: int = CHUNK) -> tuple[float, float]:
     """(accuracy from 0 to 1, mean loss) of the free fixed points that relax(network, x) reaches.
 
     Raises EPError if there are no images, or another number of labels.
@@ -75,7 +80,7 @@ def steps_per_epoch(images, batch_size):
 
 
 @contextmanager
-def worker_threads(threads):
+def worker_threads(threads: int) -> Iterator[Callable]:
     """A `map` that runs in `threads` threads, each with single-threaded BLAS (NumPy releases the interpreter lock)."""
     with threadpool_limits(1), ThreadPoolExecutor(whole(threads, "threads", 1)) as pool:
         yield pool.map
@@ -87,7 +92,8 @@ def chunks(n, size=CHUNK):
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def in_chunks(gradient, network, x, y, map=map, size=CHUNK):
+def in_chunks(gradient: Callable[..., Estimate], network: Network, x: Array, y: Array, map: Callable = map,
+              size: int = CHUNK) -> Estimate:
     """gradient(network, x, y) chunk by chunk, merged in the order of the chunks: the result is independent of `map`.
 
     It depends on `size`, where a tolerance ends the relaxation: a chunk stops as a whole.

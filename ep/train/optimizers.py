@@ -11,13 +11,15 @@ A third one is a class with these, and a row of OPTIMIZERS below.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..backend import array_module, to_host
+from ..backend import Gradient, array_module, to_host
 from ..checks import real
 from ..errors import EPError
 from ..fast import kernels
+from ..network import Network
 
 
 class SGD:
@@ -30,22 +32,23 @@ class SGD:
     Raises EPError if the number of rates is not the number of layers, or a rate is not positive.
     """
 
-    def __init__(self, network, rates, momentum=0.9, weight_decay=0.0, anneal_epochs=None, floor=1e-5):
+    def __init__(self, network: Network, rates: float | Sequence[float], momentum: float = 0.9, weight_decay: float = 0.0,
+                 anneal_epochs: int | None = None, floor: float = 1e-5) -> None:
         self.network, self.rates = network, rates_by_layer(network, rates)
         self.velocity = zeros_like(self.parameters)
         self.momentum, self.weight_decay = real(momentum, "momentum", 0), real(weight_decay, "weight decay", 0)
         self.anneal_epochs, self.floor = anneal_epochs, floor
 
     @property
-    def parameters(self):
+    def parameters(self) -> Gradient:
         """The network's, asked for anew: it may have got others since (`set_parameters`)."""
         return self.network.parameters()
 
-    def rate(self, layer, epoch):
+    def rate(self, layer: str, epoch: int) -> float:
         """The layer's learning rate in this epoch (0, 1, ...)."""
         return annealed(self.rates[layer], epoch, self.anneal_epochs, self.floor)
 
-    def step(self, gradient, epoch=0):
+    def step(self, gradient: Gradient, epoch: int = 0) -> None:
         """One update of every parameter by gradient {name: dL/dw}."""
         for name, w in self.parameters.items():
             v = self.velocity[name]
@@ -53,7 +56,7 @@ class SGD:
             v += gradient[name] + self.weight_decay * w
             w -= self.rate(layer_of(name), epoch) * v
 
-    def decay(self, layer, epochs, steps):
+    def decay(self, layer: str, epochs: int, steps: int) -> float:
         """What weight decay alone leaves of 1 after `epochs` epochs of `steps` steps: by this Kolen-Pollack shrinks W - B.
 
         The rule above with g = 0; at a constant rate about exp(- rate weight_decay steps epochs/(1 - momentum)).
@@ -66,11 +69,11 @@ class SGD:
                 w -= rate * v
         return w
 
-    def state(self):
+    def state(self) -> Gradient:
         """{"velocity/1.W": v, ...}, host arrays: all that has to be saved."""
         return saved("velocity", self.velocity)
 
-    def set_state(self, state):
+    def set_state(self, state: Gradient) -> None:
         """Continue from what `state` returned."""
         put_back(state, "velocity", self.velocity)
 
@@ -91,23 +94,23 @@ class Adam:
     Raises EPError if the number of rates is not the number of layers, or a rate is not positive.
     """
 
-    def __init__(self, network, rates, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, anneal_steps=None,
-                 warm_up=0):
+    def __init__(self, network: Network, rates: float | Sequence[float], betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0, anneal_steps: int | None = None, warm_up: int = 0) -> None:
         self.network, self.rates = network, rates_by_layer(network, rates)
         self.mean, self.square, self.scratch = (zeros_like(self.parameters) for _ in range(3))
         self.betas, self.eps, self.weight_decay = betas, eps, real(weight_decay, "weight decay", 0)
         self.anneal_steps, self.warm_up, self.updates = anneal_steps, warm_up, 0  # updates: how many have been made, t - 1
 
     @property
-    def parameters(self):
+    def parameters(self) -> Gradient:
         """The network's, asked for anew: it may have got others since (`set_parameters`)."""
         return self.network.parameters()
 
-    def rate(self, layer, updates):
+    def rate(self, layer: str, updates: int) -> float:
         """The layer's learning rate after so many updates (0, 1, ...)."""
         return annealed(self.rates[layer], updates, self.anneal_steps) * min(1.0, (updates + 1) / (self.warm_up + 1))
 
-    def step(self, gradient, epoch=0):
+    def step(self, gradient: Gradient, epoch: int = 0) -> None:
         """One update of every parameter by gradient {name: dL/dw}; the epoch does not matter, for updates are counted."""
         (b1, b2), t = self.betas, self.updates + 1
         for name, w in self.parameters.items():
@@ -132,18 +135,18 @@ class Adam:
             w -= r
         self.updates = t
 
-    def decay(self, layer, epochs, steps):
+    def decay(self, layer: str, epochs: int, steps: int) -> float:
         """What weight decay alone leaves of 1 after `epochs` epochs of `steps` steps: by this Kolen-Pollack shrinks W - B.
 
         The rule above with g = 0. W and B get the same g, so the same m and v, and the rest of their updates is equal.
         """
         return math.prod(1.0 - self.rate(layer, t) * self.weight_decay for t in range(epochs * steps))
 
-    def state(self):
+    def state(self) -> Gradient:
         """{"updates": number, "mean/1.W": m, "square/1.W": v, ...}, host arrays: all that has to be saved."""
         return {"updates": np.array(self.updates), **saved("mean", self.mean), **saved("square", self.square)}
 
-    def set_state(self, state):
+    def set_state(self, state: Gradient) -> None:
         """Continue from what `state` returned."""
         self.updates = int(state["updates"])
         put_back(state, "mean", self.mean)

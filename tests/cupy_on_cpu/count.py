@@ -16,7 +16,7 @@ import numpy as np
 import ep
 from cupy_on_cpu import device, executed
 from ep import datasets
-from ep.fast import kernels
+from ep.fast import Recorder, kernels
 
 cupy = executed.cupy
 
@@ -24,6 +24,7 @@ GPUS = {  # (bytes/s, FLOP/s in float32, FLOP/s of TF32 tensor cores without spa
     "A100 80 GB": (2.039e12, 19.5e12, 156e12),
     "H100 80 GB": (3.35e12, 67e12, 494.5e12),
 }
+SETTLED = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"))  # the phases of --preset cpu, for a network of weak feedback
 PAPER = ep.Phases(ep.Phase(250, check_every=10), ep.Phase(25, check_every=10), deviations=False)
 
 
@@ -55,9 +56,9 @@ def step_cost(network, images, labels, beta):
     return cost(lambda: relax(phase=3)) - cost(lambda: relax(phase=2))
 
 
-def training_step(network, optimizer, images, labels, phases=PAPER):
+def training_step(network, optimizer, images, labels, phases=PAPER, gradient=ep.eqprop_gradient):
     x = datasets.normalise(datasets.augment(images, np.random.default_rng(0)))
-    estimate = ep.eqprop_gradient(network, x, labels, phases, nudging=ep.Nudging.symmetric(1.0))
+    estimate = gradient(network, x, labels, phases, nudging=ep.Nudging.symmetric(1.0))
     optimizer.step(estimate.gradient)
 
 
@@ -128,6 +129,11 @@ def table(channels, batch, gpus):
         print(row(f"free step, {path}", step_cost(network, *images, 0.0), gpus))
         print(row(f"nudged step, {path}", step_cost(network, *images, 1.0), gpus), flush=True)
         print(row(f"training step, {path}", cost(whole), gpus), flush=True)
+    for gradient, path in ((ep.eqprop_gradient, "kernels.py"), (Recorder().eqprop_gradient, "graph.py")):
+        network, *images = problem(channels, batch, True)
+        network.feedback = 0.005
+        whole = partial(training_step, network, ep.Adam(network, 3e-3), *images, SETTLED, gradient)
+        print(row(f"training step at gain 0.005, {path}", cost(whole), gpus), flush=True)
     print("\n| images in a batch | MiB, counted | MiB, by the formula |\n|---|---|---|")
     for n in (batch // 4, batch, 4 * batch):
         found, expected = (memory(channels, n) / 2**20 for memory in (peak_memory, expected_memory))
