@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import ep
-from ep import backend, datasets
+from ep import backend, datasets, eqprop
 from ep.datasets import idx
 from ep.datasets.dataset import Dataset
 from ep.datasets.synthetic import synthetic_images
@@ -115,7 +115,7 @@ def of_training(spy, module):
     spy(idx, "load", lambda *arguments: tiny(28, 1, name="fashion-mnist"))
     spy(backend, "device_module", lambda device: np)
     for owner, name in ((ep, "worker_threads"), (loop, "worker_threads"), (datasets, "augment"), (datasets, "hold_out"),
-                        (runs, "evaluate"), (experiment, "eqprop_gradient"), (experiment, "bptt_gradient"),
+                        (runs, "evaluate"), (eqprop, "eqprop_gradient"), (experiment, "bptt_gradient"),
                         (runs.Run, "on_step")):
         spy(owner, name)
     spy(equilibrium, "distance", lambda *arguments, **options: dict(SETTLING))
@@ -255,7 +255,7 @@ MAIN_JOB = {
     "--weight-decay": ("0.5", lambda a, b: b.optimizer.weight_decay == 0.5 and moved(a, b)),
     "--warm-up": ("0", lambda a, b: path_of(b) > 10 * path_of(a)),
     "--batch-size": ("12", lambda a, b: updates(b) == 2 and updates(a) == 3),
-    "--chunk": ("4", lambda a, b: {len(x) for (_, x, _), _ in b.calls["eqprop_gradient"][1:]} == {4}),
+    "--chunk": ("4", lambda a, b: {len(x) for (_, x, *_), _ in b.calls["eqprop_gradient"][1:]} == {4}),
     "--epochs": ("2", lambda a, b: len(b.log) == 2 and updates(b) == 6),
     "--train-images": ("16", lambda a, b: updates(b) == 2 and trained_on(b) == {x.tobytes() for x in tiny().train_images[:16]}),
     "--test-images": ("8", lambda a, b: b.log[0]["test_images"] == 8 == len(evaluated_on(b)) and len(evaluated_on(a)) == 16),
@@ -513,7 +513,7 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
     "07_fashion_mnist": (fashion_mnist, "--epochs 1 --out runs/fashion", {
         "--network": ("convnet", lambda a, b: b.parameters["1.W"].ndim == 4 != a.parameters["1.W"].ndim),
         "--data": ("somewhere", argument("load", 1, Path("somewhere"))),
-        "--images": ("16", lambda a, b: sum(len(x) for (_, x, _), _ in b.calls["eqprop_gradient"]) == 16),
+        "--images": ("16", lambda a, b: sum(len(x) for (_, x, *_), _ in b.calls["eqprop_gradient"]) == 16),
         "--epochs": ("2", lambda a, b: len(b.log) == 2 == 2 * len(a.log)),
         "--lr": ("0.01", lambda a, b: b.optimizer.rates["1"] == 0.01 and moved(a, b)),
         "--validation-images": ("8", lambda a, b: (evaluated_on(b) == tiny(28, 1).train_images[-8:]).all() and len(
