@@ -473,5 +473,13 @@ def test_a_picture_of_ones_own(opened, tmp_path, size):
     probabilities = network.cost.output(free.states[-1])[0]
     assert free.converged and [float(p) for p in found.split()] == pytest.approx(probabilities, abs=1e-9)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= SIZES[size][0]
+    browser.execute_script("""
+        const files = new DataTransfer();
+        document.getElementById("picture").toBlob((blob) => {
+          files.items.add(new File([blob], "dropped.png", { type: "image/png" }));
+          document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true }));
+        });""")
+    wait(lambda: text(browser, "whose") == "dropped.png")
+    assert wait(settled).split()[0] == found.split()[0]  # the picture that was there
     browser.find_element("id", "file").send_keys(str(tmp_path / "broken.png"))
     wait(lambda: text(browser, "whose") == "broken.png could not be read as a picture: choose a JPEG or PNG file.")

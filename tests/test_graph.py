@@ -135,6 +135,41 @@ def test_what_it_cannot_do_is_done_as_before(xp):
         assert found.known == {} and all((found.gradient[name] == g).all() for name, g in expected.gradient.items())
 
 
+class Replayed:
+    """As `graph.Recorded`: its results are the same arrays every time, and what is recorded is not looked up anew."""
+
+    def __init__(self, function, *arrays):
+        self.function, self.results = function, function(*arrays)
+
+    def __call__(self, *arrays):
+        gradient, states, numbers = self.function(*arrays)
+        for mine, new in [*((self.results[0][name], g) for name, g in gradient.items()), *zip(self.results[1], states)]:
+            mine[...] = new
+        self.results[2][...] = numbers
+        return self.results
+
+
+def test_chunks_of_a_batch(xp, monkeypatch):
+    """The estimate of a chunk is not overwritten by that of the next one."""
+    if running() is not None:
+        monkeypatch.setattr(graph, "Recorded", Replayed)
+        monkeypatch.setattr(blas, "direct", lambda xp: "not None")
+        monkeypatch.setattr(kernels, "matmul", lambda a, b: a @ b)
+    network, x, y = example(xp)
+    network, recorder = kernels.fused(network), graph.Recorder()
+    one_chunk = partial(recorder.eqprop_gradient, phases=UP_DOWN, nudging=NUDGINGS["symmetric"])
+    found = loop.in_chunks(one_chunk, network, x, y, size=2)
+    expected = ep.eqprop_gradient(network, x, y, UP_DOWN, nudging=NUDGINGS["symmetric"])
+    for name, g in expected.gradient.items():
+        assert relative(found.gradient[name], g) < 1e-9, name
+    for s, t in zip(found.free.states, expected.free.states):
+        assert abs(s - t).max() < 1e-9
+    network.feedback = 0.9  # recorded anew
+    found, expected = one_chunk(network, x, y), ep.eqprop_gradient(network, x, y, UP_DOWN, nudging=NUDGINGS["symmetric"])
+    assert relative(found.gradient["1.W"], expected.gradient["1.W"]) < 1e-9
+    assert len(recorder.recordings) == 2
+
+
 @pytest.mark.skipif(running() is not None, reason="needs a GPU: here nothing can be recorded")
 def test_on_a_gpu_it_is_recorded(xp):
     """One recording per shape, replayed; and its memory is its own: other arrays of any size do not get into its way."""

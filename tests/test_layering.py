@@ -14,9 +14,9 @@ CORE = [  # the files that people read, lowest first
     {"errors"}, {"checks"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
     {"network"}, {"dynamics", "builders"}, {"eqprop", "bptt"}, {"rbp"}]
 DOORS = [  # everything else, behind three doors
-    {"fast.winograd", "fast.patches", "fast.pooling", "fast.kernels", "datasets.augment", "datasets.download",
-     "datasets.pictures", "train.optimizers", "train.checkpoint", "train.machine", "train.curves", "train.watch", "train.claim"},
-    {"fast.plan", "datasets.dataset", "train.commandline"},
+    {"fast.winograd", "fast.patches", "fast.pooling", "fast.blas", "datasets.augment", "datasets.download",
+     "datasets.pictures", "train.checkpoint", "train.machine", "train.curves", "train.watch", "train.claim"},
+    {"fast.kernels"}, {"fast.plan", "fast.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
     {"fast.synapses", "datasets.synthetic", "datasets.cifar", "datasets.folder", "datasets.arrays"},
     {"fast.chain", "datasets.idx"}, {"fast.relaxation", "datasets.choose"}, {"fast.response", "datasets"}, {"fast.products"},
     {"fast"}, {"train.loop"}, {"train.parallel", "train.experiment", "train.equilibrium"}, {"train.runs"}, {"train.job"},

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import ep
+from ep import eqprop
 from ep.datasets import synthetic
 from ep.npz import read_npz, write_npz
-from ep.train import commandline as cli, experiment, job, runs
+from ep.train import commandline as cli, job, runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
@@ -309,7 +310,7 @@ def test_damaged_or_foreign_checkpoints(start, tmp_path):
 
 def test_nan_stops_the_run_and_keeps_the_checkpoint(start, tmp_path, monkeypatch):
     """A gradient that is not finite ends the run with exit code 1, names the layer, and the last good checkpoint stays."""
-    plain = experiment.eqprop_gradient
+    plain = eqprop.eqprop_gradient
 
     def poisoned(network, x, y, *arguments, **options):
         estimate = plain(network, x, y, *arguments, **options)
@@ -319,7 +320,7 @@ def test_nan_stops_the_run_and_keeps_the_checkpoint(start, tmp_path, monkeypatch
         return estimate
 
     poisoned.calls = []
-    monkeypatch.setattr(experiment, "eqprop_gradient", poisoned)
+    monkeypatch.setattr(eqprop, "eqprop_gradient", poisoned)
     code, _, err = start(*TINY, "--epochs", 3, "--out", tmp_path / "run")
     assert code == 1 and re.search(r"error: the gradient of 2\.W is not finite at epoch 2, step 1", err), err
     assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] == 1

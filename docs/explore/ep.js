@@ -120,6 +120,7 @@ const EP = (() => {
   }
 
   // The nudged phase at `beta`, as deviations from the free phase: delta_n = w_n (s_n^beta - s_n*), from zero.
+  // (The package caps w_n at 10^12, for networks much deeper than this one.)
   //     delta_n <- w_n [ sigma( u_n* + d_n / w_n ) - sigma( u_n* ) ]                                                         (11)
   //     d       =  D^T delta + [n = L] beta ( y - s_L* - delta_L )
   function deviate(network, y, beta, free, phase, watch = null) {

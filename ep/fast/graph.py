@@ -45,7 +45,7 @@ class Recorder:
 
     def eqprop_gradient(self, network: Network, x: Array, y: Array, phases: Phases, *, nudging: Nudging, transposed: bool = True,
                         solver: Solver = dynamics.READABLE) -> Estimate:
-        """`ep.eqprop_gradient`, the same arguments and result; the arrays in the result are overwritten by the next call."""
+        """`ep.eqprop_gradient`, the same arguments and result."""
         if unsuitable(network, phases, nudging):
             return eqprop.eqprop_gradient(network, x, y, phases, nudging=nudging, transposed=transposed, solver=solver)
         x, y = network.examples(x, y)
@@ -53,12 +53,13 @@ class Recorder:
         if blas.direct(array_module(x)) is None:
             return estimate(network, phases, *step(x, y))
         where = tuple(w.data.ptr for w in network.parameters().values())  # a recording reads the parameters there
-        key = where, x.shape, x.dtype, y.shape, phases, nudging, transposed
+        key = where, network.feedback, x.shape, x.dtype, y.shape, phases, nudging, transposed
         recorded = self.recordings.pop(key, None) or Recorded(step, x, y)
         self.recordings[key] = recorded  # the last in the dictionary is the last that was used
         for old in list(self.recordings)[:-KEPT]:
             del self.recordings[old]
-        return estimate(network, phases, *recorded(x, y))
+        products, states, numbers = recorded(x, y)  # which the next call overwrites: a batch may have several chunks
+        return estimate(network, phases, {name: g.copy() for name, g in products.items()}, [s.copy() for s in states], numbers)
 
 
 class Recorded:
@@ -68,7 +69,7 @@ class Recorded:
     """
 
     def __init__(self, function, *arrays):
-        cupy = array_module(arrays[0])
+        cupy, self.function = array_module(arrays[0]), function  # which keeps the arrays that it reads
         stream, self.pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
         cupy.cuda.Device().synchronize()
         with stream, cupy.cuda.using_allocator(self.pool.malloc):
