@@ -39,7 +39,7 @@ def test_the_papers_preset_is_the_papers():
     assert (asymmetric.feedback_update, asymmetric.steps_nudged, asymmetric.nudged_phases) == ("kolen-pollack", 30, "states")
     assert {resolve(dataset(), "paper", **given).conventions for given in (
         {}, dict(connections="asymmetric"), dict(nudging="one-sided"), dict(cost="squared-error"))} == {"paper"}
-    assert resolve(dataset(), device="cupy") == resolve(dataset(), "paper", device="cupy")  # the default, with CUDA
+    assert resolve(dataset(), device="cupy") == resolve(dataset(), "cpu", device="cupy")  # the default, on a GPU too
     assert resolve(dataset()).preset == "cpu"
 
 

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import runpy
 import shlex
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -422,7 +423,8 @@ def sweep(spy, module):
 
 
 def every_command(words):
-    return lambda a, b: all(words in command for command in commands(b)) and not any(words in command for command in commands(a))
+    return lambda a, b: commands(a) and commands(b) and all(words in command for command in commands(b)) and not any(
+        words in command for command in commands(a))
 
 
 def predict(spy, module):
@@ -452,7 +454,8 @@ def benchmark(spy, module):
 
 
 def gpu_report(spy, module):
-    """No part is run."""
+    """No part is run, and none has been."""
+    shutil.rmtree("gpu", ignore_errors=True)
     spy(module.subprocess, "run", lambda command, **options: SimpleNamespace(returncode=0, stdout="{}", stderr=""))
     spy.patch.setitem(module.PARTS, "memory", lambda args: spy.calls.setdefault("memory", []).append(((args,), {})))
 

@@ -111,8 +111,8 @@ def test_every_path_option_of_the_examples_has_the_type_that_expands():
     """No option of a path is a bare string or a bare Path."""
     for path in EXAMPLES.glob("*.py"):
         for line in path.read_text().splitlines():
-            if any(f'("{name}"' in line for name in ("--data", "--out", "--run", "--runs", "--model", "--resume")):
-                assert "type=cli.path" in line or "Row(" in line, f"{path.name}: {line}"
+            if any(f'add("{name}"' in line or f'argument("{name}"' in line for name in ("--data", "--out", "--run", "--runs", "--model", "--resume")):
+                assert "type=cli.path" in line, f"{path.name}: {line}"
 
 
 @pytest.mark.parametrize("shape,floats", [((28, 28, 1), False), ((16, 20, 3), True), ((12, 12, 2), True)])
