@@ -469,7 +469,7 @@ def test_a_picture_of_ones_own(opened, tmp_path, size):
     content = generate_cifar.read()
     x = ((colours / 255 - np.array(content["mean"])) / np.array(content["std"]))[None]
     network = generate_cifar.dequantised(content)
-    free = ep.relax(network, x, ep.Phase(12, "up", tolerance=1e-5))
+    free = ep.relax(network, x, ep.Phase(40, "up", tolerance=1e-5))
     probabilities = network.cost.output(free.states[-1])[0]
     assert free.converged and [float(p) for p in found.split()] == pytest.approx(probabilities, abs=1e-9)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= SIZES[size][0]

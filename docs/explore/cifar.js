@@ -8,7 +8,7 @@
     { classes, mean, std, L } = network,
     number = PICTURES.number;
   const SETTLED = 1e-5,
-    MOST = 12,
+    MOST = 40,
     SIDE = 32;
   const COLOURS = ["accent", "a", "b"];
   const page = { sweeps: [], moment: 0, run: 0 };
