@@ -3,7 +3,7 @@
     python examples/cifar10_sym_ep.py            # CIFAR-10 if it is here or can be downloaded, else embedded images
 
 Symmetric equilibrium propagation, Laborieux et al. 2021 (arXiv:2006.03824). Its feedback gain on a CPU is 0.01
-(1 is the paper's), so that its phases settle. On two CPU cores under a minute and 99% on the embedded images, about 7 minutes
+(1 is the paper's), so that its phases settle. On two CPU cores about a minute and 99% on the embedded images, about 7 minutes
 and 77% on a JPEG copy of CIFAR-10; smallest cosines with the exact gradient 0.991 and 0.993 (docs/results.md).
 It is `python -m ep.train` (ep/train/job.py), which needs no checkout. The run folder gets config.json, log.jsonl and log.csv,
 curves.png, checkpoint.npz, network.npz and result.json.

@@ -30,11 +30,11 @@ def example(xp, connections="symmetric", dtype="float64", **options):
 
 def compare(network, x, y, phases, bound=1e-9, **options):
     """The estimates by both ways, which agree; that of graph.py is made three times, for the first one is special."""
-    recorder = graph.Recorder()
+    recorder, fused = graph.Recorder(), kernels.fused(network)
     assert graph.unsuitable(network, phases, options["nudging"]) is None
     expected = ep.eqprop_gradient(network, x, y, phases, **options)
     for _ in range(3):
-        found = recorder.eqprop_gradient(kernels.fused(network), x, y, phases, **options)
+        found = recorder.eqprop_gradient(fused, x, y, phases, **options)
     assert list(found.gradient) == list(expected.gradient)
     for name, g in expected.gradient.items():
         assert relative(found.gradient[name], g) < bound, name
@@ -42,7 +42,7 @@ def compare(network, x, y, phases, bound=1e-9, **options):
         assert abs(s - t).max() < bound
     assert found.loss == pytest.approx(expected.loss, rel=bound) and found.correct == expected.correct
     assert found.free.steps == expected.free.steps and found.free.residual == pytest.approx(expected.free.residual, rel=1e-6)
-    assert not found.free.converged and found.free.history[-1] == (found.free.steps, found.free.residual)
+    assert found.free.converged == expected.free.converged and found.free.history[-1] == (found.free.steps, found.free.residual)
     assert loop.gradient_norms(found) == pytest.approx(loop.gradient_norms(expected), rel=1e-6)
     assert loop.stuck_shares(network, found) == pytest.approx(loop.stuck_shares(network, expected))
     return found
@@ -128,7 +128,9 @@ def test_what_it_cannot_do_is_done_as_before(xp):
     symmetric, holomorphic = NUDGINGS["symmetric"], ep.Nudging.holomorphic(0.3, 4)
     for phases, nudging, why in ((ep.Phases(3, 2, deviations=False), symmetric, "real deviations"),
                                  (ep.Phases(3, 2), holomorphic, "real deviations"),
-                                 (ep.Phases(ep.Phase(3, tolerance=1e-3), 2), symmetric, "tolerance")):
+                                 (ep.Phases(ep.Phase(3, tolerance=1e-3), 2), symmetric, "tolerance"),
+                                 (ep.Phases(3, ep.Phase(2, tolerance=1e-3)), symmetric, "tolerance"),
+                                 (ep.Phases(ep.Phase(3, check_every=2), 2), symmetric, "before the last step")):
         assert why in graph.unsuitable(network, phases, nudging)
         found = graph.Recorder().eqprop_gradient(network, x, y, phases, nudging=nudging)
         expected = ep.eqprop_gradient(network, x, y, phases, nudging=nudging)
@@ -169,6 +171,12 @@ def test_chunks_of_a_batch(xp, monkeypatch):
     found, expected = one_chunk(network, x, y), ep.eqprop_gradient(network, x, y, UP_DOWN, nudging=NUDGINGS["symmetric"])
     assert relative(found.gradient["1.W"], expected.gradient["1.W"]) < 1e-9
     assert len(recorder.recordings) == 2
+    network.activation = ep.CLIP  # so is another activation
+    found, expected = one_chunk(network, x, y), ep.eqprop_gradient(network, x, y, UP_DOWN, nudging=NUDGINGS["symmetric"])
+    assert relative(found.gradient["1.W"], expected.gradient["1.W"]) < 1e-9
+    for n in range(1, 1 + graph.KEPT):  # the oldest are forgotten
+        one_chunk(network, x[:n], y[:n])
+    assert len(recorder.recordings) == graph.KEPT
 
 
 @pytest.mark.skipif(running() is not None, reason="needs a GPU: here nothing can be recorded")
@@ -178,10 +186,9 @@ def test_on_a_gpu_it_is_recorded(xp):
     network, recorder = kernels.fused(network), graph.Recorder()
     run = partial(recorder.eqprop_gradient, network, x, y, UP_DOWN, nudging=NUDGINGS["symmetric"])
     first = {name: to_host(g) for name, g in run().gradient.items()}
-    for size in (10, 1000, 100_000, 10_000_000):
-        xp.full(size, np.nan)
-        assert all((to_host(g) == first[name]).all() for name, g in run().gradient.items())
-    assert len(recorder.recordings) == 1
+    others = [xp.full(size, 7.0) for size in (10, 1000, 100_000, 10_000_000) for _ in range(4)]
+    assert all((to_host(g) == first[name]).all() for name, g in run().gradient.items())
+    assert all(bool((a == 7).all()) for a in others) and len(recorder.recordings) == 1
 
 
 # --- products, and Adam -------------------------------------------------------------------------------------------------

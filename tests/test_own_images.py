@@ -111,7 +111,9 @@ def test_every_path_option_of_the_examples_has_the_type_that_expands():
     """No option of a path is a bare string or a bare Path."""
     for path in EXAMPLES.glob("*.py"):
         for line in path.read_text().splitlines():
-            if any(f'add("{name}"' in line or f'argument("{name}"' in line for name in ("--data", "--out", "--run", "--runs", "--model", "--resume")):
+            added = [f'{add}("{name}"' for name in ("--data", "--out", "--run", "--runs", "--model", "--resume")
+                     for add in ("add", "argument")]
+            if any(words in line for words in added):
                 assert "type=cli.path" in line, f"{path.name}: {line}"
 
 

@@ -29,8 +29,9 @@ def direct(xp):
 
 @cache
 def _direct(cupy, device):
+    cupy.cuda.device.get_cublas_handle()  # loads the library
     major = cupy.cuda.runtime.runtimeGetVersion() // 1000
-    for name in (f"libcublas.so.{major}", f"cublas64_{major}.dll"):  # CuPy has loaded it: only its name is looked up
+    for name in (f"libcublas.so.{major}", f"cublas64_{major}.dll"):  # which is there by now: only its name is looked up
         try:
             return Blas(cupy, ctypes.CDLL(name))
         except (OSError, AttributeError):

@@ -12,15 +12,19 @@ With two or three sweeps a step, a GPU spends its time waiting for the host: hun
 `unsuitable` says which steps it cannot do; they take the way they took before.
 """
 
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
 
 from .. import dynamics, eqprop
 from ..backend import Array, array_module, to_host
+from ..cost import SquaredError
 from ..dynamics import LARGEST_WEIGHT, SCHEDULES, Estimate, Phases, Relaxation, Solver
 from ..network import Network, times
 from ..nudging import Nudging
+from ..synapse import Identity
+from ..vectorfield import Asymmetric
 from . import blas, kernels
 
 KEPT = 4  # recordings: of whole batches and the rest of an epoch, for either sign of a nudge that is drawn
@@ -30,34 +34,50 @@ def unsuitable(network, phases, nudging):
     """Why this gradient is not computed here, in words; None if it is."""
     if array_module(network._some) is np:
         return "the parameters are on no GPU"
-    if not phases.deviations or nudging.is_complex:
+    if not phases.deviations or nudging.is_complex or any(isinstance(c, complex) for c in nudging.weights):
         return "the nudged phases are no real deviations"
+    if any(phase.check_every and phase.check_every < phase.steps for phase in (phases.free, phases.nudged)):
+        return "the residual is wanted before the last step"
     if phases.free.tolerance or phases.nudged.tolerance:
         return "a tolerance makes the host wait for the residual of each step"
     return None
 
 
+def recordable(network):
+    """Whether all parts of a network multiply by `blas.matmul`: a synapse or a cost of another kind may not."""
+    synapses = [one for s in network.synapses for one in ((s.forward, s.feedback) if type(s) is Asymmetric else (s,))]
+    return str(network._some.dtype) in blas.FLOATS and type(network.cost) in (kernels.FusedReadout, SquaredError) and all(
+        type(synapse) in (kernels.FusedConv, kernels.FusedDense, Identity) for synapse in synapses)
+
+
 class Recorder:
-    """Gradients of one training on a GPU. Keeps what it has recorded, and the memory that belongs to it."""
+    """Gradients of one training on a GPU, for one thread. Keeps what it has recorded, and the memory that belongs to it."""
 
     def __init__(self) -> None:
         self.recordings = {}
 
     def eqprop_gradient(self, network: Network, x: Array, y: Array, phases: Phases, *, nudging: Nudging, transposed: bool = True,
                         solver: Solver = dynamics.READABLE) -> Estimate:
-        """`ep.eqprop_gradient`, the same arguments and result."""
+        """`ep.eqprop_gradient`, with the same arguments. Of the result, gradient, loss, correct and the free states are the same.
+
+        Where the step is done here, `solver` is not asked, the free phase has no switches and no u, nudged phases are not kept,
+        and `known` has numbers for the log.
+        """
         if unsuitable(network, phases, nudging):
             return eqprop.eqprop_gradient(network, x, y, phases, nudging=nudging, transposed=transposed, solver=solver)
         x, y = network.examples(x, y)
-        step = partial(gradient, network, phases=phases, nudging=nudging, transposed=transposed)
-        if blas.direct(array_module(x)) is None:
+        fused = kernels.fused(network)
+        step = partial(gradient, fused, phases=phases, nudging=nudging, transposed=transposed)
+        if blas.direct(array_module(x)) is None or not recordable(fused) or x.dtype.kind == "c":
             return estimate(network, phases, *step(x, y))
         where = tuple(w.data.ptr for w in network.parameters().values())  # a recording reads the parameters there
-        key = where, network.feedback, x.shape, x.dtype, y.shape, phases, nudging, transposed
-        recorded = self.recordings.pop(key, None) or Recorded(step, x, y)
-        self.recordings[key] = recorded  # the last in the dictionary is the last that was used
-        for old in list(self.recordings)[:-KEPT]:
+        parts = network.activation, network.cost, tuple(network.wiring), network.feedback, tuple(
+            (synapse, getattr(synapse, "pool", None)) for synapse in network.synapses)
+        key = where, parts, x.shape, x.dtype, y.shape, phases, nudging, transposed
+        recorded = self.recordings.pop(key, None)
+        for old in list(self.recordings)[:1 - KEPT]:  # the last in the dictionary is the last that was used
             del self.recordings[old]
+        self.recordings[key] = recorded = recorded or Recorded(step, x, y)
         products, states, numbers = recorded(x, y)  # which the next call overwrites: a batch may have several chunks
         return estimate(network, phases, {name: g.copy() for name, g in products.items()}, [s.copy() for s in states], numbers)
 
@@ -69,7 +89,7 @@ class Recorded:
     """
 
     def __init__(self, function, *arrays):
-        cupy, self.function = array_module(arrays[0]), function  # which keeps the arrays that it reads
+        cupy, self.function = array_module(arrays[0]), function
         stream, self.pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
         cupy.cuda.Device().synchronize()
         with stream, cupy.cuda.using_allocator(self.pool.malloc):
@@ -79,8 +99,11 @@ class Recorded:
             stream.begin_capture()
             try:
                 self.results = function(*self.arguments)
-            finally:
-                self.graph = stream.end_capture()
+            except BaseException:
+                with suppress(Exception):  # the stream must not go on recording; the first error is the one to tell
+                    stream.end_capture()
+                raise
+            self.graph = stream.end_capture()
 
     def __call__(self, *arrays):
         for own, given in zip(self.arguments, arrays):
@@ -142,8 +165,9 @@ def response(network, y, states, u, switches, phase, nudging, transposed):
     """[mu_1 ... mu_L] = - sum_k c_k delta^{beta_k}, all phases as one batch: see `dynamics.deviate`."""
     points = [(beta, c) for beta, c in zip(nudging.points, nudging.weights) if beta != 0]
     N, L, xp = len(y), len(states), array_module(y)
-    several = [repeated(xp, sw, len(points)) for sw in switches]
-    delta, weights = [None] * (L + 1), [None, *(min(w, LARGEST_WEIGHT) for w in network.weights)]
+    several = [None if i == 0 else repeated(xp, sw, len(points)) for sw, (i, _) in zip(switches, network.wiring)]
+    delta, weights = [None] * (L + 1), [
+        None, *(min(max(w, 1 / LARGEST_WEIGHT), LARGEST_WEIGHT) for w in network.weights)]
 
     def drive(n):
         """d_n of all phases, (phases N, ...); None while nothing reaches layer n."""
@@ -184,7 +208,7 @@ def estimate(network, phases, gradient, states, numbers):
     """The `Estimate`, after the one look at the device."""
     numbers, N = to_host(numbers), len(states[0])
     (loss, correct, change), rest = numbers[:3], numbers[3:]
-    free = Relaxation(states, [], phases.free.steps, float(change), False, [(phases.free.steps, float(change))])
+    free = Relaxation(states, [], phases.free.steps, float(change), float(change) <= 0, [(phases.free.steps, float(change))])
     known = dict(stuck=rest[:len(states)].tolist(), squares=dict(zip(gradient, rest[len(states):].tolist())))
     return Estimate(gradient, float(loss) / N, int(correct), free, known=known)
 

@@ -106,8 +106,8 @@ def in_chunks(gradient: Callable[..., Estimate], network: Network, x: Array, y: 
 def merge(parts, sizes):
     """One `Estimate` for a batch from those of its chunks. `free.steps` is then the mean over the images,
     `free.residual` the largest, `free.converged` the share of images whose chunk reached the tolerance."""
-    if len(parts) == 1:
-        return parts[0]  # a GPU's whole batch
+    if len(parts) == 1:  # a GPU's whole batch: nothing to add up, and what is known of it stays true
+        return replace(parts[0], nudged=[], free=replace(parts[0].free, switches=[], u=[]))
     share = [size / sum(sizes) for size in sizes]
     history = {}
     for part in parts:
@@ -147,7 +147,8 @@ def seconds_per_step(network, x, phase, relax, map, threads):
 
 def check_finite(estimate, epoch, step):
     """Raise EPError naming the first layer whose gradient is NaN or infinite."""
-    if all(map(math.isfinite, estimate.known.get("squares", {"unknown": math.nan}).values())):
+    squares = estimate.known.get("squares")
+    if squares and all(map(math.isfinite, squares.values())):
         return
     gradient = estimate.gradient
     for name, good in zip(gradient, numbers([array_module(g).isfinite(g).all() for g in gradient.values()])):
