@@ -29,7 +29,7 @@ from ep.datasets import synthetic
 from ep.train import experiment, job
 synthetic.synthetic_images = functools.partial(synthetic.synthetic_images, 16, 8)  # to save time
 job.runs.plot_curves = lambda *arguments: None
-experiment.PRESETS["cpu", "synthetic"] |= dict(channels=[2, 3], scale=[2.0], lr=[0.01], train_images=16, test_images=8,
+experiment.PRESETS["cpu", "synthetic"] |= dict(channels=[4, 3], scale=[2.0], lr=[0.01], train_images=16, test_images=8,
                                                final_test_images=8, epochs=1, flip=True, pad=4)
 for options in ("", "--algorithm bptt", "--cost squared-error --connections asymmetric --feedback-update exact",
                 "--connections asymmetric --algorithm bptt", "--nudging four-point --connections asymmetric"):
@@ -38,6 +38,8 @@ for options in ("", "--algorithm bptt", "--cost squared-error --connections asym
     job.main()
 network, x, y = example(cupy, activation=ep.CLIP)
 ep.eqprop_gradient(network, x, y, ep.Phases(4, 2), nudging=ep.Nudging.symmetric(0.5))
+network = kernels.fused(ep.resnet(1, (3,), (8, 8, 3), 3).to(cupy))
+ep.relax(network, cupy.zeros((2, 8, 8, 3), "float32"), 2)
 print("compiled:", *sorted(set(executed.compiled_by_nvrtc)))
 """
 
