@@ -16,7 +16,7 @@ CORE = [  # the files that people read, lowest first
 DOORS = [  # everything else, behind three doors
     {"fast.winograd", "fast.patches", "fast.pooling", "fast.blas", "datasets.augment", "datasets.download",
      "datasets.pictures", "train.checkpoint", "train.machine", "train.curves", "train.watch", "train.claim"},
-    {"fast.kernels"}, {"fast.plan", "fast.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
+    {"fast.plan"}, {"fast.kernels"}, {"fast.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
     {"fast.synapses", "datasets.synthetic", "datasets.cifar", "datasets.folder", "datasets.arrays"},
     {"fast.chain", "datasets.idx"}, {"fast.relaxation", "datasets.choose"}, {"fast.response", "datasets"}, {"fast.products"},
     {"fast"}, {"train.loop"}, {"train.parallel", "train.experiment", "train.equilibrium"}, {"train.runs"}, {"train.job"},

@@ -24,8 +24,8 @@ from ..dynamics import LARGEST_WEIGHT, SCHEDULES, Estimate, Phases, Relaxation, 
 from ..network import Network, times
 from ..nudging import Nudging
 from ..synapse import Identity
-from ..vectorfield import Asymmetric
 from . import blas, kernels
+from .plan import plain
 
 KEPT = 4  # recordings: of whole batches and the rest of an epoch, for either sign of a nudge that is drawn
 
@@ -45,7 +45,7 @@ def unsuitable(network, phases, nudging):
 
 def recordable(network):
     """Whether all parts of a network multiply by `blas.matmul`: a synapse or a cost of another kind may not."""
-    synapses = [one for s in network.synapses for one in ((s.forward, s.feedback) if type(s) is Asymmetric else (s,))]
+    synapses = [one for synapse in network.synapses for one in plain(synapse)]
     return str(network._some.dtype) in blas.FLOATS and type(network.cost) in (kernels.FusedReadout, SquaredError) and all(
         type(synapse) in (kernels.FusedConv, kernels.FusedDense, Identity) for synapse in synapses)
 

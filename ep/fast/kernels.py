@@ -17,12 +17,12 @@ import math
 from functools import cache, partial
 
 from .. import ops
-from ..activations import CLIP, HARD_SIGMOID, RELU6
 from ..backend import array_module
 from ..cost import SoftmaxCrossEntropy
 from ..synapse import Conv, Dense
 from ..vectorfield import Asymmetric
 from .blas import matmul
+from .plan import SLOPES
 
 MEMORY = 1 << 28  # bytes
 
@@ -173,21 +173,22 @@ def sigma(twin, name, u):
     return launch(name, u.shape, u) if runs_on(u) else twin(u)
 
 
-CLIPPED = {HARD_SIGMOID.name: (0.5, 1.0), CLIP.name: (1.0, 1.0), RELU6.name: (1.0, 6.0)}  # clip(slope u, 0, top)
+CLIPPED = {a.difference: (slope, a.bounds[1]) for a, slope in SLOPES.items()}  # (slope, top); `fused` replaces sigma, not this
 
 
 def update(activation, up, down, gain):
     """(u, s): u = up + gain down, s = sigma(u)"""
-    if activation.name in CLIPPED and runs_on(up):
-        return launch("update", up.shape, up, down, *map(up.dtype.type, (gain, *CLIPPED[activation.name])), dtypes=[up.dtype] * 2)
+    if activation.difference in CLIPPED and runs_on(up):
+        numbers = map(up.dtype.type, (gain, *CLIPPED[activation.difference]))
+        return launch("update", up.shape, up, down, *numbers, dtypes=[up.dtype] * 2)
     u = up + gain * down
     return u, activation.sigma(u)
 
 
 def deviation(activation, u, s, d, w):
     """delta = w [ sigma(u + d/w) - sigma(u) ] for several phases at once: u and s (N, ...), d and delta (phases N, ...)"""
-    if activation.name in CLIPPED and runs_on(d):
-        return launch("deviation", d.shape, u, s, d, *map(d.dtype.type, (w, *CLIPPED[activation.name])), SIZE=u.size)
+    if activation.difference in CLIPPED and runs_on(d):
+        return launch("deviation", d.shape, u, s, d, *map(d.dtype.type, (w, *CLIPPED[activation.difference])), SIZE=u.size)
     each = d.reshape(-1, *u.shape)
     return (w * activation.difference(u, each / w)).reshape(d.shape)
 
@@ -304,7 +305,7 @@ def fused(network):
     other.synapses = [_fused(synapse) for synapse in network.synapses]
     if type(network.cost) is SoftmaxCrossEntropy:
         other.cost = FusedReadout(network.cost)
-    if activation in (HARD_SIGMOID, CLIP, RELU6):
+    if activation in SLOPES:
         other.activation = activation._replace(sigma=partial(sigma, activation.sigma, activation.name))
     return other
 

@@ -11,11 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import ops
+from ..activations import CLIP, HARD_SIGMOID, RELU6
 from ..network import Network
 from ..synapse import Conv, Dense, Identity
 from ..vectorfield import Asymmetric
 from .patches import Col2im, Im2col
 from .winograd import TILES, Winograd, multiplications, transform_flipped, transform_kernel
+
+SLOPES = {HARD_SIGMOID: 0.5, CLIP: 1.0, RELU6: 1.0}  # activations clip(slope u, 0, upper bound)
 
 
 def plain(synapse):

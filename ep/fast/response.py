@@ -9,14 +9,11 @@ down has no way up. Every stripe of d that a convolution yields becomes delta wh
 import numpy as np
 
 from .. import dynamics
-from ..activations import CLIP, HARD_SIGMOID, RELU6
 from ..dynamics import LARGEST_WEIGHT, SCHEDULES, Phase, Relaxation
 from .chain import added, chain_of
-from .plan import unsuitable
+from .plan import SLOPES, unsuitable
 from .pooling import inside, outside
 from .relaxation import own, same_dtypes
-
-SLOPES = {HARD_SIGMOID: 0.5, CLIP: 1.0, RELU6: 1.0}  # activations clip(slope u, 0, upper bound)
 
 
 def response(network, y, free, nudging, phase, transposed=True, *, kernels=None):
