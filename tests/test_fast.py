@@ -256,6 +256,24 @@ def test_feedback(feedback, connections, schedule):
         assert_equal(relax(net, x, phase, y, 0.3, start=beginning), dynamics.relax(net, x, phase, y, 0.3, start=beginning))
 
 
+def test_large_kernels(monkeypatch):
+    """Their channels are exchanged only in phases of many steps, and anew for new weights."""
+    monkeypatch.setattr(winograd, "LARGE", 0)
+    monkeypatch.setattr(winograd, "REPAID", 3)
+    LOCAL.__dict__.clear()
+    net = network()
+    x, y, start = example(net)
+    for _ in range(2):
+        relax = fast.prepared(net).relax
+        for steps in (2, 4):
+            phase = Phase(steps, check_every=1)
+            assert_equal(relax(net, x, phase, y, 0.3, start=start), dynamics.relax(net, x, phase, y, 0.3, start=start))
+            down = chain_of(fast.transformed(net), len(x)).synapses[1].down
+            assert down.U.flags.c_contiguous == (steps == 4)
+        net.synapses[1].W[...] = net.synapses[1].W[::-1] * 0.7
+    LOCAL.__dict__.clear()
+
+
 @every_tile
 @pytest.mark.parametrize("options", [
     dict(size=22, paddings=[1, 1, 0]),  # the last layer without padding, as in the paper
