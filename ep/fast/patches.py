@@ -6,7 +6,7 @@ of it at once.
 
 import numpy as np
 
-PATCHES = 1 << 22  # numbers of patches that are made at once: 16 MB, for float32
+PATCHES = 1 << 18  # numbers of patches that are made at once: 1 MB, for float32
 
 
 class Im2col:
