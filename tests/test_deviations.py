@@ -174,6 +174,29 @@ def test_the_response_is_what_rbp_sends_back(xp):
             assert relative([g / 3 for g in gradient.values()], [exact[name] for name in gradient]) < 1e-9
 
 
+@pytest.mark.parametrize("gain", GAINS)
+@pytest.mark.parametrize("activation,top", [("hard-sigmoid", 1.0), ("relu6", 6.0)])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_unit_at_a_bound_is_freed_by_a_nudge_towards_the_target_and_buried_by_one_away(xp, schedule, activation, top, gain):
+    """The response mu of a unit at its lower bound is never positive for beta > 0, so that a step of learning raises its drive or
+    leaves it; for beta < 0 never negative. At the upper bound the other way round. The symmetric one is their mean: both signs."""
+    net = network(xp, "dense", activation, scale=4.0, feedback=gain)
+    x, y = data(xp, net, n=300)
+    free = relax(net, top * (2 * x - 1), Phase(20))
+    at_bounds = [1.0 * (s == 0) - (s == top) for s in free.states]  # 1 at the lower one, -1 at the upper one, 0 inside
+    assert set(flat(at_bounds)) == {-1, 0, 1}
+
+    def outward(nudging):  # what makes learning bury units that are at a bound is positive
+        mu, _ = response(net, y, free, nudging, Phase(3, schedule))
+        return flat([to_host(m * at) for m, at in zip(mu, at_bounds)])
+
+    towards, away = outward(Nudging.one_sided(top / 2)), outward(Nudging.one_sided(-top / 2))
+    assert min(towards) < 0 < max(away)
+    assert max(towards) == 0 == min(away)
+    both = outward(Nudging.symmetric(top / 2))
+    assert abs(both - (towards + away) / 2).max() < 1e-12 and min(both) < 0 < max(both)
+
+
 def test_a_tolerance_ends_a_phase_of_deviations(xp):
     """At the residual of delta, which is kept multiplied by the weights."""
     net = network(xp, "average", feedback=0.3)
