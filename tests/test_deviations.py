@@ -178,8 +178,8 @@ def test_the_response_is_what_rbp_sends_back(xp):
 @pytest.mark.parametrize("activation,top", [("hard-sigmoid", 1.0), ("relu6", 6.0)])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_unit_at_a_bound_is_freed_by_a_nudge_towards_the_target_and_buried_by_one_away(xp, schedule, activation, top, gain):
-    """The response mu of a unit at its lower bound is never positive for beta > 0, so that a step of learning raises its drive or
-    leaves it; for beta < 0 never negative. At the upper bound the other way round. The symmetric one is their mean: both signs."""
+    """The response mu of a unit at its lower bound is never positive for beta > 0: learning then raises its drive, or leaves it.
+    For beta < 0 it is never negative. At the upper bound the other way round. The symmetric one is their mean: both signs."""
     net = network(xp, "dense", activation, scale=4.0, feedback=gain)
     x, y = data(xp, net, n=300)
     free = relax(net, top * (2 * x - 1), Phase(20))

@@ -403,7 +403,7 @@ def paper_table(spy, module):
 
 
 def commands(ran):
-    return [" ".join(arguments[0]) for name in ("Popen", "run") for arguments, _ in ran.calls.get(name, [])]
+    return [" ".join(map(str, arguments[0])) for name in ("Popen", "run") for arguments, _ in ran.calls.get(name, [])]
 
 
 def sweep(spy, module):
@@ -425,6 +425,19 @@ def sweep(spy, module):
 def every_command(words):
     return lambda a, b: commands(a) and commands(b) and all(words in command for command in commands(b)) and not any(
         words in command for command in commands(a))
+
+
+def which_side(spy, module):
+    """sweep.py is not started, but leaves what it would leave."""
+    def process(command, **options):
+        out = Path(command[command.index("--out") + 1])
+        for beta in module.BETAS[out.name]:
+            for seed in (0, 1, 2):
+                folder = out / f"nudging={out.name},beta={beta},seed={seed}"
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "log.jsonl").write_text(json.dumps(dict(test_accuracy=0.5, stuck_4=0.5)) + "\n")
+
+    spy(module.subprocess, "run", process)
 
 
 def predict(spy, module):
@@ -549,6 +562,11 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--runs": ("others", every_command("--out others/")),
         "--workers": ("2", lambda a, b: (a.of("work", 1).workers, b.of("work", 1).workers) == (4, 2)),
         "--minutes": ("0.001", lambda a, b: "minutes are over" in b.printed or len(commands(b)) < len(commands(a)))}),
+    "14_which_side": (which_side, "", {
+        "--data": ("somewhere", every_command("--data somewhere")), "--images": ("7", every_command("--images=7")),
+        "--validation-images": ("7", every_command("--validation-images=7")), "--epochs": ("7", every_command("--epochs 7")),
+        "--seeds": ("3", every_command("seed=0,1,2")), "--jobs": ("7", every_command("--jobs=7")),
+        "--out": ("elsewhere", lambda a, b: Path("elsewhere/which_side.png").exists())}),
     "sweep": (sweep, "--images 16 --validation-images 8 --random beta=0.1..1 --trials 2", {
         "--grid": ("beta=0.1,0.2,0.3 cost=squared-error,cross-entropy", lambda a, b: len(commands(b)) == 6
                    and "drawn" not in b.calls and any("--beta 0.3 --cost squared-error" in command for command in commands(b))),

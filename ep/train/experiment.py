@@ -100,7 +100,8 @@ CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 6.0), f
            nudged_phases="deviations", beta=0.1, steps_free=2, schedule="up", steps_nudged=1, schedule_nudged="down",
            optimizer="adam", lr=(4e-3, 1.2e-2), weight_decay=0.02, warm_up=200,
            batch_size=32)  # weak feedback: the phases end near their fixed points
-RESNET = dict(channels=(32, 64, 128), initial_drive=0.333, scale=(1.0, 3.0), feedback=0.001, beta=0.02, lr=(1.2e-3, 3e-3))  # beside CPU
+RESNET = dict(channels=(32, 64, 128), initial_drive=0.333, scale=(1.0, 3.0), feedback=0.001, beta=0.02,
+              lr=(1.2e-3, 3e-3))  # beside CPU
 SMALL = dict(channels=(32, 64, 128, 128), scale=(6.0, 2.0, 2.0, 2.0, 2.0), nudged_phases="states", beta=1.0, steps_free=8,
              schedule="checkerboard", tolerance=1e-3, steps_nudged=3, optimizer="sgd", lr=(0.2, 0.03, 0.02, 0.015, 0.01),
              weight_decay=3e-4, batch_size=32)  # the paper's energy and rule, in too few steps to settle: docs/paper_table
