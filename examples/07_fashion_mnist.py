@@ -5,13 +5,13 @@
 
 Symmetric EP on Fashion-MNIST (downloaded; or Debian's package dataset-fashion-mnist; or --data DIR with the IDX files, of MNIST
 too), as the main job does it on a CPU: feedback gain 0.01, two sweeps up, one down as deviations, Adam. So the phases settle, and
-every printed line says how nearly. *With these settings it has not been run on Fashion-MNIST yet*, for the images were not at
-hand. What is known is from other images and other settings:
+every printed line says how nearly. All 60,000 training images for five epochs, seed 0; accuracy on all 10,000 test images, and on
+the first 1,000 of them after the two sweeps and at the fixed point; the smallest cosine with the exact gradient of any layer:
 
-    mlp 43.9%, convnet 92.2%    these settings, 2,000 embedded images, grey, 28x28, 160 updates: 1,000 test images, no answer of
-                                which changes at the fixed point; smallest cosines with the exact gradient 0.997 and 0.999
-    mlp 86.9%, convnet 88.8%    Fashion-MNIST with the settings before: gain 1, SGD, steps that need not settle (docs/logs);
-                                docs/figures/fashion_mnist.png shows these two runs
+    mlp      88.2%    88.1%, 88.1%    0.994       docs/logs/settled-fashion-mnist-mlp.jsonl
+    convnet  91.3%    92.3%, 92.3%    0.992       docs/logs/settled-fashion-mnist-convnet.jsonl
+
+No setting was chosen on these images. Before there was a gain (gain 1, SGD, steps that need not settle) it was 86.9% and 88.8%.
 """
 
 import json

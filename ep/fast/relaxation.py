@@ -50,7 +50,8 @@ def relax(network, x, phase, y=None, beta=0.0, *, start=None, switches=None, inp
 
 def same_dtypes(network, arrays):
     """Whether these arrays have the dtype of the weights: others take the readable path, which promotes as NumPy does."""
-    return all(a.dtype == dtype_of(network) for a in arrays)
+    dtype = dtype_of(network)  # looks at all parameters
+    return all(a.dtype == dtype for a in arrays)
 
 
 def own(kernels, network):
