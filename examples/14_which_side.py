@@ -2,16 +2,16 @@
 
     python examples/14_which_side.py --data DIR       # 22 trainings of a small network; half an hour of one core
 
-One-sided nudging compares the free state with one that is nudged towards the target (beta > 0) or away from it (beta < 0). For
-small beta both estimate the same gradient. But this network clips: s = clip(u/2, 0, 1), and a unit at a bound has the gradient 0.
-Its response to a nudge that is not small is not 0, and has a sign: a unit at 0 can only move up. So nudging towards the target
-gives it a gradient only where learning then pulls it off the bound, and nudging away only where learning pushes it further out.
-Symmetric nudging is the mean of the two. `stuck` is the share of the units of the last hidden layer that are at the same bound in
-a whole batch, in the last epoch: they learn nothing.
+One-sided nudging compares the free state with one that is nudged towards the target (beta > 0) or away from it (beta < 0).
+For small beta both estimate the same gradient. But this network clips, s = clip(u/2, 0, 1). The exact gradient teaches the
+weights into a unit that is at 0 nothing. A large enough nudge moves such a unit, but only upwards. Divided by beta > 0 this is a
+gradient that raises its drive, and brings it back; divided by beta < 0 one that pushes it further out
+(docs/theory/estimators.md). The symmetric estimate is the mean of the two. `stuck`: the share of the units of layer 4, the last
+hidden one, that were at the same bound in a whole batch, in the last epoch.
 
-All else is equal: a network of 8, 16, 32 and 32 channels at a gain of 0.01, 10,000 images of CIFAR-10 (JPEG copy), three epochs,
-phases that settle to 1e-4, deviations, rates of the preset `small`. Accuracy on 5,000 training images that were held out; seeds
-0 and 1. Printed:
+All else is equal: a network of 8, 16, 32 and 32 channels at a feedback gain of 0.01, 10,000 images of CIFAR-10 (JPEG copy), three
+epochs, free phases that settle to 1e-4, nudged phases of 4 steps as deviations, rates of the preset `small`. Accuracy on 5,000
+training images that were held out; mean of the seeds 0 and 1. Printed:
 
 """
 
@@ -77,7 +77,7 @@ def grouped(rows):
 def plot(rows, path):
     """Accuracy and stuck units against beta: the mean of the seeds, and every seed as a dot."""
     figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle("Nudging towards the target frees units from their bounds, nudging away from it drives them there")
+    figure.suptitle("Which side of the free phase? Accuracy and stuck units of a network with clipped units")
     for axes, key, label in zip(figure.subplots(1, 2), ("test_accuracy", "stuck_4"),
                                 ("held-out accuracy (%)", "units of layer 4 stuck at a bound (%)")):
         for nudging, colour in COLOURS.items():
