@@ -49,6 +49,7 @@ COLOURS = {"one-sided": "#D55E00", "symmetric": "#0072B2"}
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.Formatter)
     parser.add_argument("--data", type=cli.path, metavar="DIR", help="where the images are")
+    parser.add_argument("--dataset", default="cifar10", help="as of python -m ep.train (default: cifar10)")
     parser.add_argument("--images", type=cli.count, default=10000, metavar="N", help="training images (default: 10000)")
     parser.add_argument("--validation-images", type=cli.count, default=5000, metavar="N", help="held-out ones (default: 5000)")
     parser.add_argument("--epochs", type=cli.count, default=3, help="default: 3")
@@ -72,7 +73,7 @@ def trained(nudging, args):
     sizes = [f"--images={args.images}", f"--validation-images={args.validation_images}", f"--jobs={args.jobs}"]
     data = ["--data", args.data] if args.data else []
     command = [sys.executable, HERE / "sweep.py", "--grid", *grid, *sizes, *data, "--out", args.out / nudging, "--", *NETWORK,
-                   "--epochs", str(args.epochs)]
+               "--dataset", args.dataset, "--epochs", str(args.epochs)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     for beta in BETAS[nudging]:
         for seed in range(args.seeds):

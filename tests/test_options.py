@@ -564,6 +564,7 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--minutes": ("0.001", lambda a, b: "minutes are over" in b.printed or len(commands(b)) < len(commands(a)))}),
     "14_which_side": (which_side, "", {
         "--data": ("somewhere", every_command("--data somewhere")), "--images": ("7", every_command("--images=7")),
+        "--dataset": ("synthetic", every_command("--dataset synthetic")),
         "--validation-images": ("7", every_command("--validation-images=7")), "--epochs": ("7", every_command("--epochs 7")),
         "--seeds": ("3", every_command("seed=0,1,2")), "--jobs": ("7", every_command("--jobs=7")),
         "--out": ("elsewhere", lambda a, b: Path("elsewhere/which_side.png").exists())}),
