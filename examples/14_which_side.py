@@ -74,7 +74,8 @@ def trained(nudging, args):
     data = ["--data", args.data] if args.data else []
     command = [sys.executable, HERE / "sweep.py", "--grid", *grid, *sizes, *data, "--out", args.out / nudging, "--", *NETWORK,
                "--dataset", args.dataset, "--epochs", str(args.epochs)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    if code := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+        sys.exit(code)  # sweep.py has said why
     for beta in BETAS[nudging]:
         for seed in range(args.seeds):
             folder = args.out / nudging / f"nudging={nudging},beta={beta},seed={seed}"

@@ -287,7 +287,7 @@ class FastConv:
     def products(self, mu_pre, mu_post, s_post):
         """{"W": dW} or {"W": dW, "B": dB}: hebbian(s_pre, mu_post) and gain hebbian(mu_pre, s_post)."""
         if self.product is None:
-            single = type(self.up) is Im2col or self.up.h * self.up.w * self.up.m < 4  # one tile of 2x2 at most
+            single = type(self.up) is Im2col or self.up.h * self.up.w == 1 and self.up.m == 2  # not worth transforming dW back
             self.product = PatchProduct(self.up, len(self.of_W.W)) if single else WinogradProduct(self.up)
         np.multiply(mu_pre, self.gain, out=self.product.x)
         feeds = (self.pool_up, mu_post), (self.pool_down, s_post)
