@@ -10,12 +10,17 @@ Bias" (arXiv:2006.03824). Read the files in this order; each imports only from t
     synapse.py     Phi_n(pre, post) and its three derivatives
     cost.py        C(s, y) and the force -dC/ds
     vectorfield.py asymmetric synapses: feedback weights of their own       equations (7), (8)
-    network.py     Phi, E, their derivatives; weights of the layers         equations (2), (10), (12)
-    builders.py    mlp(), convnet(), resnet(), load()
+    network.py     Phi, E, their derivatives; the feedback gain             equations (2), (10), (12)
     dynamics.py    relax: s* and s^beta; deviate: their difference          equations (1), (11)
-    eqprop.py      the gradient by EP                                       equations (3), (4), (5), (12)
+    eqprop.py      the gradient by EP                                       equations (3), (4), (12)
     bptt.py        the gradient by backpropagation through time             equation (6)
     rbp.py         the same at the fixed point, without the time            equation (9)
+    gdu.py         EP and BPTT step by step                                 equation (5)
+    papers_code.py what the paper's published code chose otherwise
+    builders.py    mlp(), convnet(), resnet(), load()
+
+This is the core, and it needs NumPy alone. The rest is never needed to understand it: ep.engine has synapses that are faster on a
+CPU or a GPU, ep.datasets reads images, ep.train trains.
 
 Symbols
 
@@ -28,7 +33,7 @@ Symbols
     sigma    activation, G' = sigma^-1
     u        argument of sigma: the drive of a layer, plus the nudge in the last
     gamma    feedback gain; 1 is the paper's network
-    w_n      weight of layer n in the energy, gamma^(depth_n - depth_L)
+    w_n      factor of layer n in the energy, gamma^(depth_n - depth_L)
     D        Jacobian of the drives, at s* and its switches
     delta    deviation w_n (s_n^beta - s_n*)      like s
     y        targets                              (N,) labels or (N, classes)
@@ -41,42 +46,45 @@ Conventions: arguments in the order (pre, post); images channels-last (N, H, W, 
 dL/dtheta, batch mean, to be descended; a step updates every layer once; the residual is the largest change in one step.
 """
 
-from . import fast
-from .activations import CLIP, HARD_SIGMOID, RELU6, SIGMOID, TANH
+from importlib import import_module
+
+from .activations import CLIP, HARD_SIGMOID, RELU6, SHIFTED_SIGMOID, TANH, Activation
 from .backend import array_module, device_module, to_host
 from .bptt import bptt_gradient, bptt_increments
 from .builders import CONNECTIONS, convnet, load, mlp, resnet
 from .cost import SoftmaxCrossEntropy, SquaredError
-from .dynamics import (
-    PAPERS_CODE,
-    PAPERS_COMMON_UPDATE,
-    READABLE,
-    Conventions,
-    Phase,
-    Phases,
-    Solver,
-    deviate,
-    relax,
-    residual,
-)
-from .eqprop import eqprop_gradient, eqprop_increments
+from .dynamics import Phase, Phases, deviate, relax, response
+from .eqprop import eqprop_gradient
 from .errors import EPError
+from .gdu import eqprop_increments
 from .network import Network
 from .nudging import Nudging
-from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL
+from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL, Pooling
+from .papers_code import papers_gradient
 from .rbp import rbp_gradient
-from .synapse import Conv, Dense, Identity
-from .train.loop import evaluate, in_chunks, train_epoch, worker_threads
-from .train.optimizers import SGD, Adam
+from .synapse import Conv, Dense, Identity, Synapse
 from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, kolen_pollack
 
 __version__ = "0.1.0"
 
+LATER = {  # names that are imported when they are first asked for, so that `import ep` needs NumPy alone
+    **dict.fromkeys(("engine", "datasets", "train")),
+    **dict.fromkeys(("evaluate", "in_chunks", "train_epoch", "worker_threads"), "train.loop"),
+    **dict.fromkeys(("SGD", "Adam"), "train.optimizers"),
+}
+
+
+def __getattr__(name):
+    if name not in LATER:
+        raise AttributeError(f"module 'ep' has no attribute '{name}'")
+    module = LATER[name]
+    return getattr(import_module(f".{module}", __name__), name) if module else import_module(f".{name}", __name__)
+
+
 __all__ = [
-    "AVERAGE_POOL", "Adam", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Conventions", "Dense", "EPError",
-    "FEEDBACK_UPDATES", "HARD_SIGMOID", "Identity", "MAX_POOL", "NO_POOL", "Network", "Nudging", "PAPERS_CODE",
-    "PAPERS_COMMON_UPDATE", "Phase", "Phases", "READABLE", "RELU6", "SGD", "SIGMOID", "SoftmaxCrossEntropy", "Solver",
-    "SquaredError", "TANH", "alignment", "array_module", "asymmetric", "bptt_gradient", "bptt_increments", "convnet",
-    "deviate", "device_module", "eqprop_gradient", "eqprop_increments", "evaluate", "fast", "in_chunks", "kolen_pollack",
-    "load", "mlp", "rbp_gradient", "relax", "residual", "resnet", "to_host", "train_epoch", "worker_threads",
+    "AVERAGE_POOL", "Activation", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES",
+    "HARD_SIGMOID", "Identity", "MAX_POOL", "NO_POOL", "Network", "Nudging", "Phase", "Phases", "Pooling", "RELU6",
+    "SHIFTED_SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "Synapse", "TANH", "alignment", "array_module", "asymmetric",
+    "bptt_gradient", "bptt_increments", "convnet", "deviate", "device_module", "eqprop_gradient", "eqprop_increments",
+    "kolen_pollack", "load", "mlp", "papers_gradient", "rbp_gradient", "relax", "resnet", "response", "to_host",
 ]

@@ -8,7 +8,10 @@ rounding: an addition formula has d as a factor, and so no digits to lose.
 
 They are functions with names of their own, and not lambdas, so that a network can be pickled; a copy of an activation is equal
 to it. `bounds`: the values at which a unit is saturated. `holomorphic`: sigma is complex-differentiable, which complex nudging
-needs.
+needs. `slope`: of a sigma that is clip(slope u, low, high), else None.
+
+The two methods are the places where a step of the dynamics applies sigma. They say what it means; ep/engine has others, which
+make fewer passes over memory.
 """
 
 from collections.abc import Callable
@@ -16,6 +19,8 @@ from typing import NamedTuple
 
 from .backend import Array, array_module
 from .errors import EPError
+
+Terms = list[tuple[complex, Array]]  # [(factor, array), ...]: the summands of a drive
 
 
 class Activation(NamedTuple):
@@ -26,6 +31,27 @@ class Activation(NamedTuple):
     difference: Callable[[Array, Array], Array]  # (u, d) -> sigma(u + d) - sigma(u)
     bounds: tuple[float, float]
     holomorphic: bool
+    slope: float | None = None
+
+    def respond(self, terms: Terms) -> tuple[Array, Array]:
+        """(u, s): u the sum of the terms, s = sigma(u)."""
+        u = total(terms)
+        return u, self.sigma(u)
+
+    def deviate(self, u: Array, s: Array, terms: Terms, w: float) -> Array:
+        """delta = w [ sigma(u + d/w) - sigma(u) ], d the sum of the terms; s = sigma(u) (N, ...), d (N, ...) or several such."""
+        d = total(terms)
+        each = d.reshape(-1, *u.shape)  # (phases, N, ...), where several phases are relaxed together
+        return (w * self.difference(u, each / w)).reshape(d.shape)
+
+
+def total(terms: Terms) -> Array:
+    """factor a + factor' a' + ...; a factor of 1 costs no pass over memory."""
+    (factor, a), *others = terms
+    result = a if factor == 1 else factor * a
+    for factor, a in others:
+        result = result + (a if factor == 1 else factor * a)
+    return result
 
 
 def _clip01(u):
@@ -85,7 +111,7 @@ def _hard_sigmoid_difference(u, d):
 
 
 HARD_SIGMOID = Activation("hard-sigmoid", _hard_sigmoid, _hard_sigmoid_slope, _hard_sigmoid_G, _hard_sigmoid_difference,
-                          bounds=(0.0, 1.0), holomorphic=False)
+                          bounds=(0.0, 1.0), holomorphic=False, slope=0.5)
 
 # s = clip(u, 0, 1)          u = s                          G = s^2/2                the familiar 1/2 ||s||^2
 
@@ -98,7 +124,7 @@ def _clip_G(s):
     return 0.5 * s * s
 
 
-CLIP = Activation("clip", _clip01, _clip_slope, _clip_G, _clip_difference, bounds=(0.0, 1.0), holomorphic=False)
+CLIP = Activation("clip", _clip01, _clip_slope, _clip_G, _clip_difference, bounds=(0.0, 1.0), holomorphic=False, slope=1.0)
 
 # s = clip(u, 0, 6)          u = s                          G = s^2/2                slope 1 up to 6: for deep networks
 
@@ -115,7 +141,7 @@ def _relu6_difference(u, d):
     return _clip_difference(u, d, 6.0)
 
 
-RELU6 = Activation("relu6", _relu6, _relu6_slope, _clip_G, _relu6_difference, bounds=(0.0, 6.0), holomorphic=False)
+RELU6 = Activation("relu6", _relu6, _relu6_slope, _clip_G, _relu6_difference, bounds=(0.0, 6.0), holomorphic=False, slope=1.0)
 
 # s = 1/(1 + exp(2 - 4u))    u = (log s - log(1-s) + 2)/4   G = (s log s + (1-s) log(1-s) + 2 s)/4
 
@@ -137,7 +163,8 @@ def _sigmoid_difference(u, d):
     return 0.5 * _tanh_difference(2.0 * u - 1.0, 2.0 * d)  # s = (1 + tanh(2u - 1))/2
 
 
-SIGMOID = Activation("sigmoid", _sigmoid, _sigmoid_slope, _sigmoid_G, _sigmoid_difference, bounds=(0.0, 1.0), holomorphic=True)
+SHIFTED_SIGMOID = Activation("sigmoid", _sigmoid, _sigmoid_slope, _sigmoid_G, _sigmoid_difference, bounds=(0.0, 1.0),
+                             holomorphic=True)
 
 # s = tanh(u)                u = atanh s                    G = s atanh s + log(1-s^2)/2 = ((1+s) log(1+s) + (1-s) log(1-s))/2
 
@@ -156,4 +183,4 @@ def _tanh_G(s):
 
 TANH = Activation("tanh", _tanh, _tanh_slope, _tanh_G, _tanh_difference, bounds=(-1.0, 1.0), holomorphic=True)
 
-ACTIVATIONS = {a.name: a for a in (HARD_SIGMOID, CLIP, RELU6, SIGMOID, TANH)}
+ACTIVATIONS = {a.name: a for a in (HARD_SIGMOID, CLIP, RELU6, SHIFTED_SIGMOID, TANH)}

@@ -10,22 +10,22 @@ Unroll s_{t+1} = sigma(u_t), u_t the drives at s_t, and go back from L = C(s_T, 
 t is time. EP's g_t of (5), t steps after s*, is the g_{T-1-t} of (6), t steps before the last: `bptt_increments` lists them from
 the end, so that the two lists agree entry by entry.
 
-The drives are linear in pre and in post, so D^T and du/dtheta are the synapses' own methods (network.py, `transposed_drives`
+The drives are linear in pre and in post, so D^T and du/dtheta are the synapses' own methods (network.py, `adjoint_drives`
 and `parameter_adjoint`): no new calculus, for asymmetric networks neither.
 """
 
 from .backend import Array, Gradient, States
-from .dynamics import READABLE, Estimate, Phases, Relaxation, Solver, estimate, residual
+from .dynamics import Estimate, Phase, Phases, Relaxation, estimate, relax
 from .errors import EPError
 from .network import Network
 
 
-def bptt_gradient(network: Network, x: Array, y: Array, phases: Phases, *, solver: Solver = READABLE) -> Estimate:
+def bptt_gradient(network: Network, x: Array, y: Array, phases: Phases) -> Estimate:
     """dL/dtheta (batch mean) through the last K of the T steps of the free phase; returns an `Estimate`.
 
     phases: the same `Phases` as for `eqprop_gradient`, so that one can stand for the other: T = phases.free.steps, and K =
     phases.nudged.steps is the number of steps of the second phase, here backwards. K = T is the full gradient of T steps from
-    zero. Costs the memory of K states. solver: its `relax` makes the first T - K steps, which are not unrolled.
+    zero. Costs the memory of K states.
     Raises EPError unless 1 <= K <= T, for schedules other than synchronous, and for a tolerance.
     """
     T, K = phases.free.steps, phases.nudged.steps
@@ -34,7 +34,7 @@ def bptt_gradient(network: Network, x: Array, y: Array, phases: Phases, *, solve
     if not K <= T:
         raise EPError(f"BPTT goes back through 1 to T = {T} steps: got K = {K}")
     x, y = network.examples(x, y)
-    start = solver.relax(network, x, T - K).states if K < T else network.init_state(x)
+    start = relax(network, x, T - K).states if K < T else None
     trajectory, free = unroll(network, x, start, K)
     gradient = network.readout_gradient(free.states, y)
     for g_t, _ in sweep(network, x, y, trajectory, free.states):
@@ -55,18 +55,10 @@ def bptt_increments(network: Network, x: Array, y: Array, states: States, steps:
     return [({name: g / len(x) for name, g in g_t.items()}, mu) for g_t, mu in sweep(network, x, y, trajectory, free.states)]
 
 
-def unroll(network, x, states, steps):
-    """Forward: ([(s_t, u_t, switches of s_t) for every step], Relaxation at the end)."""
-    inputs, trajectory, layers = network.input_drives(x), [], range(1, len(network.shapes))
-    for _ in range(steps):
-        switches = [None] * len(network.synapses)
-        u = network.drives_of(layers, inputs, states, switches)
-        u = [u[n] for n in layers]
-        trajectory.append((states, u, switches))
-        states = [network.activation.sigma(u_n) for u_n in u]
-    last = residual(states, trajectory[-1][0])
-    switches = network.switches(inputs, states)
-    return trajectory, Relaxation(states, switches, steps, last, last == 0, [(steps, last)], trajectory[-1][1])
+def unroll(network: Network, x: Array, states: States | None, steps: int) -> tuple[list, Relaxation]:
+    """Forward: ([(s_t, u_t, switches of s_t) for every step], `Relaxation` at the end)."""
+    trajectory: list = []
+    return trajectory, relax(network, x, Phase(steps), start=states, trajectory=trajectory)
 
 
 def sweep(network, x, y, trajectory, final_states):
@@ -77,4 +69,4 @@ def sweep(network, x, y, trajectory, final_states):
     for states, u, switches in reversed(trajectory):
         mu = [dsigma(u_n) * lam_n for u_n, lam_n in zip(u, lam)]  # mu_t = sigma'(u_t) lam_{t+1}
         yield network.parameter_adjoint(x, states, switches, mu), mu
-        lam = list(network.transposed_drives(mu, switches).values())  # lam_t = D^T mu_t
+        lam = network.adjoint_drives(mu, switches)  # lam_t = D^T mu_t

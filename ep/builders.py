@@ -27,13 +27,13 @@ def mlp(sizes: Sequence[int], activation: Activation | str = HARD_SIGMOID, cost:
     With SquaredError the last size is the last layer of the system, with SoftmaxCrossEntropy the readout outside it.
     """
     sizes, activation, cost = wholes(sizes, "sizes", 1), named(activation, ACTIVATIONS, "activation"), cost_class(cost)
-    if len(sizes) < 2 + issubclass(cost, SoftmaxCrossEntropy):
+    if len(sizes) < 2 + cost.readout:
         raise EPError(f"an MLP needs inputs, at least one hidden layer for cross-entropy, and classes: got sizes {sizes}")
     draw = _Draw(seed, _scales(scale, len(sizes) - 1, cost), dtype)
     *units, classes = sizes
     synapses = [_dense(draw, (pre,), post) for pre, post in zip(units, units[1:])]
     cost_instance = _close(draw, synapses, (units[-1],), classes, cost)
-    recipe = dict(builder="mlp", sizes=sizes, activation=activation.name, cost=cost.name, dtype=draw.dtype)
+    recipe = dict(builder="mlp", sizes=sizes, activation=activation.name, cost=getattr(cost, "name", None), dtype=draw.dtype)
     return Network(synapses, activation, cost_instance, recipe=known(recipe, activation, cost), feedback=feedback)
 
 
@@ -61,7 +61,7 @@ def convnet(channels: Sequence[int] = (128, 256, 512, 512), input_shape: Sequenc
         raise EPError(f"expected at least one number of channels, one padding per layer, and an input shape (H, W, C): got "
                       f"channels {channels}, paddings {paddings}, input shape {shape}")
     recipe = dict(builder="convnet", channels=channels, input_shape=shape, classes=classes, kernel=kernel, paddings=paddings,
-                  pool=pool.name, activation=activation.name, cost=cost.name)
+                  pool=pool.name, activation=activation.name, cost=getattr(cost, "name", None))
     draw, synapses = _Draw(seed, _scales(scale, len(channels) + 1, cost), dtype), []
     for C, padding in zip(channels, paddings):
         W, b = draw((kernel, kernel, shape[2], C), kernel * kernel * shape[2])
@@ -98,7 +98,7 @@ def resnet(blocks: int = 6, channels: Sequence[int] = (32, 64, 128), input_shape
         raise EPError("expected at least one number of channels, at least one block for each, and an input shape (H, W, C): got "
                       f"{blocks} blocks, channels {channels}, input shape {shape}")
     recipe = dict(builder="resnet", blocks=blocks, channels=channels, input_shape=shape, classes=classes, pool=pool.name,
-                  activation=activation.name, cost=cost.name)
+                  activation=activation.name, cost=getattr(cost, "name", None))
     stages, halvings = len(channels), len(channels) - 1
     draw = _Draw(seed, _scales(scale, 2 + 2 * blocks + halvings, cost), dtype)
     synapses, wiring = [_conv(draw, shape, channels[0], pool=pool)], [(0, 1)]
@@ -122,17 +122,18 @@ def resnet(blocks: int = 6, channels: Sequence[int] = (32, 64, 128), input_shape
 
 
 def cost_class(cost):
-    """SquaredError or SoftmaxCrossEntropy, one of these by its name, or a subclass of one. Raises EPError for anything else."""
+    """A class of costs, or one of this package's by its name. Raises EPError for anything else."""
     cost = named(cost, COSTS, "cost")
-    if not (isinstance(cost, type) and issubclass(cost, tuple(COSTS.values()))):
-        raise EPError(f"expected a cost that can be made, {' or '.join(c.__name__ for c in COSTS.values())}, its name "
-                      f"({', '.join(COSTS)}) or a subclass: got {cost!r}")
+    methods = ("value", "force", "output", "parameters", "gradient")
+    if not (isinstance(cost, type) and hasattr(cost, "readout") and all(callable(getattr(cost, name, None)) for name in methods)):
+        raise EPError(f"expected a class of costs, with `readout` and the methods {', '.join(methods)} (see ep/cost.py), or a name "
+                      f"({', '.join(COSTS)}): got {cost!r}")
     return cost
 
 
 def known(recipe, activation, cost, pool=ops.NO_POOL):
     """The recipe, if its names stand for just these; None if one is the caller's own, for a file could not be read back."""
-    return recipe if (ACTIVATIONS.get(activation.name) == activation and COSTS[cost.name] is cost
+    return recipe if (ACTIVATIONS.get(activation.name) == activation and cost in COSTS.values()
                       and ops.POOLINGS.get(pool.name) == pool) else None
 
 
@@ -211,7 +212,7 @@ def _scales(scale, layers, cost):
     """[factor on the initial weights of each layer]: the last is a readout's unless the cost is inside the system."""
     scales = [real(factor, "scale") for factor in (scale if np.ndim(scale) else [scale])]
     if len(scales) == 1:
-        scales = scales * (layers - 1) + [1.0 if issubclass(cost, SoftmaxCrossEntropy) else scales[0]]
+        scales = scales * (layers - 1) + [1.0 if cost.readout else scales[0]]
     if len(scales) == 2:
         scales = [scales[0]] * (layers - 1) + [scales[1]]
     if len(scales) != layers or not min(scales) > 0:
@@ -252,7 +253,7 @@ def _conv(draw, pre_shape, C, kernel=3, stride=1, pool=ops.NO_POOL):
 
 def _close(draw, synapses, shape, classes, cost):
     """The last step to the classes: a readout outside the system, or one more dense synapse inside it."""
-    if issubclass(cost, SoftmaxCrossEntropy):
+    if cost.readout:
         fan_in = int(np.prod(shape))
         return cost(*draw((fan_in, classes), fan_in))
     synapses.append(_dense(draw, shape, classes))

@@ -7,6 +7,9 @@ The nudged dynamics need only the force -dC/ds. Both costs have the same five me
     output(s)         (N, classes): the larger, the likelier
     parameters()      weights that belong to the cost itself
     gradient(s, y)    dC/d(those), summed over the batch; EP takes it at the free state s*
+
+and two names: `name`, and `readout`, whether a builder makes the cost of weights W, b that lead from the last layer to the classes.
+A cost of one's own is a class with these.
 """
 
 from .backend import Array, Gradient, array_module
@@ -17,7 +20,7 @@ from .errors import EPError
 class SquaredError:
     """C = 1/2 ||s - y||^2. The output layer is part of the system: s_L has one unit per class."""
 
-    name = "squared-error"
+    name, readout = "squared-error", False
 
     def value(self, s: Array, y: Array) -> Array:
         return 0.5 * ((s - y) ** 2).sum(1)
@@ -41,7 +44,7 @@ class SoftmaxCrossEntropy:
     W (units of s_L, classes), b (classes,). An image-shaped s_L is flattened.
     """
 
-    name = "cross-entropy"
+    name, readout = "cross-entropy", True
 
     def __init__(self, W: Array, b: Array) -> None:
         self.W, self.b = floats(W, "W", 2), floats(b, "b", 1)

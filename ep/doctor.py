@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from . import backend, fast
+from . import backend, engine
 from .bptt import bptt_gradient
 from .builders import convnet
 from .datasets import cifar, download
 from .dynamics import Phases
 from .eqprop import eqprop_gradient
 from .errors import EPError
-from .fast import kernels
 from .nudging import Nudging
 from .train import commandline, parallel
 
@@ -55,8 +54,8 @@ def pins():
 
 
 def self_test(device):
-    """Matrix product, elementwise function, sum; then gradients against BPTT's on the CPU: EP's, and BPTT's in float32, with the
-    kernels where there are some. Raises EPError if one is wrong."""
+    """Matrix product, elementwise function, sum; then gradients against BPTT's on the CPU: EP's, and BPTT's in float32, on the
+    engine's synapses. Raises EPError if one is wrong."""
     xp = backend.device_module(device)
     a = xp.asarray(np.arange(12.0).reshape(3, 4))
     total = float((xp.sqrt(a @ a.T) ** 2).sum())  # of all products of two rows: |sum of the rows|^2 = 12^2 + 15^2 + 18^2 + 21^2
@@ -65,8 +64,8 @@ def self_test(device):
     exact = bptt_gradient(convnet([2, 3], (8, 8, 1), 2, dtype="float64"), x, y, phases).gradient["1.W"]
     eqprop = partial(eqprop_gradient, nudging=Nudging.symmetric(0.01))
     for dtype, gradient in (("float64", eqprop), ("float32", bptt_gradient)):
-        network = kernels.fused(convnet([2, 3], (8, 8, 1), 2, dtype=dtype).to(xp))
-        found = gradient(network, xp.asarray(x, dtype=dtype), xp.asarray(y), phases, solver=fast.prepared(network))
+        network = engine.prepared(convnet([2, 3], (8, 8, 1), 2, dtype=dtype).to(xp))
+        found = gradient(network, xp.asarray(x, dtype=dtype), xp.asarray(y), phases)
         errors.append(abs(backend.to_host(found.gradient["1.W"]) - exact).max() / abs(exact).max())
     off = f"EP's gradient is BPTT's to {errors[0]:.0e}, and BPTT's in float32 to {errors[1]:.0e}"
     if not (abs(total - 1134.0) < 1e-9 and np.max(errors) < 1e-3):

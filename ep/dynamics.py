@@ -11,9 +11,10 @@ about beta gamma^(L - n), and subtracting two float32 states leaves little more 
 difference itself, equation (11), which loses no digits however small it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property, reduce
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from .errors import EPError
 from .network import Network
 from .nudging import Nudging
 
-LARGEST_WEIGHT = 1e12  # w_n in (11); beyond it sigma is a straight line for every change that it sees
+LARGEST_FACTOR = 1e12  # w_n in (11); beyond it sigma is a straight line for every change that it sees
 
 # --- what a phase is ----------------------------------------------------------------------------------------------------
 
@@ -35,8 +36,10 @@ class Phase:
     steps        at most so many, at least 1
     schedule     a name in SCHEDULES
     tolerance    end as soon as the residual is at most this; 0: never
-    check_every  compute the residual every so many steps, and at the last (it makes a GPU wait). Default: at every step if
-                 there is a tolerance, else only at the last
+    check_every  compute the residual every so many steps, and at the last. Default: at every step if there is a tolerance,
+                 else only at the last
+    omega        over-relaxation, s_n <- clip( s_n + omega (slope u_n - s_n) ), for sigma = clip(slope u, low, high). 1: none.
+                 0 < omega < 2; the energy never rises (docs/theory/convergence.md). Not with the synchronous schedule
     Raises EPError for numbers that make no sense, and for an unknown schedule.
     """
 
@@ -44,12 +47,17 @@ class Phase:
     schedule: str = "synchronous"
     tolerance: float = 0.0
     check_every: int | None = None
+    omega: float = 1.0
 
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
             raise EPError(f"unknown schedule '{self.schedule}': expected one of {', '.join(SCHEDULES)}")
         object.__setattr__(self, "steps", whole(self.steps, "steps", 1))
         object.__setattr__(self, "tolerance", real(self.tolerance, "tolerance", 0))
+        object.__setattr__(self, "omega", real(self.omega, "omega", 0))
+        if not 0 < self.omega < 2 or self.omega != 1 and self.schedule == "synchronous":
+            raise EPError(f"omega: over-relaxation takes a number between 0 and 2, and a schedule other than synchronous, where "
+                          f"the energy never rises: got {self.omega:g} and {self.schedule}")
         if self.check_every is not None:
             object.__setattr__(self, "check_every", whole(self.check_every, "check_every", 1))
 
@@ -65,58 +73,22 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Conventions:
-    """Where the difference of nudged states, equation (4), leaves a choice. The defaults give the gradient; PAPERS_CODE has what
-    the published code of the paper chose, so that both can be compared number by number (docs/theory/paper.md).
-
-    readout   where the softmax readout's own gradient dC/dtheta is taken. "free": at s*, which is exact. "nudged": at the nudged
-              states, sum_k c_k beta_k dC/dtheta (s^{beta_k}); with symmetric nudging this is the mean over its two states
-    rest      what the phase at beta = 0 does. "moves": K steps like the others, unless the free phase has converged. "stays": it
-              is s_T, the state where the free phase stopped, converged or not
-    products  of asymmetric networks, where dW and dB are products of two states. "free": one state is s*, the other nudged, at
-              the switches of s*. "own": the same, but dB at the switches of the nudged states. "common": both states are nudged,
-              at their own switches, and half of the product goes to W and half to B, for `kolen_pollack` adds them up
-    Raises EPError for other words.
-    """
-
-    readout: str = "free"
-    rest: str = "moves"
-    products: str = "free"
-
-    def __post_init__(self):
-        choices = dict(readout=("free", "nudged"), rest=("moves", "stays"), products=("free", "own", "common"))
-        for name, words in choices.items():
-            if getattr(self, name) not in words:
-                raise EPError(f"unknown convention {name}='{getattr(self, name)}': expected one of {', '.join(words)}")
-
-
-PAPERS_CODE = Conventions(readout="nudged", rest="stays", products="own")
-PAPERS_COMMON_UPDATE = replace(PAPERS_CODE, products="common")  # the published code with Kolen-Pollack
-
-
-@dataclass(frozen=True)
 class Phases:
     """The free phase and the nudged phases of one gradient: T = free.steps, K = nudged.steps.
 
     free, nudged  a `Phase` each, or a number of steps
     deviations    True: the nudged phases relax the deviation from s*, by (11), at the switches of s*. False: they relax the
                   nudged states, by (1), with the switches of those states, as the paper's code does
-    conventions   `Conventions` of the difference of nudged states
-    Raises EPError for other conventions than the default with deviations, for which there is nothing to choose.
     """
 
     free: Phase
     nudged: Phase
     deviations: bool = True
-    conventions: Conventions = Conventions()
 
     if TYPE_CHECKING:  # what a type checker cannot see in __post_init__: numbers become phases
-        def __init__(self, free: Phase | int, nudged: Phase | int, deviations: bool = True,
-                     conventions: Conventions = Conventions()) -> None: ...
+        def __init__(self, free: Phase | int, nudged: Phase | int, deviations: bool = True) -> None: ...
 
     def __post_init__(self):
-        if self.deviations and self.conventions != Conventions():
-            raise EPError("the conventions of the paper's code are about differences of nudged states: use deviations=False")
         object.__setattr__(self, "free", Phase.of(self.free))
         object.__setattr__(self, "nudged", Phase.of(self.nudged))
 
@@ -167,23 +139,44 @@ class Relaxation:
     states    [s_1 ... s_L]; of a nudged phase by `deviate`, the deviations [delta_1 ... delta_L]
     switches  of every synapse at these states (the frozen ones, if they were frozen)
     steps     how many were made
-    residual  largest |s_new - s_old| over layers, units and images of the last step
-    converged residual <= tolerance; a relaxation of a fixed number of steps has the tolerance 0
-    history   [(step, residual)] of every step at which the residual was computed
+    before    the states before the last step
+    tolerance of the phase
     u         [u_1 ... u_L], the arguments of sigma that gave these states: s_n = sigma(u_n)
+    earlier   [(step, change)] of the steps before the last at which the change was computed
     """
 
     states: States
     switches: list
-    steps: float  # these two are means over the images where several relaxations are merged
-    residual: float
-    converged: float
-    history: list[tuple[int, float]] = field(default_factory=list)
+    steps: int
+    before: list
+    tolerance: float = 0.0
     u: States = field(default_factory=list)
+    earlier: list[tuple[int, Any]] = field(default_factory=list)
+
+    @cached_property
+    def change(self) -> Any:
+        """Largest |s_new - s_old| over layers, units and images in the last step: a number on the device."""
+        return largest_change(self.states, self.before)
+
+    @property
+    def residual(self) -> float:
+        """The same as a Python number, which a GPU waits for."""
+        return float(self.change)
+
+    @property
+    def history(self) -> list[tuple[int, float]]:
+        """[(step, residual)] of every step at which it was computed, and of the last."""
+        return [*((t, float(change)) for t, change in self.earlier), (self.steps, self.residual)]
+
+    @property
+    def converged(self) -> bool:
+        """residual <= tolerance; a relaxation of a fixed number of steps has the tolerance 0."""
+        return self.residual <= self.tolerance
 
 
 def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None, beta: complex = 0.0, *,
-          start: States | None = None, switches: list | None = None, inputs: dict | None = None) -> Relaxation:
+          start: States | None = None, switches: list | None = None, inputs: dict | None = None,
+          trajectory: list | None = None) -> Relaxation:
     """Iterate (1) from `start` (default: all states zero) as `phase` says; returns a `Relaxation`.
 
     x (N, *input shape). phase: a `Phase`, or a number of steps.
@@ -191,76 +184,213 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
     switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live"). Those
     of a synapse from the input never change, frozen or not.
     inputs: network.input_drives(x), if they are known already: they are the same in every phase.
+    trajectory: a list that gets (s_t, u_t, switches of s_t) of every step of a synchronous phase.
     Raises EPError for x, y or states that do not fit, and for complex beta in a network that is not holomorphic.
     """
     phase, (x, y, beta, start) = Phase.of(phase), checked(network, x, y, beta, start)
-    states = network.init_state(x) if start is None else start
-    if isinstance(beta, complex):
-        states = [s + 0j for s in states]
-    inputs, frozen = inputs or network.input_drives(x), switches is not None
-    switches = network.switches(inputs, states) if switches is None else list(switches)
-    groups, u = SCHEDULES[phase.schedule](network), [None] * len(states)
+    omega, L = over_relaxation(network, phase), len(network.shapes) - 1
+    messages = Messages(network, x, beta, start, switches, network.input_drives(x) if inputs is None else inputs)
+    states, u, activation = messages.states, [None] * L, network.activation
 
-    def step():
-        for group in groups:
-            drives = network.drives_of(group, inputs, states, switches, frozen)
-            if beta != 0 and len(states) in group:
-                L = len(states)
-                drives[L] = drives[L] + beta * network.cost.force(states[-1], y)  # force = -dC/ds_L
-            for n in group:
-                u[n - 1], states[n - 1] = drives[n], network.activation.sigma(drives[n])  # s_n <- sigma(u_n)
+    def drive(n):
+        terms = messages.terms(n)
+        if n == L and beta != 0:
+            terms.append((beta, network.cost.force(spread(states[-1], len(y)), y)))  # - beta dC/ds_L
+        return over_relaxed(terms, omega, states[n - 1], activation.slope)
 
-    result = iterate(step, states, phase)
-    result.switches, result.u = switches if frozen else network.switches(inputs, states), u
-    return result
+    def update(n, terms):
+        u[n - 1], s = activation.respond(terms)  # s_n <- sigma(u_n)
+        messages.move(n, s)
+
+    def remember(before, switches):
+        trajectory.append((for_each_image(before, len(x)), for_each_image(u, len(x)), switches))
+
+    steps, before, earlier = iterate(network, phase, states, drive, update,
+                                     None if trajectory is None else (messages.switches, remember))
+    states, u, switches = for_each_image(states, len(x)), for_each_image(u, len(x)), messages.switches()
+    if omega != 1:
+        u = [stretched(u_n, s, 1 / omega, activation.slope) for u_n, s in zip(u, states)]
+    return Relaxation(states, switches, steps, before, phase.tolerance, u, earlier)
 
 
-def deviate(network: Network, y: Array, beta: complex, free: Relaxation, phase: Phase | int,
+def deviate(network: Network, y: Array, beta: complex | Sequence[float], free: Relaxation, phase: Phase | int,
             transposed: bool = True) -> Relaxation:
     """The nudged phase at `beta` as deviations from `free`, the `Relaxation` of the free phase. Returns a `Relaxation`.
 
-    At the switches of s* the drives are linear in the states, with the Jacobian D. Subtracting (1) at s* = sigma(u*) from (1)
-    gives the dynamics of s - s*, and it is kept multiplied by the weight of its layer, delta_n = w_n (s_n - s_n*):
+    First without a gain, where all factors w_n are 1. At the switches of s* the drives are linear in the states; call their
+    Jacobian D. Subtracting (1) at s* = sigma(u*) from (1) gives the dynamics of delta = s - s*:
+
+        delta_n <- sigma( u_n* + d_n ) - sigma( u_n* ),     d = D delta - [n = L] beta dC/ds( s_L* + delta_L )
+
+    With a gain, the deviation is kept multiplied by the factor of its layer, delta_n = w_n (s_n - s_n*). It then has the same
+    size in all layers, and D becomes its transpose, because w_i D_ij = w_j D_ji:
 
         delta_n <- w_n [ sigma( u_n* + d_n / w_n ) - sigma( u_n* ) ]                                                  (11)
         d       =  D^T delta - [n = L] beta dC/ds( s_L* + delta_L )
 
-    D^T stands here because w_i D_ij = w_j D_ji: multiplying by the weights transposes D. So this is the response of a
-    symmetric network, and of an asymmetric one it is the response through the transposed Jacobian, which gives the exact
-    gradient (vectorfield.py). transposed=False is the plain response of an asymmetric network, through D.
+    This is the response of a symmetric network. Of an asymmetric one it is the response through the transposed Jacobian, which
+    gives the exact gradient (vectorfield.py); transposed=False is its plain response, through D.
     y: targets as `network.targets` returns them. The phase starts at delta = 0, and the residual is that of delta.
+    beta: one number; or several, and then their phases are relaxed together, as one batch (phases N, ...).
     """
-    phase, beta, u, L = Phase.of(phase), nudge(network, beta), free.u, len(free.states)
-    weights = [min(max(w, 1 / LARGEST_WEIGHT), LARGEST_WEIGHT) for w in network.weights]  # at gamma = 0 there are inf and 0
-    delta = [0.0 * s if not isinstance(beta, complex) else 0j * s for s in free.states]
-    groups = SCHEDULES[phase.schedule](network)
+    phase, betas = Phase.of(phase), [checked_beta(network, b) for b in (beta if isinstance(beta, (tuple, list)) else [beta])]
+    omega, activation, L, N = over_relaxation(network, phase), network.activation, len(free.states), len(y)
+    factors = [min(max(w, 1 / LARGEST_FACTOR), LARGEST_FACTOR) for w in network.energy_factors]  # at gamma = 0: inf and 0
+    switches = [repeated(sw, len(betas)) if i > 0 else None for sw, (i, _) in zip(free.switches, network.wiring)]
+    u, delta = free.u, [None] * L  # None: still zero, and nothing comes from it
+    if omega != 1:
+        u = [stretched(u_n, s, omega, activation.slope) for u_n, s in zip(u, free.states)]
 
-    def step():
-        for group in groups:
-            d = network.transposed_drives(delta, free.switches, group, transposed)
-            if L in group:
-                d[L] = d[L] + beta * network.cost.force(free.states[-1] + delta[-1], y)  # w_L = 1
-            for n in group:
-                w = weights[n - 1]
-                delta[n - 1] = w * network.activation.difference(u[n - 1], d[n] / w)
+    def push():
+        """- beta dC/ds( s_L* + delta_L )"""
+        s = [free.states[-1] if delta[-1] is None else free.states[-1] + delta[-1][k * N:(k + 1) * N] for k in range(len(betas))]
+        return joined([b * network.cost.force(s_k, y) for b, s_k in zip(betas, s)])
 
-    result = iterate(step, delta, phase)
-    result.switches = free.switches
-    return result
+    def drive(n):
+        terms = network.deviation_terms(n, delta, switches, transposed) + ([(1.0, push())] if n == L else [])
+        return over_relaxed(terms, omega, delta[n - 1], activation.slope)
+
+    def update(n, terms):
+        if terms:
+            delta[n - 1] = activation.deviate(u[n - 1], free.states[n - 1], terms, factors[n - 1])
+
+    steps, before, earlier = iterate(network, phase, delta, drive, update)
+    zero = 0j if isinstance(betas[0], complex) else 0.0
+    delta = [zero * repeated(s, len(betas)) if d is None else d for s, d in zip(free.states, delta)]
+    return Relaxation(delta, free.switches, steps, before, phase.tolerance, earlier=earlier)
 
 
-def iterate(step, states, phase):
-    """Call step(), which replaces the arrays in the list `states`, as often as `phase` says."""
-    history = []
+def iterate(network, phase, states, drive, update, diary=None):
+    """The loop over steps and layers: as many steps as `phase` says.
+
+    Returns (steps, the states before the last one, [(step, change)] of earlier steps), as a `Relaxation` has them.
+
+    A layer of `states` (None: zero) is replaced by update(n, drive(n)). The layers of a group see each other's old states.
+    diary: (look, write), and then each step ends with write(the states before it, what look() found before it).
+    """
+    groups, earlier = SCHEDULES[phase.schedule](network), []
     for t in range(1, phase.steps + 1):
-        old = list(states)
-        step()
-        if phase.checks(t):
-            history.append((t, residual(states, old)))
-            if history[-1][1] <= phase.tolerance and phase.tolerance > 0:
+        before, found = list(states), diary and diary[0]()
+        for group in groups:
+            drives = {n: drive(n) for n in group}
+            for n, terms in drives.items():
+                update(n, terms)
+        if diary:
+            diary[1](before, found)
+        if t < phase.steps and phase.checks(t):
+            change = largest_change(states, before)
+            if phase.tolerance > 0 and float(change) <= phase.tolerance:  # only here a GPU waits
                 break
-    steps, last = history[-1]
-    return Relaxation(states, [], steps, last, last <= phase.tolerance, history)
+            earlier.append((t, change))
+    return t, before, earlier
+
+
+class Messages:
+    """What the synapses of a network say at the present states. A synapse sends a message up and, times its gain, one down.
+
+    Three rules save work, and change no number:
+        * A message is kept until its sender moves.
+        * A layer that is still zero sends nothing down.
+        * A layer that nothing of the images has reached yet is the same for all of them. It is kept once, as (1, ...), and so
+          are its messages up. (This also decides about the windows of max-pooling that tie there: equally for all images.)
+    """
+
+    def __init__(self, network, x, beta, start, switches, inputs):
+        self.network, self.frozen, self.sent, self.N = network, switches, dict(inputs), len(x)
+        given = network.init_state(x[:1] if switches is None else x) if start is None else start
+        given = given if switches else [once(s) for s in given]
+        self.states = [s + 0j for s in given] if isinstance(beta, complex) else given
+        self.moved = [start is not None] * (1 + len(given))
+
+    def up(self, k):
+        """(drive, switches) of synapse k on its post layer."""
+        if k not in self.sent:
+            pre = self.states[self.network.wiring[k][0] - 1]
+            self.sent[k] = self.network.synapses[k].drive_post(pre, self.frozen[k] if self.frozen else None)
+        return self.sent[k]
+
+    def terms(self, n):
+        """[(factor, message), ...]: what adds up to the drive u_n."""
+        ups, downs = [], []
+        for k, ((i, j), gain) in enumerate(zip(self.network.wiring, self.network.gains)):
+            if j == n:
+                ups.append((1.0, self.up(k)[0]))
+            if i == n and gain and self.moved[j]:
+                post, images = self.states[j - 1], max(len(self.states[i - 1]), len(self.states[j - 1]))
+                down = self.network.synapses[k].drive_pre(spread(post, images), spread(self.up(k)[1], images))
+                downs.append((gain, down))
+        return ups + downs or [(1.0, 0.0 * self.states[n - 1])]
+
+    def move(self, n, s):
+        """Layer n has the state s now."""
+        self.states[n - 1], self.moved[n] = s, True
+        for k, (i, _) in enumerate(self.network.wiring):
+            if i == n:
+                self.sent.pop(k, None)
+
+    def switches(self):
+        """Of every synapse at the present states."""
+        return list(self.frozen) if self.frozen else [spread(self.up(k)[1], self.N) for k in range(len(self.network.synapses))]
+
+
+def once(s):
+    """A state of N images as (1, ...), if it is the same for all of them (on a GPU, asking would mean waiting)."""
+    if array_module(s) is np and len(s) > 1 and (s[0] == s[-1]).all() and (s == s[:1]).all():
+        return s[:1]
+    return s
+
+
+def spread(a, N):
+    """An array (1, ...) for N images; pairs of such, too. What is there for each image, or is None, stays as it is."""
+    if isinstance(a, tuple):
+        return tuple(spread(part, N) for part in a)
+    if a is None or len(a) == N:
+        return a
+    xp = array_module(a)
+    return xp.ascontiguousarray(xp.broadcast_to(a, (N, *a.shape[1:])))
+
+
+def for_each_image(arrays, N):
+    return [spread(a, N) for a in arrays]
+
+
+def largest_change(states, before):
+    """Largest |s_new - s_old| over layers, units and images, a number on the device; None is zero."""
+    xp = array_module(next(s for s in states if s is not None))
+    changes = [s if old is None else s - old for s, old in zip(states, before) if s is not None]
+    return reduce(xp.maximum, [abs(change).max() for change in changes])
+
+
+# --- over-relaxation ------------------------------------------------------------------------------------------------------
+
+
+def over_relaxation(network, phase):
+    """omega of the phase, after a look at whether this network can be over-relaxed."""
+    if phase.omega != 1 and network.activation.slope is None:
+        raise EPError(f"over-relaxation (omega = {phase.omega:g}) is for sigma = clip(slope u, low, high): the smooth "
+                      f"{network.activation.name} would leave its range; use omega = 1")
+    return phase.omega
+
+
+def over_relaxed(terms, omega, s, slope):
+    """s <- clip( s + omega (slope u - s) ): as the argument of sigma, omega u + (1 - omega) s / slope.
+
+    Deviations relax in the same way: d is to delta what u is to s.
+    """
+    if omega == 1 or not terms:
+        return terms
+    return [(omega * factor, a) for factor, a in terms] + ([((1 - omega) / slope, s)] if s is not None else [])
+
+
+def stretched(u, s, factor, slope):
+    """The argument whose distance from s / slope is `factor` times that of u; sigma of it is sigma(u) = s, too.
+
+    Only units at a bound have such a distance. Over-relaxation has multiplied it by omega.
+    """
+    return s / slope + factor * (u - s / slope)
+
+
+# --- the response to nudging ------------------------------------------------------------------------------------------------
 
 
 def response(network: Network, y: Array, free: Relaxation, nudging: Nudging, phase: Phase | int,
@@ -268,27 +398,39 @@ def response(network: Network, y: Array, free: Relaxation, nudging: Nudging, pha
     """(mu, [`Relaxation` of each nudged phase]):  mu_n = - sum_k c_k delta_n^{beta_k}, the response of the layers to nudging.
 
     For small beta this is - w_n ds_n/dbeta, and equal to the mu that backpropagation through time sends back. y: targets.
+    Where beta_k = 0 nobody pushes: delta stays 0, and there is nothing to relax.
     """
-    mu: States = [0.0 * s for s in free.states]
+    pushes, phase = [(beta, c) for beta, c in zip(nudging.points, nudging.weights) if beta != 0], Phase.of(phase)
+    together = array_module(y) is not np and not phase.tolerance  # a GPU wants few launches, the caches of a CPU small arrays
+    mu: States = [None] * len(free.states)
     phases = []
-    for beta, c in zip(nudging.points, nudging.weights):
-        if beta == 0:
-            continue  # nobody pushes: delta stays 0
-        nudged = deviate(network, y, beta, free, phase, transposed)
-        phases.append(nudged)
-        mu = [mu_n - c * delta_n for mu_n, delta_n in zip(mu, nudged.states)]
-    return [mu_n.real for mu_n in mu] if nudging.take_real else mu, phases
+    for some in [pushes] if together else [[push] for push in pushes]:
+        nudged = deviate(network, y, [beta for beta, _ in some], free, phase, transposed)
+        for k, (_, c) in enumerate(some):
+            own = slice(k * len(y), (k + 1) * len(y))
+            delta, before = ([None if d is None else d[own] for d in deviations] for deviations in (nudged.states, nudged.before))
+            phases.append(replace(nudged, states=delta, before=before))
+            mu = [-c * d if m is None else m - c * d for m, d in zip(mu, delta)]
+    return [m.real for m in mu] if nudging.take_real else mu, phases
 
 
-class Solver(NamedTuple):
-    """The three functions that cost time; ep/fast has others with the same arguments and results."""
+def joined(arrays):
+    """Their concatenation. (CuPy's own may send addresses to the device, which a CUDA graph cannot record.)"""
+    if len(arrays) == 1:
+        return arrays[0]
+    N = len(arrays[0])
+    out = array_module(arrays[0]).empty((N * len(arrays), *arrays[0].shape[1:]), dtype=arrays[0].dtype)
+    for k, a in enumerate(arrays):
+        out[k * N:(k + 1) * N] = a
+    return out
 
-    relax: Callable[..., Relaxation] = relax
-    response: Callable[..., tuple[States, list[Relaxation]]] = response
-    products: Callable[..., Gradient] = lambda network, *arguments: network.parameter_adjoint(*arguments)
 
+def repeated(a, copies):
+    """An array of a batch, or a pair of such, for a batch of so many copies of it; None stays None."""
+    if isinstance(a, tuple):
+        return tuple(repeated(part, copies) for part in a)
+    return a if a is None or copies == 1 else joined([a] * copies)
 
-READABLE = Solver()
 
 # --- what both kinds of gradient return --------------------------------------------------------------------------------
 
@@ -298,38 +440,39 @@ class Estimate:
     """A gradient and how it was obtained: what `eqprop_gradient` and `bptt_gradient` return.
 
     gradient  {"1.W": dL/dW, ...}: batch mean, to be descended
-    loss      L = C(s*, y), batch mean; correct: number of right predictions at s*
+    costs     (N,) C(s*, y) of each image; right: (N,) whether it is classified correctly at s*
     free      the `Relaxation` of the free phase; nudged: those of the nudged phases, in the order of the points
-    known     numbers for the log that have been computed on the way (ep/fast/graph.py), else empty: "squares", {name: sum of the
-              squares of its gradient}, and "stuck", as train.loop.stuck_shares returns it
     """
 
     gradient: Gradient
-    loss: float
-    correct: int
+    costs: Array
+    right: Array
     free: Relaxation
     nudged: list[Relaxation] = field(default_factory=list)
-    known: dict = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float:
+        """L = C(s*, y), batch mean."""
+        return float(self.costs.sum()) / len(self.costs)
+
+    @property
+    def correct(self) -> int:
+        """Number of right predictions at s*."""
+        return int(self.right.sum())
 
 
 def estimate(network, gradient, free, y, nudged=()):
     """The `Estimate` from gradients summed over the batch: divide by N, add what is known at s*."""
-    s, N = free.states[-1], len(y)
-    return Estimate(
-        gradient={name: gradient[name] / N for name in network.parameters()},
-        loss=float(network.cost.value(s, y).sum()) / N,
-        correct=int((network.predict(free.states) == y.argmax(1)).sum()),
-        free=free, nudged=list(nudged))
+    return Estimate(gradient={name: gradient[name] / len(y) for name in network.parameters()},
+                    costs=network.cost.value(free.states[-1], y), right=network.predict(free.states) == y.argmax(1),
+                    free=free, nudged=list(nudged))
 
 
-def residual(states: States, old: States) -> float:
-    """Largest |s_new - s_old| over layers, units and images, as a Python float."""
-    xp = array_module(states[0])
-    return float(xp.stack([abs(s - o).max() for s, o in zip(states, old)]).max())
+# --- what a caller passes ---------------------------------------------------------------------------------------------------
 
 
 def checked(network, x, y, beta, start=None):
-    """(x, y, beta, start): as `Network.examples` and `nudge` return them, and the states of `start` in the dtype of x.
+    """(x, y, beta, start): as `Network.examples` and `checked_beta` return them, and the states of `start` in the dtype of x.
 
     Raises EPError for arguments that do not fit.
     """
@@ -341,12 +484,12 @@ def checked(network, x, y, beta, start=None):
         raise EPError(f"expected a start of states of the shapes {expected}: got {[s.shape for s in start]}")
     if start is not None:
         start = [s.astype(x.dtype) if s.dtype != x.dtype and s.dtype.kind == x.dtype.kind else s for s in start]
-    return x, y, nudge(network, beta), start
+    return x, y, checked_beta(network, beta), start
 
 
-def nudge(network, beta):
+def checked_beta(network, beta):
     """beta as a Python number, so that float32 states stay float32; EPError if it is complex and the network not holomorphic."""
     if np.iscomplexobj(beta) and not network.holomorphic:
-        raise EPError("complex nudging needs a holomorphic network: use sigmoid or tanh and average (or no) pooling "
-                      "instead of clipping and max-pooling")
+        raise EPError("complex nudging needs a holomorphic network: use a smooth activation (SHIFTED_SIGMOID, TANH) and average "
+                      "(or no) pooling instead of clipping and max-pooling")
     return complex(beta) if np.iscomplexobj(beta) else float(beta)

@@ -1,13 +1,13 @@
 """A network: synapses between layers, an activation, a cost. It knows Phi and its derivatives, but not how to relax.
 
 Synapse k joins layer i to layer j, its Phi_k is a number per example (synapse.py), and layer 0 is the input x. Layer n has a
-weight w_n, which says how much its part of the energy counts:
+factor w_n, which says how much its part of the energy counts:
 
     Phi(x, s) = sum_k w_j Phi_k(s_i, s_j)          k: i -> j
     E(x, s)   = sum_n w_n G(s_n) - Phi(x, s)       the energy whose stationary points are the fixed points          (2)
-    w_n       = gamma^(depth_n - depth_L)          the last layer has the weight 1                                  (10)
+    w_n       = gamma^(depth_n - depth_L)          the last layer has the factor 1                                  (10)
 
-gamma is the *feedback gain*. With gamma = 1, the paper's network, all weights are 1. With gamma < 1 the lower layers weigh
+gamma is the *feedback gain*. With gamma = 1, the paper's network, all factors are 1. With gamma < 1 the lower layers weigh
 more. Setting dE/ds_n = 0 and dividing by w_n shows what this does: a drive that comes down from layer j to layer i is
 multiplied by w_j/w_i, which is gamma for the layer above and gamma^2 for a skip over two layers.
 
@@ -29,11 +29,12 @@ from typing import Any, Self
 import numpy as np
 
 from . import ops
-from .activations import ACTIVATIONS, Activation
+from .activations import ACTIVATIONS, Activation, total
 from .backend import Array, Gradient, States, array_module, to_host
 from .checks import named, real, whole
 from .errors import EPError
 from .npz import write_npz
+from .synapse import Synapse
 
 
 class Network:
@@ -57,6 +58,8 @@ class Network:
     def __init__(self, synapses: Sequence[Any], activation: Activation | str, cost: Any,
                  wiring: Sequence[tuple[int, int]] | None = None, recipe: dict | None = None, feedback: float = 1.0) -> None:
         self.synapses, self.cost, self.recipe = list(synapses), cost, recipe
+        if strange := [type(synapse).__name__ for synapse in self.synapses if not isinstance(synapse, Synapse)]:
+            raise EPError(f"a synapse is an object of a class that inherits from ep.Synapse (see synapse.py): got {strange[0]}")
         self.activation = activation = named(activation, ACTIVATIONS, "activation")
         self.wiring = [tuple(whole(layer, "layer") for layer in ends) for ends in wiring or pairwise(len(self.synapses))]
         if not self.synapses or len(self.wiring) != len(self.synapses) or isinstance(cost, (str, type)):
@@ -95,7 +98,7 @@ class Network:
     @property
     def has_phi(self):
         """Whether the drives are the derivatives of a Phi: not with asymmetric synapses."""
-        return all(getattr(synapse, "has_phi", True) for synapse in self.synapses)
+        return all(synapse.has_phi for synapse in self.synapses)
 
     # --- the feedback gain, equation (10) -----------------------------------------------------------------------------
 
@@ -108,7 +111,7 @@ class Network:
         self._feedback = real(gamma, "the feedback gain, which is 1 in the paper's network", 0)
 
     @property
-    def weights(self):
+    def energy_factors(self):
         """[w_1 ... w_L]. At gamma = 0 those below the last layer are infinite."""
         return [self._power(depth - self.depths[-1]) for depth in self.depths[1:]]
 
@@ -130,14 +133,14 @@ class Network:
         """Phi(x, s) per example, (N,). Raises EPError at gamma = 0, and with asymmetric synapses."""
         self._check_energy()
         self.check_input(x)
-        layers, w = [x, *states], [None, *self.weights]
+        layers, w = [x, *states], [None, *self.energy_factors]
         return sum(w[j] * synapse.phi(layers[i], layers[j]) for synapse, (i, j) in zip(self.synapses, self.wiring))
 
     def energy(self, x: Array, states: States) -> Array:
         """E(x, s) = sum_n w_n G(s_n) - Phi(x, s) per example, (N,). Raises what `phi` raises."""
         self._check_energy()
         G = self.activation.G
-        return sum(w_n * G(s).reshape(len(s), -1).sum(1) for w_n, s in zip(self.weights, states)) - self.phi(x, states)
+        return sum(w_n * G(s).reshape(len(s), -1).sum(1) for w_n, s in zip(self.energy_factors, states)) - self.phi(x, states)
 
     def _check_energy(self):
         if self.feedback == 0:
@@ -147,42 +150,28 @@ class Network:
     # --- their derivatives --------------------------------------------------------------------------------------------
 
     def drives(self, x: Array, states: States) -> tuple[States, list]:
-        """(u, switches): u[n-1], the drive of layer n, for every layer, and the switches of every synapse at these states."""
-        inputs, switches = self.input_drives(x), [None] * len(self.synapses)
-        everywhere = range(1, len(self.shapes))
-        u = self.drives_of(everywhere, inputs, states, switches)
-        return [u[n] for n in everywhere], switches
+        """(u, switches): u[n-1], the drive of layer n, for every layer, and the switches of every synapse at these states.
+
+            u_n = sum_{k: i -> n} drive_post_k(s_i)  +  sum_{k: n -> j} (w_j/w_n) drive_pre_k(s_j)
+        """
+        self.check_input(x)
+        layers = [x, *states]
+        sent = [synapse.drive_post(layers[i]) for synapse, (i, _) in zip(self.synapses, self.wiring)]
+        u = [0.0 * s for s in states]
+        for synapse, (i, j), gain, (up, switches) in zip(self.synapses, self.wiring, self.gains, sent):
+            u[j - 1] = u[j - 1] + up
+            if i > 0:  # x is held fixed: nothing drives it
+                u[i - 1] = u[i - 1] + gain * synapse.drive_pre(layers[j], switches)
+        return u, [switches for _, switches in sent]
 
     def input_drives(self, x):
         """{k: drive_post(x)} for the synapses k that start at the input: constant while x is."""
         self.check_input(x)
         return {k: self.synapses[k].drive_post(x) for k, (i, _) in enumerate(self.wiring) if i == 0}
 
-    def drives_of(self, group, inputs, states, switches, frozen=False):
-        """{n: u_n} for the layers n in `group`; refreshes the switches of the synapses into them, unless frozen.
-
-            u_n = sum_{k: i -> n} drive_post_k(s_i)  +  sum_{k: n -> j} (w_j/w_n) drive_pre_k(s_j)
-        """
-        layers, u = [None, *states], {}
-        for k, (i, j) in enumerate(self.wiring):
-            if j in group:
-                keep = switches[k] if frozen else None
-                up, switches[k] = inputs[k] if i == 0 else self.synapses[k].drive_post(layers[i], keep)
-                u[j] = u[j] + up if j in u else up
-        for k, ((i, j), gain) in enumerate(zip(self.wiring, self.gains)):
-            if i in group:
-                down = times(gain, self.synapses[k].drive_pre(layers[j], switches[k]))
-                u[i] = u[i] + down if i in u else down
-        return u
-
-    def switches(self, inputs, states):
-        """The switches of every synapse at these states (None for synapses that have none)."""
-        layers = [None, *states]
-        return [(inputs[k] if i == 0 else self.synapses[k].drive_post(layers[i]))[1] for k, (i, _) in enumerate(self.wiring)]
-
     def hebbian(self, x: Array, states: States, switches: list) -> Gradient:
         """dPhi/dtheta summed over the batch, a flat dictionary: w_j hebbian_k(s_i, s_j) for every synapse k: i -> j."""
-        layers, w, products = [x, *states], [None, *self.weights], {}
+        layers, w, products = [x, *states], [None, *self.energy_factors], {}
         for k, (i, j) in enumerate(self.wiring):
             for name, g in self.synapses[k].hebbian(layers[i], layers[j], switches[k]).items():
                 products[f"{k + 1}.{name}"] = w[j] * g
@@ -190,27 +179,30 @@ class Network:
 
     # --- the Jacobian D of the drives, transposed: what BPTT, RBP and the response to nudging have in common ----------
 
-    def transposed_drives(self, mu, switches, group=None, transposed=True):
-        """{n: (D^T mu)_n} for the layers n in `group` (default: all), at given switches, without x and without biases.
+    def deviation_terms(self, n, delta, switches, transposed=True):
+        """[(factor, array), ...] that add up to (D^T delta)_n, at given switches, without x and without biases.
 
-            (D^T mu)_n = sum_{k: n -> j} drive_post_adjoint_k(mu_j)  +  sum_{k: i -> n} (w_n/w_i) drive_pre_adjoint_k(mu_i)
+            (D^T delta)_n = sum_{k: n -> j} drive_post_adjoint_k(delta_j)  +  sum_{k: i -> n} (w_n/w_i) drive_pre_adjoint_k(delta_i)
 
-        drive_post carried s_n up to layer j, so its adjoint carries mu_j down to layer n; and the other way round. With
+        drive_post carried s_n up to layer j, so its adjoint carries delta_j down to layer n; and the other way round. With
         symmetric synapses these are again drives, the way down without a factor and the way up with the gain.
+        A delta_j that is None is zero, and sends nothing.
         transposed=False: the plain drives take the places of the adjoints. It changes asymmetric networks only.
         """
-        group = range(1, len(self.shapes)) if group is None else group
-        layers, result = [None, *mu], {n: 0.0 * mu[n - 1] for n in group}
+        terms, delta = [], [None, *delta]  # x does not move, and nothing flows back into it
         for synapse, (i, j), gain, sw in zip(self.synapses, self.wiring, self.gains, switches):
-            if i == 0:
-                continue  # x does not move, and nothing flows back into it
-            down, up = ((synapse.drive_post_adjoint, synapse.drive_pre_adjoint) if transposed
-                        else (synapse.drive_pre, synapse.linear_post))
-            if i in group:
-                result[i] = result[i] + down(layers[j], sw)
-            if j in group:
-                result[j] = result[j] + times(gain, up(layers[i], sw))
-        return result
+            if i == n and delta[j] is not None:
+                down = synapse.drive_post_adjoint if transposed else synapse.drive_pre
+                terms.append((1.0, down(delta[j], sw)))
+            if j == n and delta[i] is not None:
+                up = synapse.drive_pre_adjoint if transposed else synapse.linear_post
+                terms.append((gain, up(delta[i], sw)))
+        return terms
+
+    def adjoint_drives(self, mu, switches):
+        """[(D^T mu)_1 ... (D^T mu)_L]: how a backward pass carries mu one step back."""
+        terms = [self.deviation_terms(n, mu, switches) for n in range(1, len(self.shapes))]
+        return [total(those) if those else 0.0 * mu_n for those, mu_n in zip(terms, mu)]
 
     def parameter_adjoint(self, x, states, switches, mu):
         """dL/dtheta summed over the batch, if a change of u_n changes the loss by <mu_n, change>.
@@ -222,12 +214,10 @@ class Network:
         In an asymmetric network the first product is dW and the second is dB.
         """
         s, mu, gradient = [x, *states], [None, *mu], {}
-        for k, (synapse, (i, j), gain) in enumerate(zip(self.synapses, self.wiring, self.gains)):
-            g = synapse.hebbian(s[i], mu[j], switches[k])
-            if i > 0:  # mu_0 = 0: x does not move
-                for name, dW in synapse.linear_hebbian(mu[i], s[j], switches[k]).items():
-                    g[name] = g[name] + gain * dW if name in g else gain * dW
-            gradient.update({f"{k + 1}.{name}": value for name, value in g.items()})
+        for k, (synapse, (i, j), gain, sw) in enumerate(zip(self.synapses, self.wiring, self.gains, switches), start=1):
+            products = (synapse.hebbian_pair(s[i], mu[j], mu[i], s[j], gain, sw) if i > 0
+                        else synapse.hebbian(x, mu[j], sw))  # mu_0 = 0: x does not move
+            gradient.update({f"{k}.{name}": g for name, g in products.items()})
         return gradient
 
     def readout_gradient(self, states, y):
@@ -255,7 +245,7 @@ class Network:
         A list becomes an array. Complex x, and x in a network with complex parameters, keep their dtype. Raises EPError for
         another shape or type, for no images at all, and, on the host, for numbers that are not finite.
         """
-        x, some = x if hasattr(x, "dtype") else np.asarray(x), self._some
+        x, some = x if hasattr(x, "dtype") else np.asarray(x), self.any_parameter
         self.check_input(x)
         if len(x) == 0:
             raise EPError(f"expected at least one input: got none, shape {tuple(x.shape)}")
@@ -276,7 +266,7 @@ class Network:
         return x, y
 
     @property
-    def _some(self):
+    def any_parameter(self):
         """One of the parameters, which all have the same type and are on the same device; a number if there are none."""
         return next(iter(self.parameters().values()), np.zeros(1))
 
@@ -285,7 +275,7 @@ class Network:
 
         Raises EPError for another shape, for labels outside 0 ... classes - 1, and, on the host, for targets that are not finite.
         """
-        some, labels = self._some, labels if hasattr(labels, "dtype") else np.asarray(labels)
+        some, labels = self.any_parameter, labels if hasattr(labels, "dtype") else np.asarray(labels)
         readout = self.cost.parameters()
         classes = len(readout["b"]) if readout else self.shapes[-1][0]  # the readout's, or the units of the last layer
         xp, dtype = array_module(some), dtype or some.dtype
@@ -378,8 +368,3 @@ class Network:
 def pairwise(n):
     """The wiring of a chain of n synapses."""
     return [(k, k + 1) for k in range(n)]
-
-
-def times(gain, a):
-    """gain * a; a itself where the gain is 1, the paper's: it saves a pass over memory in every step."""
-    return a if gain == 1.0 else gain * a

@@ -90,12 +90,11 @@ def _corners(y):
 def max_pool(y):
     """Largest value of each window, and its `switches`: which corner won (uint8; the first of equals)."""
     xp = array_module(y)
-    first, *others = _corners(y)
-    v, switches = first.copy(), xp.zeros(first.shape, dtype=np.uint8)
-    for c, corner in enumerate(others, start=1):
-        xp.maximum(switches, (corner > v) * np.uint8(c), out=switches)  # c grows, so the last corner to lead wins
-        xp.maximum(v, corner, out=v)
-    return v, switches
+    y_0, y_1, y_2, y_3 = _corners(y)
+    top, bottom = xp.maximum(y_0, y_1), xp.maximum(y_2, y_3)
+    lower, right_top, right_bottom = bottom > top, y_1 > y_0, y_3 > y_2  # >: where they are equal, the first wins
+    right = right_top ^ (lower & (right_top ^ right_bottom))  # right_bottom where lower, else right_top
+    return xp.maximum(top, bottom), 2 * lower.view(np.uint8) + right.view(np.uint8)
 
 
 def max_pool_at(y, switches):
@@ -103,11 +102,12 @@ def max_pool_at(y, switches):
     return sum(corner * (switches == c) for c, corner in enumerate(_corners(y)))
 
 
-def max_unpool(v, switches, shape):
-    """Adjoint of max_pool_at: each value goes back to its switch, zeros elsewhere. shape = (H, W) of y."""
-    y = array_module(v).zeros((len(v), *shape, v.shape[3]), dtype=v.dtype)
+def max_unpool(v, switches, shape, out=None):
+    """Adjoint of max_pool_at: each value goes back to its switch, zeros elsewhere. shape = (H, W) of y; `out` is for reuse."""
+    xp = array_module(v)
+    y = xp.zeros((len(v), *shape, v.shape[3]), dtype=v.dtype) if out is None else out
     for c, corner in enumerate(_corners(y)):
-        corner[...] = v * (switches == c)
+        xp.multiply(v, switches == c, out=corner)
     return y
 
 
@@ -121,9 +121,9 @@ def average_pool_at(y, switches):
     return average_pool(y)[0]
 
 
-def average_unpool(v, switches, shape):
+def average_unpool(v, switches, shape, out=None):
     """Adjoint of average_pool: a quarter of each value to every corner."""
-    y = array_module(v).zeros((len(v), *shape, v.shape[3]), dtype=v.dtype)
+    y = array_module(v).zeros((len(v), *shape, v.shape[3]), dtype=v.dtype) if out is None else out
     quarter = v * (1 / SIZE**2)
     for corner in _corners(y):
         corner[...] = quarter
@@ -143,8 +143,11 @@ def no_pool_at(y, switches):
     return y
 
 
-def no_unpool(v, switches, shape):
-    return v
+def no_unpool(v, switches, shape, out=None):
+    if out is None:
+        return v
+    out[...] = v
+    return out
 
 
 def unchanged(size):
@@ -152,17 +155,21 @@ def unchanged(size):
 
 
 class Pooling(NamedTuple):
+    """Pooling: three functions, and how an image shrinks. A pooling of one's own needs no more than this."""
+
     name: str
-    pool: Callable  # y -> (v, switches)
+    pool: Callable  # y -> (v, switches); switches None, or an array whose first axis is the images
     pool_at: Callable  # (y, switches) -> v, linear in y
     unpool: Callable  # (v, switches, (H, W)) -> y, the adjoint of pool_at
     output_size: Callable  # H -> H'
     holomorphic: bool
+    window: int | None = None  # rows of y per row of v, if windows do not overlap: the engine then works by rows, and unpool takes
+    # out=, where to write y
 
 
-MAX_POOL = Pooling("max", max_pool, max_pool_at, max_unpool, windows, holomorphic=False)
-AVERAGE_POOL = Pooling("average", average_pool, average_pool_at, average_unpool, windows, holomorphic=True)
-NO_POOL = Pooling("none", no_pool, no_pool_at, no_unpool, unchanged, holomorphic=True)
+MAX_POOL = Pooling("max", max_pool, max_pool_at, max_unpool, windows, holomorphic=False, window=SIZE)
+AVERAGE_POOL = Pooling("average", average_pool, average_pool_at, average_unpool, windows, holomorphic=True, window=SIZE)
+NO_POOL = Pooling("none", no_pool, no_pool_at, no_unpool, unchanged, holomorphic=True, window=1)
 POOLINGS = {p.name: p for p in (MAX_POOL, AVERAGE_POOL, NO_POOL)}
 
 

@@ -10,8 +10,9 @@ from L = C(s*, y), what reaches the argument of sigma is the fixed point of a li
 s* (Almeida, Pineda 1987); it stores one state where BPTT stores K.
 """
 
+from .activations import total
 from .backend import Array
-from .dynamics import SCHEDULES, Estimate, Phases, estimate, iterate, relax
+from .dynamics import Estimate, Phases, estimate, iterate, relax
 from .network import Network
 
 
@@ -24,15 +25,17 @@ def rbp_gradient(network: Network, x: Array, y: Array, phases: Phases) -> Estima
     free = relax(network, x, phases.free)
     u, _ = network.drives(x, free.states)
     slopes = [network.activation.dsigma(u_n) for u_n in u]  # sigma'(u*)
-    mu, groups = [0.0 * s for s in free.states], SCHEDULES[phases.nudged.schedule](network)
-    dC = -network.cost.force(free.states[-1], y)
+    omega = phases.nudged.omega
+    mu, dC = [0.0 * s for s in free.states], -network.cost.force(free.states[-1], y)
 
-    def step():
-        for group in groups:
-            lam = network.transposed_drives(mu, free.switches, group)  # D^T mu
-            for n in group:
-                mu[n - 1] = slopes[n - 1] * (lam[n] + dC if n == len(mu) else lam[n])
+    def drive(n):
+        terms = network.deviation_terms(n, mu, free.switches)  # D^T mu
+        return terms + [(1.0, dC)] if n == len(mu) else terms
 
-    iterate(step, mu, phases.nudged)
+    def update(n, terms):
+        new = slopes[n - 1] * total(terms)
+        mu[n - 1] = new if omega == 1 else (1 - omega) * mu[n - 1] + omega * new
+
+    iterate(network, phases.nudged, mu, drive, update)
     gradient = {**network.readout_gradient(free.states, y), **network.parameter_adjoint(x, free.states, free.switches, mu)}
     return estimate(network, gradient, free, y)

@@ -7,15 +7,11 @@
     hebbian     = dPhi_n/dtheta = (pre x P^T(post), post)  a product of what the two layers of the synapse know
 
 Three faces of one number: < drive_post(pre), post > = < pre, drive_pre(post) > + < b, post > = < theta, hebbian >.
-This identity is the contract of a synapse; `tests/test_synapse.py` holds every synapse to it.
+This identity is the contract of a synapse; `tests/test_identities.py` holds every synapse to it.
 
-P of max-pooling depends on pre through its `switches` (which corner of each window won). They are passed explicitly:
-given the switches P is linear, and `linear_post(pre, switches)` is drive_post without the bias, the adjoint of drive_pre.
-
-Both drives are derivatives of one number, so each is the adjoint of the other, its transpose as a linear map. This holds only
-where there is a Phi: the two drives of an asymmetric synapse (vectorfield.py) have different weights. Code that needs the
-transpose of a drive, such as BPTT and the response to nudging, therefore asks for it by name, drive_post_adjoint or
-drive_pre_adjoint. In the synapses of this file it gets the other drive.
+Max-pooling sends on the largest number of each window. Which corner of the window that was is called the *switch* of the
+window. The switches depend on pre; once they are given, P is linear. So drive_post returns them beside the drive, and the other
+methods take them.
 
     pre  (N, *pre_shape)    post  (N, *post_shape)    shapes are tuples: (units,) or (H, W, C)
 """
@@ -30,13 +26,76 @@ from .checks import floats, named, whole, wholes
 from .errors import EPError
 
 
-class Dense:
+class Synapse:
+    """The contract of a synapse, and what follows from it. A synapse of one's own inherits from this class.
+
+    It has `pre_shape` and `post_shape`, `drive_post` and `drive_pre`; if it has parameters, also `parameters` and `hebbian`; and
+    if it has a bias, `linear_post`. Everything else follows, and may be replaced by something faster.
+
+    Switches are None, an array whose first axis is that of the images, or a tuple of such.
+    """
+
+    pre_shape: tuple
+    post_shape: tuple
+    holomorphic = True  # complex-differentiable: complex nudging needs it
+    has_phi = True  # the drives are the derivatives of one number
+
+    def parameters(self) -> Gradient:
+        """{"W": array, ...}, the arrays themselves."""
+        return {}
+
+    def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
+        """(dPhi_n/dpost, switches). Given switches are kept ("frozen"); without, the largest of each window wins."""
+        raise NotImplementedError
+
+    def drive_pre(self, post: Array, switches: Any = None) -> Array:
+        """dPhi_n/dpre at these switches."""
+        raise NotImplementedError
+
+    def hebbian(self, pre: Array, post: Array, switches: Any = None) -> Gradient:
+        """dPhi_n/dtheta at these switches, summed over the images: {"W": ..., "b": ...}."""
+        return {}
+
+    # --- what follows ----------------------------------------------------------------------------------------------------
+
+    def phi(self, pre: Array, post: Array) -> Array:
+        """Phi_n per example, (N,)."""
+        return inner(self.drive_post(pre)[0], post)
+
+    def linear_post(self, pre: Array, switches: Any = None) -> Array:
+        """drive_post at given switches, without the bias: linear in pre, and the adjoint of drive_pre."""
+        return self.drive_post(pre, switches)[0]
+
+    def hebbian_down(self, pre: Array, post: Array, switches: Any = None) -> Gradient:
+        """d < pre, drive_pre(post) > / dtheta: `hebbian` without the bias, because the way down has none."""
+        return {name: g for name, g in self.hebbian(pre, post, switches).items() if name != "b"}
+
+    def hebbian_pair(self, pre: Array, mu_post: Array, mu_pre: Array, post: Array, gain: float, switches: Any) -> Gradient:
+        """hebbian(pre, mu_post) + gain hebbian_down(mu_pre, post), the two products of equation (12)."""
+        g = self.hebbian(pre, mu_post, switches)
+        for name, dW in self.hebbian_down(mu_pre, post, switches).items():
+            g[name] = g[name] + gain * dW if name in g else gain * dW
+        return g
+
+    def winners(self, pre: Array) -> Any:
+        """The switches alone."""
+        return self.drive_post(pre)[1]
+
+    # The adjoint (the transpose, as a linear map) of each drive is the other drive, for both are derivatives of one number. Only
+    # the two drives of an asymmetric synapse (vectorfield.py) have different weights. So whoever needs a transpose asks by name.
+
+    def drive_post_adjoint(self, post: Array, switches: Any = None) -> Array:
+        return self.drive_pre(post, switches)
+
+    def drive_pre_adjoint(self, pre: Array, switches: Any = None) -> Array:
+        return self.linear_post(pre, switches)
+
+
+class Dense(Synapse):
     """All-to-all synapse. W (units_pre, units_post), b (units_post,); an image as `pre` is flattened.
 
     Raises EPError if the shapes do not fit together.
     """
-
-    holomorphic = True
 
     def __init__(self, W: Array, b: Array, pre_shape: Sequence[int]) -> None:
         self.W, self.b = floats(W, "W", 2), floats(b, "b", 1)
@@ -48,9 +107,6 @@ class Dense:
     def parameters(self) -> Gradient:
         return {"W": self.W, "b": self.b}
 
-    def phi(self, pre: Array, post: Array) -> Array:
-        return inner(self.drive_post(pre)[0], post)
-
     def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
         return self.linear_post(pre) + self.b, None
 
@@ -61,22 +117,10 @@ class Dense:
         return (post @ self.W.T).reshape(len(post), *self.pre_shape)  # (N, post) @ (post, pre)
 
     def hebbian(self, pre: Array, post: Array, switches: Any = None) -> Gradient:
-        return {**self.linear_hebbian(pre, post), "b": post.sum(0)}
-
-    def linear_hebbian(self, pre: Array, post: Array, switches: Any = None) -> Gradient:
-        return {"W": _flat(pre).T @ post}  # (pre, N) @ (N, post)
-
-    def drive_post_adjoint(self, post: Array, switches: Any = None) -> Array:
-        return self.drive_pre(post, switches)
-
-    def drive_pre_adjoint(self, pre: Array, switches: Any = None) -> Array:
-        return self.linear_post(pre, switches)
-
-    def winners(self, pre: Array) -> Any:
-        return None
+        return {"W": _flat(pre).T @ post, "b": post.sum(0)}  # (pre, N) @ (N, post)
 
 
-class Conv:
+class Conv(Synapse):
     """Convolution, then pooling. W (k, k, C_pre, C_post), b (C_post,), pre_shape (H, W, C_pre).
 
     pool: a `Pooling`, or its name. Raises EPError if the shapes do not fit together, or the kernel or the pooling window does
@@ -103,11 +147,7 @@ class Conv:
     def parameters(self) -> Gradient:
         return {"W": self.W, "b": self.b}
 
-    def phi(self, pre: Array, post: Array) -> Array:
-        return inner(self.drive_post(pre)[0], post)
-
     def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
-        """(drive, switches). Given switches are kept ("frozen"); without, the largest of each window wins."""
         if switches is not None:
             return self.linear_post(pre, switches) + self.b, switches
         v, switches = self.pool.pool(self._conv(pre))
@@ -121,17 +161,9 @@ class Conv:
         return ops.conv_adjoint_input(y, self.W, self.pre_shape[:2], self.stride, self.padding)
 
     def hebbian(self, pre: Array, post: Array, switches: Any) -> Gradient:
-        return {**self.linear_hebbian(pre, post, switches), "b": post.sum((0, 1, 2))}
-
-    def linear_hebbian(self, pre: Array, post: Array, switches: Any) -> Gradient:
         y = self.pool.unpool(post, switches, self.conv_shape)
-        return {"W": ops.conv_adjoint_kernel(pre, y, self.W.shape[0], self.stride, self.padding)}
-
-    def drive_post_adjoint(self, post: Array, switches: Any) -> Array:
-        return self.drive_pre(post, switches)
-
-    def drive_pre_adjoint(self, pre: Array, switches: Any) -> Array:
-        return self.linear_post(pre, switches)
+        dW = ops.conv_adjoint_kernel(pre, y, self.W.shape[0], self.stride, self.padding)
+        return {"W": dW, "b": post.sum((0, 1, 2))}
 
     def winners(self, pre: Array) -> Any:
         """The switches alone. Holomorphic pooling chooses no corner, so it has none."""
@@ -141,49 +173,23 @@ class Conv:
         return ops.conv(pre, self.W, self.stride, self.padding)
 
 
-class Identity:
+class Identity(Synapse):
     """A skip connection without weights: Phi_n(pre, post) = < pre, post >, for two layers of the same shape.
 
         drive_post = pre        drive_pre = post        hebbian = {}, for there is no theta
 
-    The contract holds with nothing in the place of theta: < drive_post(pre), post > = < pre, drive_pre(post) >. It has no bias
-    either: the upper layer gets its own from the synapses that the skip goes around. Raises EPError for a shape that is none.
+    It has no bias either: the upper layer gets its own from the synapses that the skip goes around. Raises EPError for a shape
+    that is none.
     """
-
-    holomorphic = True
 
     def __init__(self, shape: Sequence[int]) -> None:
         self.pre_shape = self.post_shape = tuple(wholes(shape, "shape", 1))
 
-    def parameters(self) -> Gradient:
-        return {}
-
-    def phi(self, pre: Array, post: Array) -> Array:
-        return inner(pre, post)
-
     def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
         return pre, None
 
-    def linear_post(self, pre: Array, switches: Any = None) -> Array:
-        return pre
-
     def drive_pre(self, post: Array, switches: Any = None) -> Array:
         return post
-
-    def hebbian(self, pre: Array, post: Array, switches: Any = None) -> Gradient:
-        return {}
-
-    def linear_hebbian(self, pre: Array, post: Array, switches: Any = None) -> Gradient:
-        return {}
-
-    def drive_post_adjoint(self, post: Array, switches: Any = None) -> Array:
-        return post
-
-    def drive_pre_adjoint(self, pre: Array, switches: Any = None) -> Array:
-        return pre
-
-    def winners(self, pre: Array) -> Any:
-        return None
 
 
 def inner(a, b):

@@ -32,12 +32,13 @@ import numpy as np
 
 from .backend import Array, Gradient, array_module, to_host
 from .errors import EPError
+from .synapse import Synapse
 
 if TYPE_CHECKING:
     from .network import Network  # which imports this file
 
 
-class Asymmetric:
+class Asymmetric(Synapse):
     """A synapse with feedback weights of its own: `forward`, a Dense or Conv, and B of the shape of its W.
 
     Bottom-up it is `forward`; top-down it is a second synapse like it, with B for W. Parameters W, b, B.
@@ -50,7 +51,7 @@ class Asymmetric:
         if B.shape != forward.W.shape:
             raise EPError(f"feedback weights have the shape of the forward weights, {forward.W.shape}: got {B.shape}")
         self.forward, self.feedback = forward, copy.copy(forward)
-        self.feedback.W, self.feedback.b = B, None  # the way down has no bias: that of the layer below is W's
+        self.feedback.W, self.feedback.b = B, 0.0  # the way down has no bias: that of the layer below is W's
         self.pre_shape, self.post_shape, self.holomorphic = forward.pre_shape, forward.post_shape, forward.holomorphic
         self.pool = getattr(forward, "pool", None)
 
@@ -88,9 +89,9 @@ class Asymmetric:
         """d < drive_post(pre), post > / d(W, b)."""
         return self.forward.hebbian(pre, post, switches[0])
 
-    def linear_hebbian(self, pre: Array, post: Array, switches: Any) -> Gradient:
+    def hebbian_down(self, pre: Array, post: Array, switches: Any) -> Gradient:
         """d < pre, drive_pre(post) > / dB."""
-        return {"B": self.feedback.linear_hebbian(pre, post, switches[1])["W"]}
+        return {"B": self.feedback.hebbian_down(pre, post, switches[1])["W"]}
 
 
 def asymmetric(network: "Network", angle: float = 90.0, seed: int = 0) -> "Network":
@@ -107,7 +108,7 @@ def asymmetric(network: "Network", angle: float = 90.0, seed: int = 0) -> "Netwo
     other.cost, other.synapses = copy.copy(network.cost), [copy.copy(synapse) for synapse in network.synapses]
     for k, (i, _) in enumerate(network.wiring):
         if i > 0 and network.synapses[k].parameters():  # nothing is fed back to the input, and an `Identity` has no weights
-            if missing := [name for name in ("W", "b", "linear_post", "winners") if not hasattr(network.synapses[k], name)]:
+            if missing := [name for name in ("W", "b") if not hasattr(network.synapses[k], name)]:
                 raise EPError(f"synapse {k + 1} cannot have feedback weights of its own: it has no {', no '.join(missing)}")
             W = network.synapses[k].W
             R = np.random.default_rng([seed, k]).permutation(to_host(W).ravel()).reshape(W.shape)

@@ -13,8 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from .. import engine
 from ..backend import Array, Gradient
-from ..dynamics import Estimate, Phase, Phases
+from ..dynamics import Estimate, Phase, Phases, relax
 from ..network import Network
 from ..rbp import rbp_gradient
 from .loop import CHUNK, chunks, numbers
@@ -29,16 +30,16 @@ def settled(network):
     return replace(SETTLED, tolerance=SETTLED.tolerance * network.activation.bounds[1])
 
 
-def distance(network, images, labels, gradient, phases, relax, *, prepare, combined=dict, map=map, chunk=CHUNK):
+def distance(network, images, labels, gradient, phases, *, prepare, combined=dict, map=map, chunk=CHUNK):
     """Both answers as a flat dictionary of numbers, for the log.
 
     images, labels: of which the first MANY are looked at, and the first CHUNK for the gradient. Test images, for once training
     images have been learned, little is left of their gradient.
-    gradient(network, x, y) -> Estimate, the one that trains. phases: its `Phases`. combined: what is made of the exact gradient
+    gradient(network, x, y) -> Step, the one that trains. phases: its `Phases`. combined: what is made of the exact gradient
     before they are compared, as of the estimate (see FEEDBACK_UPDATES).
     Cosines are None where most images have no fixed point within reach: there is no exact gradient then.
     """
-    result = accuracies(network, images, labels, phases.free, relax, prepare=prepare, map=map, chunk=chunk)
+    result = accuracies(engine.prepared(network, map), images, labels, phases.free, prepare=prepare, map=map, chunk=chunk)
     cosine = dict.fromkeys(layers(network))
     if result["settled_images"] >= 0.5:
         x, y = prepare(images[:CHUNK], None), labels[:CHUNK]
@@ -48,7 +49,7 @@ def distance(network, images, labels, gradient, phases, relax, *, prepare, combi
     return {**result, **{f"cosine_{layer}": c for layer, c in cosine.items()}, "smallest_cosine": smallest}
 
 
-def accuracies(network, images, labels, free, relax, *, prepare, map=map, chunk=CHUNK):
+def accuracies(network, images, labels, free, *, prepare, map=map, chunk=CHUNK):
     """Right answers at T and at the fixed point, as shares of the same images.
 
         accuracy_at_T         after the phase `free`

@@ -15,18 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend, fast
+from .. import backend, engine
 from ..bptt import bptt_gradient
 from ..builders import CONNECTIONS, calibrate, convnet, resnet
 from ..cost import COSTS
 from ..datasets import Dataset
-from ..dynamics import PAPERS_CODE, PAPERS_COMMON_UPDATE, Conventions, Estimate, Phase, Phases
+from ..dynamics import Phase, Phases
+from ..eqprop import eqprop_gradient
 from ..errors import EPError
-from ..fast import kernels
 from ..nudging import NUDGINGS, Nudging
+from ..papers_code import papers_gradient
 from ..vectorfield import FEEDBACK_UPDATES
 from . import loop
 from .optimizers import OPTIMIZERS
+from .step import Step, recorded
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ def build(config, xp=np, in_chunks=loop.in_chunks, map=map, x=None):
 
     x: the first CALIBRATION training images as the network sees them, on the host, for config.initial_drive.
     """
-    network = kernels.fused(build_network(config, x).to(xp))
+    network = build_network(config, x).to(xp)
     return network, build_optimizer(config, network), gradient_function(config, in_chunks, map)
 
 
@@ -291,39 +293,38 @@ def build_optimizer(config, network):
                                         config.warm_up)
 
 
-def conventions(config: Config) -> Conventions:
-    """The `Conventions` of a difference of states."""
-    if config.conventions == "here":
-        return Conventions()
-    return PAPERS_COMMON_UPDATE if config.feedback_update == "kolen-pollack" else PAPERS_CODE
-
-
 def phases(config):
     """The `Phases` of a training step."""
     return Phases(Phase(config.steps_free, config.schedule, config.tolerance, config.check_every),
                   Phase(config.steps_nudged, config.schedule_nudged, check_every=config.check_every),
-                  deviations=config.nudged_phases == "deviations", conventions=conventions(config))
+                  deviations=config.nudged_phases == "deviations")
 
 
-def gradient_function(config: Config, in_chunks: Callable = loop.in_chunks, map: Callable = map) -> Callable[..., Estimate]:
-    """gradient(network, x, y, rng) -> Estimate, for `train_epoch`. in_chunks: `loop.in_chunks`, or that of several ranks."""
-    transposed, combined = FEEDBACK_UPDATES[config.feedback_update]
-    recorder = fast.Recorder()  # on a GPU
+def gradient_function(config: Config, in_chunks: Callable = loop.in_chunks, map: Callable = map) -> Callable[..., Step]:
+    """gradient(network, x, y, rng) -> Step, for `train_epoch`. in_chunks: `loop.in_chunks`, or that of several ranks."""
+    combined, recorder = FEEDBACK_UPDATES[config.feedback_update][1], engine.Recorder()
 
     def gradient(network, x, y, rng):
-        solver = fast.prepared(network, map=map)
-        if config.algorithm == "bptt":
-            one_chunk = partial(bptt_gradient, phases=phases(config), solver=solver)
-        else:  # the nudging is drawn once for the batch: its sign may be random
-            one_chunk = partial(recorder.eqprop_gradient, phases=phases(config), nudging=nudging(config, rng),
-                                transposed=transposed, solver=solver)
-        estimate = in_chunks(one_chunk, network, x, y, map, config.chunk)
-        estimate.gradient = combined(estimate.gradient)
+        one_chunk, fast = estimator(config, rng), engine.prepared(network, map)
+        if engine.unrecordable(fast, phases(config)) is None and config.algorithm == "eqprop":
+            one_chunk = partial(recorded, recorder, one_chunk, tuple(one_chunk.keywords.items()))
+        step = in_chunks(one_chunk, fast, x, y, map, config.chunk)
         if combined is not dict:  # another gradient than the one whose norms are known
-            estimate.known.pop("squares", None)
-        return estimate
+            step.gradient = combined(step.gradient)
+            step.squares = dict(zip(step.gradient, loop.numbers([(g * g).sum() for g in step.gradient.values()])))
+        return step
 
     return gradient
+
+
+def estimator(config: Config, rng: np.random.Generator | None = None) -> partial:
+    """f(network, x, y) -> Estimate: the gradient of one chunk. rng draws what is random in the nudging, once for the batch."""
+    if config.algorithm == "bptt":
+        return partial(bptt_gradient, phases=phases(config))
+    options = dict(phases=phases(config), nudging=nudging(config, rng))
+    if config.conventions == "paper":
+        return partial(papers_gradient, **options, common=config.feedback_update == "kolen-pollack")
+    return partial(eqprop_gradient, **options, transposed=FEEDBACK_UPDATES[config.feedback_update][0])
 
 
 def nudging(config: Config, rng: np.random.Generator | None = None) -> Nudging:
@@ -342,7 +343,7 @@ def second_phases(config, converged=0.0):
     """
     if config.algorithm == "bptt":
         return 1
-    free = 1.0 if config.nudged_phases == "deviations" or conventions(config).rest == "stays" else converged
+    free = 1.0 if config.nudged_phases == "deviations" or config.conventions == "paper" else converged
     return sum(1 if beta else 1 - free for beta in nudging(config).points)
 
 
@@ -356,7 +357,7 @@ def expected_time(config, network, x, map, threads, ranks=1):
     T, second = steps_per_image(config)
     steps = config.epochs * (config.train_images * (T + second) + config.test_images * T) + config.final_test_images * T
     cut = len(loop.chunks(config.batch_size, config.chunk))  # what ranks can share out
-    one_step = loop.seconds_per_step(network, x, phases(config).free, fast.prepared(network).relax, map, threads)
+    one_step = loop.seconds_per_step(engine.prepared(network), x, phases(config).free, map, threads)
     seconds = steps * one_step * -(-cut // ranks) / cut
     each = f" on each of {ranks} ranks" if ranks > 1 else ""
     idle = f"; {ranks - cut} of them idle, since a batch has {cut} chunk(s) of {config.chunk} images" if ranks > cut else ""

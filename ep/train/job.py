@@ -11,7 +11,7 @@ from argparse import BooleanOptionalAction
 from pathlib import Path
 from typing import Any
 
-from .. import backend, datasets, fast
+from .. import backend, datasets, engine
 from ..builders import CONNECTIONS
 from ..cost import COSTS
 from ..dynamics import SCHEDULES
@@ -51,8 +51,7 @@ def main(description: str | None = __doc__, **chosen: Any) -> None:
         loop.rehearse(network, gradient, prepare, *dataset[:2])  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer, world, config) if args.resume else runs.Run.started(
             args.out, config, network, optimizer, world)
-        path = "relaxing with the kernels of ep/fast/kernels.py" if gpu else fast.path(network)
-        print(path)
+        print(engine.choice(network)[1])
         few = prepare(dataset.train_images[:config.chunk], None)
         print(experiment.expected_time(config, network, few, threads, number_of_threads, world.size), flush=True)
         run.train(gradient, dataset, prepare, threads)

@@ -1,13 +1,12 @@
 """Training: three short functions around any gradient, EP's or BPTT's, and anyone's arrays.
 
-    gradient(network, x, y, rng) -> Estimate       rng: this batch's own random generator
+    gradient(network, x, y, rng) -> Step           rng: this batch's own random generator; see step.py, and `in_chunks`
     prepare(images, rng) -> x                      a batch of stored images -> float inputs; rng None: no augmentation
 
 Whatever is random in a batch is drawn from default_rng([seed, epoch, step]), for the whole batch at once. So there is no
 generator state to keep: (seed, epoch, step) says where a run stands, and the number of threads changes nothing.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,17 +19,18 @@ from threadpoolctl import threadpool_limits
 
 from ..backend import Array, array_module, to_host
 from ..checks import whole
-from ..dynamics import Estimate, Relaxation
+from ..dynamics import Estimate, Relaxation, relax
 from ..errors import EPError
 from ..network import Network
+from .step import Part, Step, merged, part
 
 CHUNK = 16  # images that are relaxed together by one thread: their patches fit into a CPU's caches (a GPU wants whole batches)
 
 
-def train_epoch(network: Network, images: Array, labels: Array, gradient: Callable[..., Estimate], optimizer: Any, *,
+def train_epoch(network: Network, images: Array, labels: Array, gradient: Callable[..., Step], optimizer: Any, *,
                 batch_size: int, epoch: int = 0, seed: int = 0, prepare: Callable[..., Array] | None = None,
-                first_step: int = 0, on_step: Callable[[int, Estimate], object] = lambda step, estimate: None) -> None:
-    """One pass over the images in an order drawn from (seed, epoch); `on_step` sees every step's `Estimate`.
+                first_step: int = 0, on_step: Callable[[int, Step], object] = lambda number, step: None) -> None:
+    """One pass over the images in an order drawn from (seed, epoch); `on_step` sees every step's number and `Step`.
 
     images (N, ...), labels (N,). first_step: skip the steps before it (to resume). An incomplete last batch is used too.
     Raises EPError if there are no images or another number of labels; and (exit code 1), before any parameter has changed, if a
@@ -38,14 +38,16 @@ def train_epoch(network: Network, images: Array, labels: Array, gradient: Callab
     """
     (images, labels), batch_size = counted(images, labels), whole(batch_size, "batch size", 1)
     order = np.random.default_rng([seed, epoch]).permutation(len(labels))
-    for step in range(first_step, steps_per_epoch(len(labels), batch_size)):
-        batch = order[step * batch_size:(step + 1) * batch_size]
-        rng = np.random.default_rng([seed, epoch, step])
+    for number in range(first_step, steps_per_epoch(len(labels), batch_size)):
+        batch = order[number * batch_size:(number + 1) * batch_size]
+        rng = np.random.default_rng([seed, epoch, number])
         x = images[batch] if prepare is None else prepare(images[batch], rng)
-        estimate = gradient(network, x, labels[batch], rng)
-        check_finite(estimate, epoch, step)
-        optimizer.step(estimate.gradient, epoch)
-        on_step(step, estimate)
+        step = gradient(network, x, labels[batch], rng)
+        if not isinstance(step, Step):
+            raise EPError(f"gradient(network, x, y, rng) has to return a Step, as ep.in_chunks does: got {type(step).__name__}")
+        step.check_finite(f"at epoch {epoch + 1}, step {number + 1}")
+        optimizer.step(step.gradient, epoch)
+        on_step(number, step)
 
 
 def evaluate(network: Network, images: Array, labels: Array, relax: Callable[..., Relaxation], *,
@@ -92,37 +94,18 @@ def chunks(n, size=CHUNK):
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def in_chunks(gradient: Callable[..., Estimate], network: Network, x: Array, y: Array, map: Callable = map,
-              size: int = CHUNK) -> Estimate:
+def in_chunks(gradient: Callable[..., Estimate | Part], network: Network, x: Array, y: Array, map: Callable = map,
+              size: int = CHUNK) -> Step:
     """gradient(network, x, y) chunk by chunk, merged in the order of the chunks: the result is independent of `map`.
 
     It depends on `size`, where a tolerance ends the relaxation: a chunk stops as a whole.
     """
     x, y = counted(x, y)
-    parts = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), chunks(len(y), size)))
-    return merge(parts, [len(y[chunk]) for chunk in chunks(len(y), size)])
+    return merged(list(map(lambda chunk: as_part(network, gradient(network, x[chunk], y[chunk])), chunks(len(y), size))))
 
 
-def merge(parts, sizes):
-    """One `Estimate` for a batch from those of its chunks. `free.steps` is then the mean over the images,
-    `free.residual` the largest, `free.converged` the share of images whose chunk reached the tolerance."""
-    if len(parts) == 1:  # a GPU's whole batch: nothing to add up, and what is known of it stays true
-        return replace(parts[0], nudged=[], free=replace(parts[0].free, switches=[], u=[]))
-    share = [size / sum(sizes) for size in sizes]
-    history = {}
-    for part in parts:
-        for t, residual in part.free.history:
-            history[t] = float(np.maximum(history.get(t, 0.0), residual))  # not Python's max, which may lose a NaN
-    free = Relaxation(
-        states=[array_module(layer[0]).concatenate(layer) for layer in zip(*(part.free.states for part in parts))], switches=[],
-        steps=sum(a * part.free.steps for a, part in zip(share, parts)),
-        residual=float(np.max([part.free.residual for part in parts])),
-        converged=sum(a * part.free.converged for a, part in zip(share, parts)),
-        history=sorted(history.items()))
-    return Estimate(
-        gradient={name: sum(a * part.gradient[name] for a, part in zip(share, parts)) for name in parts[0].gradient},
-        loss=sum(a * part.loss for a, part in zip(share, parts)),
-        correct=sum(part.correct for part in parts), free=free)
+def as_part(network, made):
+    return made if isinstance(made, Part) else part(network, made)
 
 
 # --- before the work starts -------------------------------------------------------------------------------------------
@@ -134,46 +117,12 @@ def rehearse(network, gradient, prepare, images, labels):
     gradient(network, prepare(images[:1], rng), labels[:1], rng)
 
 
-def seconds_per_step(network, x, phase, relax, map, threads):
-    """Measured seconds per image and step of this `Phase` while `threads` chunks like x are relaxed at once by `relax`."""
-    list(map(lambda _: relax(network, x, replace(phase, steps=1)), range(threads)))  # the first touches new memory
+def seconds_per_step(network, x, phase, map, threads):
+    """Measured seconds per image and step of this `Phase` while `threads` chunks like x are relaxed at once."""
+    list(map(lambda _: relax(network, x, replace(phase, steps=1, tolerance=0.0)), range(threads)))  # the first touches new memory
     start = time.perf_counter()
-    list(map(lambda _: relax(network, x, replace(phase, steps=4)), range(threads)))
+    list(map(lambda _: relax(network, x, replace(phase, steps=4, tolerance=0.0)), range(threads)))
     return (time.perf_counter() - start) / (4 * threads * len(x))
-
-
-# --- what tells a failing run from a good one -------------------------------------------------------------------------
-
-
-def check_finite(estimate, epoch, step):
-    """Raise EPError naming the first layer whose gradient is NaN or infinite."""
-    squares = estimate.known.get("squares")
-    if squares and all(map(math.isfinite, squares.values())):
-        return
-    gradient = estimate.gradient
-    for name, good in zip(gradient, numbers([array_module(g).isfinite(g).all() for g in gradient.values()])):
-        if not good:
-            raise EPError(f"the gradient of {name} is not finite at epoch {epoch + 1}, step {step + 1}: the parameters are "
-                          "unchanged since the step before; try a smaller learning rate or scale", exit_code=1)
-
-
-def gradient_norms(estimate):
-    """{layer: Euclidean norm of its gradient, weights and biases together}."""
-    gradient, totals = estimate.gradient, {}
-    squares = estimate.known.get("squares") or dict(zip(gradient, numbers([(g * g).sum() for g in gradient.values()])))
-    for name, square in squares.items():
-        layer = name.split(".")[0]
-        totals[layer] = totals.get(layer, 0.0) + square
-    return {layer: total**0.5 for layer, total in totals.items()}
-
-
-def stuck_shares(network, estimate):
-    """Per layer, the share of units at the same bound of the activation in every image: such a unit learns nothing."""
-    if "stuck" in estimate.known:
-        return estimate.known["stuck"]
-    states = estimate.free.states
-    low, high = network.activation.bounds
-    return numbers([((s <= low).all(0) | (s >= high).all(0)).mean() for s in states])
 
 
 def numbers(scalars):

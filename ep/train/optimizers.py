@@ -17,8 +17,8 @@ import numpy as np
 
 from ..backend import Gradient, array_module, to_host
 from ..checks import real
+from ..engine import kernels
 from ..errors import EPError
-from ..fast import kernels
 from ..network import Network
 
 

@@ -29,6 +29,7 @@ import numpy as np
 from ..backend import DOCTOR, array_module, to_host
 from ..errors import EPError
 from . import loop, machine
+from .step import numbers_of, step
 
 LAUNCHERS = [  # (number of ranks, rank, rank on this machine) as launchers leave them in the environment
     ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),  # MPICH, Intel MPI, MVAPICH
@@ -87,33 +88,27 @@ class World:
     # --- one training step ------------------------------------------------------------------------------------------------
 
     def in_chunks(self, gradient, network, x, y, map=map, size=loop.CHUNK):
-        """`loop.in_chunks` by all ranks: the same `Estimate` on each of them, but for rounding.
-
-        Its free.states are the batch's mean states, once per image, for whoever looks for units that sit at a bound in every
-        image: exact at the bound 0, and at others but for rounding (a float32 mean may be 1 where one image is a millionth
-        below). It has no nudged phases.
-        """
+        """`loop.in_chunks` by all ranks: the same `Step` on each of them, but for rounding."""
         if self.comm is None:
             return loop.in_chunks(gradient, network, x, y, map, size)
-        N, weights, shapes = len(y), network.parameters(), dict(enumerate(network.shapes[1:]))
-        mine = loop.chunks(N, size)[self.rank::self.size]  # perhaps none
-        parts = list(map(lambda chunk: gradient(network, x[chunk], y[chunk]), mine))
-        flat, sums = zeros({name: w.shape for name, w in weights.items()} | shapes, like=next(iter(weights.values())))
-        record = None
-        if parts:
-            sizes = [len(y[chunk]) for chunk in mine]
-            own = loop.merge(parts, sizes)
-            for name, g in own.gradient.items():
-                sums[name][...] = sum(sizes) * g  # n_r g_r
-            for layer, s in enumerate(own.free.states):
-                sums[layer][...] = s.sum(0)
-            record = replace(own, gradient={}, free=replace(own.free, states=[])), sum(sizes)
+        cut, like = loop.chunks(len(y), size), network.any_parameter
+        mine = list(map(lambda chunk: loop.as_part(network, gradient(network, x[chunk], y[chunk])), cut[self.rank::self.size]))
+        shapes = {name: w.shape for name, w in network.parameters().items()}
+        bounds = {(bound, n): shape for bound in ("low", "high") for n, shape in enumerate(network.shapes[1:])}
+        flat, sums = zeros(shapes | bounds, like)
+        for one in mine:
+            for name, g in one.gradient.items():
+                sums[name] += one.images * g
+            for bound, n in bounds:
+                sums[bound, n] += getattr(one, bound)[n]  # 1 where a unit is at its bound in all images of the part
         self.add_up(flat)
-        flat /= N  # g = sum_r n_r g_r / N
-        whole = loop.merge(*zip(*filter(None, self.exchange(record))))
-        whole.gradient = {name: sums[name] for name in weights}
-        whole.free.states = [array_module(flat).broadcast_to(sums[layer], (N, *shape)) for layer, shape in shapes.items()]
-        return whole
+        gradient = {name: sums[name] / len(y) for name in shapes}
+        low, high = ([sums[bound, n] == len(cut) for n in range(len(network.shapes) - 1)] for bound in ("low", "high"))
+        told = self.exchange([replace(one, gradient={}, low=[], high=[], alone=None, sums=loop.numbers(one.sums),
+                                      changes=loop.numbers(one.changes)) for one in mine])
+        parts = [told[k % self.size][k // self.size] for k in range(len(cut))]
+        parts[0] = replace(parts[0], low=low)
+        return step(parts, gradient, numbers_of(parts, gradient, low, high))
 
     def add_up(self, flat):
         """flat (numbers,) <- its sum over the ranks: on the device where MPI can read it, else through the host."""

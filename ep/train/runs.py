@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .. import datasets, fast
+from .. import datasets, engine
+from ..dynamics import relax
 from ..errors import EPError
 from ..vectorfield import FEEDBACK_UPDATES, alignment
 from . import equilibrium
@@ -32,7 +33,7 @@ from .claim import claim, new_folder, release
 from .commandline import given, refuse_changes
 from .curves import plot_curves
 from .experiment import Config, extended, identity, phases
-from .loop import evaluate, gradient_norms, steps_per_epoch, stuck_shares, train_epoch
+from .loop import evaluate, steps_per_epoch, train_epoch
 from .parallel import World
 from .watch import in_words, quiet_failures
 
@@ -125,11 +126,11 @@ class Run:
                         on_step=self.on_step)
             n = config.test_images if epoch + 1 < config.epochs else config.final_test_images
             test_images, test_labels = dataset.test_images[:n], dataset.test_labels[:n]
-            relax = fast.prepared(network, map=map).relax
             shared = dict(prepare=prepare, map=self.world.map(map), chunk=config.chunk)
-            result = evaluate(network, test_images, test_labels, partial(relax, phase=phases(config).free), **shared)
+            result = evaluate(engine.prepared(network, map), test_images, test_labels, partial(relax, phase=phases(config).free),
+                              **shared)
             estimate = partial(gradient, rng=np.random.default_rng([config.seed, epoch]))
-            distance = equilibrium.distance(network, test_images, test_labels, estimate, phases(config), relax,
+            distance = equilibrium.distance(network, test_images, test_labels, estimate, phases(config),
                                             combined=FEEDBACK_UPDATES[config.feedback_update][1], **shared)
             self.world.check_parameters(network)
             self.end_epoch(*result, n, distance)
@@ -139,10 +140,10 @@ class Run:
         self.bar = tqdm(total=steps, initial=self.step, unit="step", dynamic_ncols=True, disable=self.world.rank > 0,
                         desc=f"epoch {self.epoch + 1}/{self.config.epochs}")
 
-    def on_step(self, step, estimate):
+    def on_step(self, number, step):
         """Count one training step; save if it is time to, or if a signal asks to stop."""
-        self.step = step + 1
-        accumulate(self.totals, self.network, estimate, self.lap())
+        self.step = number + 1
+        accumulate(self.totals, step, self.lap())
         mean = averages(self.totals)
         self.bar.set_postfix_str(f"loss {mean['train_loss']:.3f}, accuracy {mean['train_accuracy']:.1%}, "
                                  f"residual {mean['residual']:.0e}", refresh=False)
@@ -277,18 +278,17 @@ class Run:
 # --- the numbers of an epoch ------------------------------------------------------------------------------------------
 
 
-def accumulate(totals, network, estimate, seconds):
-    """Add one training step's `Estimate` to the dictionary `totals` (sums over images or steps, and the largest residual)."""
-    free, N = estimate.free, len(estimate.free.states[0])
-    settled = [t for t, residual in free.history if residual <= SETTLED]
-    sums = dict(images=N, batches=1, seconds=seconds, loss=estimate.loss * N, correct=estimate.correct,
-                steps=free.steps * N, converged=free.converged * N, settled_batches=bool(settled),
+def accumulate(totals, step, seconds):
+    """Add one training `Step` to the dictionary `totals` (sums over images or steps, and the largest residual)."""
+    N, settled = step.images, [t for t, residual in step.history if residual <= SETTLED]
+    sums = dict(images=N, batches=1, seconds=seconds, loss=step.loss * N, correct=step.correct,
+                steps=step.steps * N, converged=step.converged * N, settled_batches=bool(settled),
                 settled=settled[0] if settled else 0)
-    sums |= {f"gradient_norm_{layer}": norm for layer, norm in gradient_norms(estimate).items()}
-    sums |= {f"stuck_{layer}": share for layer, share in enumerate(stuck_shares(network, estimate), start=1)}
+    sums |= {f"gradient_norm_{layer}": norm for layer, norm in step.norms().items()}
+    sums |= {f"stuck_{layer}": share for layer, share in enumerate(step.stuck, start=1)}
     for key, value in sums.items():
         totals[key] = totals.get(key, 0) + value
-    totals["residual"] = max(totals.get("residual", 0.0), free.residual)
+    totals["residual"] = max(totals.get("residual", 0.0), step.residual)
 
 
 def averages(totals):

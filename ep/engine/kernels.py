@@ -5,26 +5,17 @@ a patch matrix three. Here each is one kernel; products of matrices are cuBLAS's
 
     up      cols = im2col(s_n);  y = cols @ W;  v, switches = pool(y) + b             3 launches
     down    y = unpool(s_{n+1}, switches);  cols = y @ W^T;  col2im(cols)             3
-    update  u = up + down;  s_n = sigma(u)                                            2; in graph.py 1
+    update  u = up + down;  s_n = sigma(u)                                            1
 
 The twin of a kernel is the function of ops.py or activations.py of the same name. It runs instead wherever the kernel
-cannot (NumPy, complex numbers), so `fused(network)` is right everywhere, and tests compare the two bit for bit.
-A patch matrix takes at most MEMORY bytes: larger batches go through it in pieces.
+cannot (NumPy, complex numbers), and tests compare the two bit for bit. The synapses that use the kernels are in gpu.py.
 """
 
-import copy
 import math
-from functools import cache, partial
+from functools import cache
 
 from .. import ops
 from ..backend import array_module
-from ..cost import SoftmaxCrossEntropy
-from ..synapse import Conv, Dense
-from ..vectorfield import Asymmetric
-from .blas import matmul
-from .plan import SLOPES
-
-MEMORY = 1 << 28  # bytes
 
 # --- the kernels: arguments, results, and the code for element i of the results ---------------------------------------------
 # Sizes in capitals are written into the code, so that the compiler divides by constants. Images are (N, H, W, C).
@@ -73,17 +64,15 @@ KERNELS = {
     Four here = {}; int corner = row % 2 * 2 + column % 2;
     if (covered) for (int a = 0; a < 4; a++) if (switches[window + a] == corner) here.a[a] = v[window + a];
     Four *to = (Four*)&y[0] + i; *to = here"""),
-    "hard-sigmoid": ("T u", "T s", "T z = T(0.5) * u; s = z < 0 ? T(0) : z > 1 ? T(1) : z"),  # NaN stays NaN
-    "clip": ("T u", "T s", "s = u < 0 ? T(0) : u > 1 ? T(1) : u"),
-    "relu6": ("T u", "T s", "s = u < 0 ? T(0) : u > 6 ? T(6) : u"),
-    # u = up + gain down, s = clip(slope u, 0, top): the last passes of a step
-    "update": ("T up, T down, T gain, T slope, T top", "T u, T s", """
-    T sum = up + gain * down, z = slope * sum; u = sum; s = z < 0 ? T(0) : z > top ? top : z"""),
-    # w [ sigma(u + d/w) - sigma(u) ] for sigma = clip(slope u, 0, top), with v = slope u and e = slope d:
-    # clip( e + w (v - s), - w s, w (top - s) ), where v - s is 0, exactly, inside the bounds. Several d for one u.
-    "deviation": ("raw T u, raw T s, T d, T w, T slope, T top", "T delta", """
-    T v = slope * u[i % SIZE], at = s[i % SIZE], low = -(w * at), high = w * (top - at), e = slope * d + w * (v - at);
-    delta = e < low ? low : e > high ? high : e"""),
+    "sigma": ("T u, T slope, T low, T high", "T s", "T z = slope * u; s = z < low ? low : z > high ? high : z"),  # NaN stays NaN
+    # u = up + gain down, s = clip(slope u, low, high): the last passes of a step
+    "update": ("T up, T down, T gain, T slope, T low, T high", "T u, T s", """
+    T sum = up + gain * down, z = slope * sum; u = sum; s = z < low ? low : z > high ? high : z"""),
+    # w [ sigma(u + d/w) - sigma(u) ] for sigma = clip(slope u, low, high), with v = slope u and e = slope d:
+    # clip( e + w (v - s), w (low - s), w (high - s) ), where v - s is 0, exactly, inside the bounds. Several d for one u.
+    "deviation": ("raw T u, raw T s, T d, T w, T slope, T low, T high", "T delta", """
+    T v = slope * u[i % SIZE], at = s[i % SIZE], least = w * (low - at), most = w * (high - at), e = slope * d + w * (v - at);
+    delta = e < least ? least : e > most ? most : e"""),
     "column_sums": ("raw T a", "T sum", """
     T total = 0; for (int row = i / C; row < ROWS; row += OUT) total += a[row*C + i % C];
     sum = total"""),
@@ -169,30 +158,6 @@ def max_unpool(v, switches, shape):
 MAX_POOL = ops.MAX_POOL._replace(pool=max_pool, pool_at=max_pool_at, unpool=max_unpool)
 
 
-def sigma(twin, name, u):
-    return launch(name, u.shape, u) if runs_on(u) else twin(u)
-
-
-CLIPPED = {a.difference: (slope, a.bounds[1]) for a, slope in SLOPES.items()}  # (slope, top); `fused` replaces sigma, not this
-
-
-def update(activation, up, down, gain):
-    """(u, s): u = up + gain down, s = sigma(u)"""
-    if activation.difference in CLIPPED and runs_on(up):
-        numbers = map(up.dtype.type, (gain, *CLIPPED[activation.difference]))
-        return launch("update", up.shape, up, down, *numbers, dtypes=[up.dtype] * 2)
-    u = up + gain * down
-    return u, activation.sigma(u)
-
-
-def deviation(activation, u, s, d, w):
-    """delta = w [ sigma(u + d/w) - sigma(u) ] for several phases at once: u and s (N, ...), d and delta (phases N, ...)"""
-    if activation.difference in CLIPPED and runs_on(d):
-        return launch("deviation", d.shape, u, s, d, *map(d.dtype.type, (w, *CLIPPED[activation.difference])), SIZE=u.size)
-    each = d.reshape(-1, *u.shape)
-    return (w * activation.difference(u, each / w)).reshape(d.shape)
-
-
 def adam(w, g, m, v, betas, rate, t, eps, weight_decay):
     """Update t of `train.optimizers.Adam`, in one pass over w, g, m and v, of which w, m and v are changed."""
     (b1, b2), number = betas, w.dtype.type
@@ -209,110 +174,3 @@ def column_sums(a):
         rows, C = a.shape
         a = launch("column_sums", (-(-rows // 32), C), a, ROWS=rows, C=C, OUT=-(-rows // 32))
     return a[0]
-
-
-# --- a network that uses them -----------------------------------------------------------------------------------------
-
-
-class FusedConv(Conv):
-    """`Conv` with the passes above: the same numbers, but for the order of additions in products of matrices."""
-
-    def __init__(self, conv):
-        vars(self).update(vars(conv), pool=MAX_POOL if conv.pool == ops.MAX_POOL else conv.pool)
-
-    def drive_post(self, pre, switches=None):
-        if switches is not None or self.pool != MAX_POOL:
-            return super().drive_post(pre, switches)
-        return max_pool_and_add(self._conv(pre), self.b)
-
-    def _conv(self, pre):
-        """(N, H, W, C_pre) -> (N, H', W', C_post)"""
-        return self._joined(lambda pre: matmul(self._patches(pre), self._matrix()).reshape(len(pre), *self.conv_shape, -1), pre)
-
-    def drive_pre(self, post, switches):
-        def adjoint(y):
-            cols = matmul(y.reshape(-1, y.shape[3]), self._matrix().T)
-            return col2im(cols.reshape(*y.shape[:3], *self.W.shape[:3]), self.pre_shape[:2], self.stride, self.padding)
-        return self._joined(adjoint, self.pool.unpool(post, switches, self.conv_shape))
-
-    def linear_hebbian(self, pre, post, switches):
-        y = self.pool.unpool(post, switches, self.conv_shape)
-        products = [matmul(self._patches(pre[piece]).T, y[piece].reshape(-1, y.shape[3])) for piece in self._pieces(pre)]
-        return {"W": (products[0] if len(products) == 1 else sum(products)).reshape(self.W.shape)}
-
-    def hebbian(self, pre, post, switches):
-        return {**self.linear_hebbian(pre, post, switches), "b": column_sums(post)}
-
-    def _patches(self, pre):
-        return im2col(pre, len(self.W), self.stride, self.padding).reshape(-1, self._matrix().shape[0])
-
-    def _matrix(self):
-        return self.W.reshape(-1, self.W.shape[3])  # (k k C_pre, C_post)
-
-    def _pieces(self, a):
-        """Slices of images whose patch matrix fits into MEMORY."""
-        bytes_per_image = self.conv_shape[0] * self.conv_shape[1] * self._matrix().shape[0] * a.dtype.itemsize
-        n = max(1, MEMORY // bytes_per_image)
-        return [slice(start, start + n) for start in range(0, len(a), n)]
-
-    def _joined(self, f, a):
-        parts = [f(a[piece]) for piece in self._pieces(a)]
-        return parts[0] if len(parts) == 1 else array_module(a).concatenate(parts)
-
-
-class FusedDense(Dense):
-    """`Dense` with products that a CUDA graph can record."""
-
-    def __init__(self, dense):
-        vars(self).update(vars(dense))
-
-    def linear_post(self, pre, switches=None):
-        return matmul(pre.reshape(len(pre), -1), self.W)
-
-    def drive_pre(self, post, switches=None):
-        return matmul(post, self.W.T).reshape(len(post), *self.pre_shape)
-
-    def linear_hebbian(self, pre, post, switches=None):
-        return {"W": matmul(pre.reshape(len(pre), -1).T, post)}
-
-
-class FusedReadout(SoftmaxCrossEntropy):
-    """`SoftmaxCrossEntropy` with products that a CUDA graph can record."""
-
-    def __init__(self, cost):
-        vars(self).update(vars(cost))
-
-    def force(self, s, y):
-        return matmul(y - self.output(s), self.W.T).reshape(s.shape)
-
-    def gradient(self, s, y):
-        error = self.output(s) - y
-        return {"W": matmul(s.reshape(len(s), -1).T, error), "b": error.sum(0)}
-
-    def _logits(self, s):
-        z = matmul(s.reshape(len(s), -1), self.W) + self.b
-        return z - z.real.max(1, keepdims=True)
-
-
-def fused(network):
-    """`network` with these kernels, on a GPU; `network` itself where its arrays are NumPy's.
-
-    It owns the same parameter arrays, and takes the place of `network`: set_parameters on one does not change the other.
-    """
-    if not hasattr(array_module(next(iter(network.parameters().values()))), "ElementwiseKernel"):
-        return network
-    other, activation = copy.copy(network), network.activation
-    other.synapses = [_fused(synapse) for synapse in network.synapses]
-    if type(network.cost) is SoftmaxCrossEntropy:
-        other.cost = FusedReadout(network.cost)
-    if activation in SLOPES:
-        other.activation = activation._replace(sigma=partial(sigma, activation.sigma, activation.name))
-    return other
-
-
-def _fused(synapse):
-    if type(synapse) is Asymmetric:
-        synapse = copy.copy(synapse)
-        synapse.forward, synapse.feedback = _fused(synapse.forward), _fused(synapse.feedback)
-    replaced = {Conv: FusedConv, Dense: FusedDense}.get(type(synapse))
-    return replaced(synapse) if replaced else synapse

@@ -37,6 +37,10 @@ class Im2col:
                 y += product
         yield self.rows[0], y.reshape(H, width, N, self.C_out)
 
+    def whole(self, feed=None):
+        """The result, an array of its own."""
+        return next(self.stripes(feed))[1].copy()
+
     def taps(self, x):
         """(rows of x, W', N, k, C_in): the k pixels of a row that an output sees."""
         taps = self.scratch(0, len(x), self.size_out[1], x.shape[2], self.k, self.C_in)
@@ -71,6 +75,10 @@ class Col2im:
         if self.gain != 1:
             y *= self.gain
         yield self.rows[0], y[p:p + H, p:p + width]
+
+    def whole(self, feed=None):
+        """The result, an array of its own."""
+        return next(self.stripes(feed))[1].copy()
 
 
 class PatchProduct:

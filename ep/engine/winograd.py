@@ -93,7 +93,7 @@ class Winograd:
 
     Write the images into `.input` (H, W, N, C_in) and go through `stripes()`: slices of rows of the result, and these rows
     (rows, W', N, C_out), to be used before anything else with the same `Scratch` is. A stripe is as many rows of tiles as have
-    all their arrays in the cache.
+    all their arrays in the cache. `whole()` is all of the result.
     """
 
     def __init__(self, m, size_in, size_out, padding, N, channels, scratch):
@@ -120,8 +120,12 @@ class Winograd:
         self.U, self.uses = U, 0
         np.multiply(self.A_T, gain, out=self.gain_A_T)
 
-    def stripes(self, feed=None):
-        """feed(rows): write the rows of `.input` before row `rows`, just before they are used; default: they are written."""
+    def stripes(self, feed=None, result=None):
+        """feed(rows): write the rows of `.input` before row `rows`, just before they are used; default: they are written.
+
+        result: where the rows are written, if no tile reaches over the edge.
+        """
+        fits = result is not None and self.size_out == (self.h * self.m, self.w * self.m)
         if self.made is None or self.made[0] != self.scratch.made:
             views = [self.views(i) for i in range(0, self.h, self.stripe)]  # made once, for views cost time too
             self.made = self.scratch.made, views
@@ -136,9 +140,20 @@ class Winograd:
             for left, right, out in read:  # x -> V = B^T x B
                 np.matmul(left, right, out=out)
             np.matmul(V, self.U, out=M)  # (m+2)^2 times (h w N, C_in) @ (C_in, C_out)
-            for left, right, out in write:  # M -> y = A^T M A
-                np.matmul(left, right, out=out)
+            (A_T, M_tiles, Q), (gain_A_T, Q_tiles, out) = write  # M -> y = A^T M A
+            np.matmul(A_T, M_tiles, out=Q)
+            if fits:
+                out, y = result[rows].reshape(out.shape), result[rows]
+            np.matmul(gain_A_T, Q_tiles, out=out)
             yield rows, y
+
+    def whole(self, feed=None):
+        """The result (H', W', N, C_out), an array of its own."""
+        result = np.empty((*self.size_out, self.x.shape[2], self.channels[1]), self.scratch.dtype)
+        for rows, y in self.stripes(feed, result):
+            if y.base is not result:
+                result[rows] = y
+        return result
 
     def views(self, first):
         """(what to multiply, V, M, what to multiply, result) of the stripe whose first row of tiles is `first`."""

@@ -1,0 +1,139 @@
+"""One training step: the gradients of the chunks of a batch put together, and what the log wants to know of it.
+
+Everything up to `Step` stays on the device: `part` and `numbers_of` launch and look at no number, so that a GPU can record them
+with the gradient (ep/engine/graph.py). The Python numbers of a `Step` are then looked at all at once.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import and_
+
+from ..backend import Array, Gradient, array_module, to_host
+from ..dynamics import Estimate
+from ..errors import EPError
+
+
+@dataclass
+class Step:
+    """A gradient over a batch, and Python numbers.
+
+    gradient  {"1.W": dL/dW, ...}: batch mean, to be descended
+    loss      batch mean; correct: number of right predictions at s*; images: how many
+    steps     of the free phase, mean over the images; residual: the largest of its last step
+    converged share of the images whose chunk reached the tolerance
+    history   [(step, largest residual)] of the free phase
+    stuck     per layer, the share of units at the same bound of the activation in every image: such a unit learns nothing
+    squares   {name: sum of the squares of its gradient}
+    """
+
+    gradient: Gradient
+    loss: float
+    correct: int
+    images: int
+    steps: float
+    residual: float
+    converged: float
+    history: list[tuple[int, float]]
+    stuck: list[float]
+    squares: dict[str, float]
+
+    def norms(self) -> dict[str, float]:
+        """{layer: Euclidean norm of its gradient, weights and biases together}."""
+        totals: dict[str, float] = {}
+        for name, square in self.squares.items():
+            layer = name.split(".")[0]
+            totals[layer] = totals.get(layer, 0.0) + square
+        return {layer: total**0.5 for layer, total in totals.items()}
+
+    def check_finite(self, when: str) -> None:
+        """Raise EPError naming the first parameter whose gradient is NaN or infinite."""
+        for name, square in self.squares.items():
+            if not math.isfinite(square):
+                raise EPError(f"the gradient of {name} is not finite, or too large to be squared, {when}: the parameters are "
+                              "unchanged since the step before; try a smaller learning rate or scale", exit_code=1)
+
+
+@dataclass
+class Part:
+    """What a chunk of images adds to a step, on the device. alone: the numbers of a batch that is this part alone, where
+    they were recorded with it."""
+
+    images: int
+    gradient: Gradient  # mean over them
+    low: list[Array]  # per layer, whether a unit is at the lower bound in all of them
+    high: list[Array]
+    sums: list[Array]  # loss, right predictions
+    times: list[int]  # the steps of the free phase at which there is a change, the last one last
+    changes: list[Array]
+    tolerance: float
+    alone: Array | None = None
+
+
+def part(network, estimate: Estimate) -> Part:
+    """The `Part` of an `Estimate`."""
+    (low, high), free = network.activation.bounds, estimate.free
+    xp = array_module(free.states[0])
+    return Part(len(estimate.costs), estimate.gradient, [(s <= low).all(0) for s in free.states],
+                [(s >= high).all(0) for s in free.states], [estimate.costs.sum(), estimate.right.sum()],
+                [*(t for t, _ in free.earlier), free.steps], [*(xp.asarray(c) for _, c in free.earlier), free.change], free.tolerance)
+
+
+def recorded(recorder, gradient, key, network, x, y) -> Part:
+    """The `Part` of gradient(network, x, y), launched as a CUDA graph; key: all that gradient depends on beside its arguments."""
+    def launch(x, y):
+        made = part(network, gradient(network, x, y))
+        made.alone = numbers_of([made], made.gradient, made.low, made.high)
+        return [*made.gradient.values(), *made.low, *made.high, *made.sums, *made.changes, made.alone], made
+
+    arrays, made = recorder(launch, network, key, *network.examples(x, y))
+    found = iter(arrays)
+    return replace(made, gradient={name: next(found) for name in made.gradient}, low=[next(found) for _ in made.low],
+                   high=[next(found) for _ in made.high], sums=[next(found) for _ in made.sums],
+                   changes=[next(found) for _ in made.changes], alone=next(found))
+
+
+def merged(parts: list[Part]) -> Step:
+    """The `Step` of a batch from its parts, added up in their order."""
+    N = sum(one.images for one in parts)
+    if len(parts) == 1 and parts[0].alone is not None:
+        return step(parts, parts[0].gradient, parts[0].alone)
+    gradient = parts[0].gradient if len(parts) == 1 else {
+        name: sum((one.images / N) * one.gradient[name] for one in parts) for name in parts[0].gradient}
+    low, high = ([reduce(and_, layers) for layers in zip(*(getattr(one, name) for one in parts))] for name in ("low", "high"))
+    return step(parts, gradient, numbers_of(parts, gradient, low, high))
+
+
+def numbers_of(parts, gradient, low, high):
+    """All numbers of the `Step` in one array on the device: stuck shares, squares, and for each part sums and changes."""
+    numbers = [(at_low | at_high).mean() for at_low, at_high in zip(low, high)]
+    numbers += [(g * g).sum() for g in gradient.values()]
+    for one in parts:
+        numbers += [*one.sums, *one.changes]
+    first = next(iter(gradient.values()))
+    out = array_module(first).empty(len(numbers), dtype=first.dtype)
+    for k, number in enumerate(numbers):
+        out[k] = number
+    return out
+
+
+def step(parts: list[Part], gradient: Gradient, numbers: Array) -> Step:
+    """The `Step`, after the one look at the device. Of the parts only what the host knows is used."""
+    found = iter(to_host(numbers).tolist())
+    stuck, squares = [next(found) for _ in parts[0].low], {name: next(found) for name in gradient}
+    N, loss, correct, steps, converged, history = sum(one.images for one in parts), 0.0, 0, 0.0, 0.0, {}
+    for one in parts:
+        loss, correct = loss + next(found), correct + round(next(found))
+        changes = [next(found) for _ in one.times]
+        for t, change in zip(one.times, changes):
+            history[t] = largest(history.get(t, 0.0), change)
+        steps += one.times[-1] * one.images / N
+        converged += (changes[-1] <= one.tolerance) * one.images / N
+        history["last"] = largest(history.get("last", 0.0), changes[-1])
+    residual = history.pop("last")
+    return Step(gradient, loss / N, correct, N, steps, residual, converged, sorted(history.items()), stuck, squares)
+
+
+def largest(a, b):
+    """Their maximum; NaN if one of them is, which Python's max may lose."""
+    return a if a > b or math.isnan(a) else b
