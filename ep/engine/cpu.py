@@ -264,10 +264,12 @@ class TiledConv(Pooled, Conv):
         up.input[...] = inside(pre)
 
         def fill(i, rows, y):
-            windows = self.windows(rows)
-            self.unpool_rows(posts[i], switches, windows, y)
-            if self.pool.window:
-                y[self.pool.window * (windows.stop - windows.start):] = 0  # a row that is in no window
+            windows, size = self.windows(rows), self.pool.window
+            if size is None:
+                y[...] = inside(self.pool.unpool(posts[i], switches, self.conv_shape))[rows]
+            else:
+                self.unpool_rows(posts[i], switches, windows, y)
+                y[size * (windows.stop - windows.start):] = 0  # a row that is in no window
 
         return product.result(fill, (0, 1)[:len(posts)])
 
