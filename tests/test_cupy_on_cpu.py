@@ -22,7 +22,7 @@ TRAIN = """
 import functools, sys, tempfile
 from cupy_on_cpu import executed
 import cupy, ep
-from ep.fast import kernels
+from ep.engine import gpu, kernels
 from test_gpu import example
 
 from ep.datasets import synthetic
@@ -38,7 +38,7 @@ for options in ("", "--algorithm bptt", "--cost squared-error --connections asym
     job.main()
 network, x, y = example(cupy, activation=ep.CLIP)
 ep.eqprop_gradient(network, x, y, ep.Phases(4, 2), nudging=ep.Nudging.symmetric(0.5))
-network = kernels.fused(ep.resnet(1, (3,), (8, 8, 3), 3).to(cupy))
+network = gpu.prepared(ep.resnet(1, (3,), (8, 8, 3), 3).to(cupy))
 ep.relax(network, cupy.zeros((2, 8, 8, 3), "float32"), 2)
 print("compiled:", *sorted(set(executed.compiled_by_nvrtc)))
 """
@@ -87,12 +87,11 @@ def test_products(xp, dtype):
 def test_counts(xp):
     """Launches, the bytes of their arrays, uploads, waits, and bytes in use."""
     from cupy_on_cpu import device
-    from cupy_on_cpu.executed import moved
     x = xp.asarray(np.ones(1000, "float32"))
-    before, moved_before, device.launches[:] = device.count.copy(), sum(moved.values()), []
+    before, moved_before, device.launches[:] = device.count.copy(), sum(device.moved.values()), []
     y = x + x
     assert device.launches == ["cupy_add__float32_float32_float32"]
-    assert sum(moved.values()) - moved_before == 3 * 4000
+    assert sum(device.moved.values()) - moved_before == 3 * 4000
     float(y[0])
     changes = device.count - before
     assert (changes["launches"], changes["synchronisations"], changes["bytes in use"]) == (1, 1, 4000)
@@ -141,7 +140,7 @@ def test_cupy_records_no_graph_with_cublas_in_it(xp, monkeypatch):
 @pytest.mark.parametrize("capability", ["80", "90"])
 def test_every_kernel_compiles_with_nvrtc(xp, capability):
     """Hand-written and generated ones of the main job and its variants, for A100 and H100."""
-    from ep.fast.kernels import KERNELS
+    from ep.engine.kernels import KERNELS
     done = python("-c", TRAIN, CUPY_ON_CPU_NVRTC="1", FAKE_COMPUTE_CAPABILITY=capability)
     if "libnvrtc" in done.stderr and os.environ.get("REQUIRE_GPU") != "1":
         pytest.skip("NVRTC is not installed: pip install 'nvidia-cuda-nvrtc==13.*' 'nvidia-cuda-runtime==13.*'")
