@@ -22,9 +22,6 @@ TRAIN = """
 import functools, sys, tempfile
 from cupy_on_cpu import executed
 import cupy, ep
-from ep.engine import gpu, kernels
-from test_gpu import example
-
 from ep.datasets import synthetic
 from ep.train import experiment, job
 synthetic.synthetic_images = functools.partial(synthetic.synthetic_images, 16, 8)  # to save time
@@ -36,9 +33,7 @@ for options in ("", "--algorithm bptt", "--cost squared-error --connections asym
     sys.argv = ["job", *"--dataset synthetic --device cuda --steps-free 4 --steps-nudged 2 --batch-size 8".split(),
                 *options.split(), "--out", tempfile.mkdtemp()]
     job.main()
-network, x, y = example(cupy, activation=ep.CLIP)
-ep.eqprop_gradient(network, x, y, ep.Phases(4, 2), nudging=ep.Nudging.symmetric(0.5))
-network = gpu.prepared(ep.resnet(1, (3,), (8, 8, 3), 3).to(cupy))
+network = ep.engine.prepared(ep.resnet(1, (3,), (8, 8, 3), 3).to(cupy))
 ep.relax(network, cupy.zeros((2, 8, 8, 3), "float32"), 2)
 print("compiled:", *sorted(set(executed.compiled_by_nvrtc)))
 """
@@ -128,7 +123,7 @@ def test_fresh_memory_is_poisoned(xp):
 
 @executed
 def test_cupy_records_no_graph_with_cublas_in_it(xp, monkeypatch):
-    """Why a relaxation is no CUDA graph: CuPy 14.2 refuses cuBLAS while a stream is captured. If this fails, look again."""
+    """Why ep/engine/blas.py is there: CuPy 14.2 refuses cuBLAS while a stream is captured. If this fails, look again."""
     from cupy_on_cpu import device
     a = xp.ones((3, 3), dtype="float32")
     monkeypatch.setattr(device, "capturing", True)
@@ -146,7 +141,7 @@ def test_every_kernel_compiles_with_nvrtc(xp, capability):
         pytest.skip("NVRTC is not installed: pip install 'nvidia-cuda-nvrtc==13.*' 'nvidia-cuda-runtime==13.*'")
     assert done.returncode == 0, done.stderr[-2000:]
     compiled = done.stdout.partition("compiled: ")[2].split()
-    missing = {f"ep_{name.replace('-', '_')}" for name in KERNELS} - set(compiled)
+    missing = {f"ep_{name}" for name in KERNELS} - set(compiled)
     others = "take isfinite copy__uint8_float32 square mean all absolute max argmax sum exp log multiply".split()
     missing |= {name for name in others if not any(kernel.startswith(f"cupy_{name}") for kernel in compiled)}
     assert not missing and len(compiled) > 40, compiled

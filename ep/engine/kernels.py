@@ -92,7 +92,7 @@ def runs_on(a, *shape):
 def compiled(xp, name, **sizes):
     arguments, results, code = KERNELS[name]
     constants = "".join(f"const int {size} = {value};\n" for size, value in sizes.items())
-    return xp.ElementwiseKernel(arguments, results, constants + code, f"ep_{name.replace('-', '_')}", options=("--fmad=false",))
+    return xp.ElementwiseKernel(arguments, results, constants + code, f"ep_{name}", options=("--fmad=false",))
 
 
 def launch(name, shape, *arrays, dtypes=None, **sizes):
