@@ -125,9 +125,9 @@ def cost_class(cost):
     """A class of costs, or one of this package's by its name. Raises EPError for anything else."""
     cost = named(cost, COSTS, "cost")
     methods = ("value", "force", "output", "parameters", "gradient")
-    if not (isinstance(cost, type) and hasattr(cost, "readout") and all(callable(getattr(cost, name, None)) for name in methods)):
-        raise EPError(f"expected a class of costs, with `readout` and the methods {', '.join(methods)} (see ep/cost.py), or a name "
-                      f"({', '.join(COSTS)}): got {cost!r}")
+    if not (isinstance(cost, type) and hasattr(cost, "readout") and all(hasattr(cost, name) for name in methods)):
+        raise EPError(f"expected a class of costs, with `readout` and the methods {', '.join(methods)} (see ep/cost.py), or a "
+                      f"name ({', '.join(COSTS)}): got {cost!r}")
     return cost
 
 

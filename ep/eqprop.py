@@ -63,7 +63,7 @@ def nudged_phases(network, x, y, phases, nudging, free, inputs):
 
 
 def difference_of_states(network, x, free, nudged, nudging):
-    """The gradient summed over the batch from the states of the nudged phases, by equation (4); or by (7) where there is no Phi."""
+    """The gradient summed over the batch from the nudged states, by equation (4); or by (7) where there is no Phi."""
     if network.has_phi:
         gradient = {}
         for c, phase in zip(nudging.weights, nudged):

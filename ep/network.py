@@ -182,7 +182,8 @@ class Network:
     def deviation_terms(self, n, delta, switches, transposed=True):
         """[(factor, array), ...] that add up to (D^T delta)_n, at given switches, without x and without biases.
 
-            (D^T delta)_n = sum_{k: n -> j} drive_post_adjoint_k(delta_j)  +  sum_{k: i -> n} (w_n/w_i) drive_pre_adjoint_k(delta_i)
+            (D^T delta)_n = sum_{k: n -> j} drive_post_adjoint_k(delta_j)
+                          + sum_{k: i -> n} (w_n/w_i) drive_pre_adjoint_k(delta_i)
 
         drive_post carried s_n up to layer j, so its adjoint carries delta_j down to layer n; and the other way round. With
         symmetric synapses these are again drives, the way down without a factor and the way up with the gain.
