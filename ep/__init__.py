@@ -54,7 +54,7 @@ from .backend import array_module, device_module, to_host
 from .bptt import bptt_gradient, bptt_increments
 from .builders import CONNECTIONS, convnet, load, mlp, resnet
 from .cost import SoftmaxCrossEntropy, SquaredError
-from .dynamics import Phase, Phases, deviate, relax, response
+from .dynamics import Phase, Phases, deviate, relax, residual, response
 from .eqprop import eqprop_gradient
 from .errors import EPError
 from .gdu import eqprop_increments
@@ -88,5 +88,5 @@ __all__ = [
     "HARD_SIGMOID", "Identity", "MAX_POOL", "NO_POOL", "Network", "Nudging", "Phase", "Phases", "Pooling", "RELU6",
     "SHIFTED_SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "Synapse", "TANH", "alignment", "array_module", "asymmetric",
     "best_omega", "bptt_gradient", "bptt_increments", "convnet", "deviate", "device_module", "eqprop_gradient", "eqprop_increments",
-    "kolen_pollack", "load", "mlp", "papers_gradient", "rbp_gradient", "relax", "resnet", "response", "spectral_radius", "to_host",
+    "kolen_pollack", "load", "mlp", "papers_gradient", "rbp_gradient", "relax", "residual", "resnet", "response", "spectral_radius", "to_host",
 ]

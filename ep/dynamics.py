@@ -361,6 +361,11 @@ def largest_change(states, before):
     return reduce(xp.maximum, [abs(change).max() for change in changes])
 
 
+def residual(states: States, old: States) -> float:
+    """The same as a Python number."""
+    return float(largest_change(states, old))
+
+
 # --- over-relaxation ------------------------------------------------------------------------------------------------------
 
 
