@@ -111,6 +111,13 @@ def _strides(case):
     return Network([first, second, last], case.activation, COSTS[SE]())
 
 
+def _strong_skip(case):
+    """A triangle of which the skip 1 -> 3 decides."""
+    net = _joined(case, (6, 5, 4, 3), [(0, 1), (1, 2), (2, 3), (1, 3)])
+    net.synapses[3].W *= 10.0
+    return net
+
+
 def _ones_own(case):
     """x -> 1 -> 2 -> 3 with somebody's own synapse 1 -> 2 beside the dense one."""
     net = _joined(case, (6, 4, 4, 3), [(0, 1), (1, 2), (2, 3)])
@@ -123,6 +130,7 @@ WIRINGS = {  # name: make(case)
     "max": _convolutions,
     "strides": _strides,
     "triangle": lambda case: _joined(case, (6, 5, 4, 3), [(0, 1), (1, 2), (2, 3), (1, 3)]),
+    "strong skip": _strong_skip,
     "out of order": lambda case: _joined(case, (6, 5, 4, 3), [(2, 3), (0, 1), (1, 2), (1, 3)], 0.3),
     "dead end": lambda case: _joined(case, (6, 5, 4, 4, 3), [(0, 1), (1, 2), (2, 3), (1, 4)]),
     "branches": lambda case: _joined(case, (6, 5, 4, 4, 3), [(0, 1), (0, 2), (1, 3), (2, 3), (3, 4)]),

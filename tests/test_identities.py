@@ -331,11 +331,12 @@ def test_schedules_follow_the_wiring(wiring, colours, depths):
         assert name == "synchronous" or not any(i in group and j in group for i, j in wiring for group in groups)
 
 
+DECIDED_BY_ITS_SKIP = Case("strong skip")  # by parity its layers 1 and 3, which are joined, would move together
 NO_SWITCHES = [Case(wiring, activation, scale=1.5) for wiring, activation in KINDS if wiring != "max"]
 
 
 @pytest.mark.parametrize("schedule", GROUPED)
-@every([*NO_SWITCHES, Case("triangle"), Case("branches", "tanh"), Case("residual", "sigmoid"), Case("residual", "relu6")])
+@every([*NO_SWITCHES, DECIDED_BY_ITS_SKIP, Case("branches", "tanh"), Case("residual", "sigmoid"), Case("residual", "relu6")])
 def test_steps_of_some_layers_at_a_time_never_raise_the_energy(xp, case, schedule):
     """A free step minimises E over one group of layers after the other, at every feedback gain. (Average pooling, dense; the
     residual network has max-pooling behind the stem alone, where the input decides.)"""
