@@ -11,7 +11,6 @@ from cases import (
     KINDS,
     SYMMETRIC,
     SYNAPSES,
-    TILTED,
     WITH_ENERGY,
     WITH_W,
     Case,
@@ -39,8 +38,7 @@ from ep.cost import SquaredError
 from ep.dynamics import SCHEDULES, Phase, Phases, deviate, relax, residual
 from ep.errors import EPError
 from ep.network import Network
-from ep.synapse import Dense, inner
-from ep.vectorfield import asymmetric
+from ep.synapse import Dense
 
 INVERSE = {"hard-sigmoid": lambda s: 2 * s, "clip": lambda s: s, "relu6": lambda s: s, "tanh": np.arctanh,
            "sigmoid": lambda s: (np.log(s) - np.log(1 - s) + 2) / 4}
@@ -139,12 +137,6 @@ def test_up_through_W_and_down_through_B(xp, name):
     assert relative(synapse.drive_pre(post, (of_W, of_B)), feedback.drive_pre(post, feedback_switches)) == 0
     assert of_B is None or not same_switches([of_W], [of_B])
     assert synapse.hebbian(pre, post, (of_W, of_B)).keys() == {"W", "b"} and synapse.parameters().keys() == {"W", "b", "B"}
-
-
-def test_inner_does_not_conjugate(xp):
-    """< a, b > is bilinear, so that Phi stays holomorphic: < i, i > = -1."""
-    i = xp.asarray([[1j]])
-    assert to_host(inner(i, i)).item() == -1
 
 
 # --- Phi and E, equations (2) and (10) ------------------------------------------------------------------------------------
@@ -409,20 +401,6 @@ def test_one_sweep_down_carries_the_nudge_to_the_first_layer(xp):
     free = relax(net, x, Phase(1, "up"))
     one, many = (deviate(net, y, 1e-6, free, Phase(steps, "down")).states for steps in (1, 7))
     assert relative(one, many) < 1e-5 and all(to_host(d).any() for d in one)  # for a nudge so small that dC/ds stays
-
-
-@every(TILTED)
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_with_equal_weights_every_state_is_that_of_the_symmetric_network(xp, case, schedule):
-    """B = W: the states of every step, free and nudged, from a random state."""
-    net, x, y = Case(case.wiring, case.activation, case.cost, case.gain, scale=1.5).example(xp)
-    other = asymmetric(net, angle=0.0) if case.wiring != "one's own" else net
-    for beta in (0.0, 0.3):
-        states = random_states(xp, net)
-        for _ in range(3):
-            one, two = (relax(n, x, Phase(1, schedule), y, beta, start=states) for n in (net, other))
-            assert one.residual > 1e-6 and relative(two.states, one.states) < 1e-14
-            states = one.states
 
 
 def test_own_switches_let_free_phases_settle(xp):

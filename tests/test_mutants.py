@@ -71,69 +71,16 @@ TILTED, TILTED_MAX, TILTED_WEAK = (Case(kind, cost=SE, gain=gain, angle=ANGLE)
 SKIP, OWN = Case("triangle", cost=SE, gain=0.3), Case("one's own", cost=SE, gain=0.3)
 
 
-def rbp(case):
-    return G.test_bptt_and_rbp_are_the_slope_of_the_loss, case
-
-
-def deviations(case):
-    return G.test_ep_by_deviations_is_the_slope_of_the_loss, case
-
-
-def states(case):
-    return G.test_ep_by_the_difference_of_states_is_the_slope_of_the_loss, case
-
-
-def sweep(case):
-    return G.test_the_reverse_sweep_uses_the_switches_of_its_own_step, case
-
-
-def frozen(case):
-    return G.test_deviations_are_differences_of_frozen_states, case
-
-
-def jacobian(case):
-    return I.test_transposed_drives_are_the_transposed_jacobian, case
-
-
-def gdu(case):
-    return D.test_every_increment_is_bptts, case
-
-
-def gdu_of_states(case):
-    return D.test_every_increment_of_states_is_bptts, case
-
-
-def phi(case):
-    return I.test_phi_by_each_of_its_faces, case
-
-
-def derivatives(case):
-    return I.test_drives_and_products_are_the_derivatives_of_phi, case
-
-
-def energy(case):
-    return I.test_the_slope_of_the_energy_anywhere, case
-
-
-def stationary(case):
-    return I.test_the_free_fixed_point_is_stationary_for_the_energy, case
-
-
-def faces(name):
-    return I.test_three_faces_of_one_number, name
-
-
-def way_up(name):
-    return I.test_the_way_up_and_its_adjoint, name
-
-
-def way_down(name):
-    return I.test_the_way_down_and_its_adjoint, name
-
-
-def papers_code(rule):
-    return test_papers_code.test_with_its_conventions_the_published_code_is_reproduced, rule, "symmetric"
-
+RBP, EP = G.test_bptt_and_rbp_are_the_slope_of_the_loss, G.test_ep_by_deviations_is_the_slope_of_the_loss
+STATES = G.test_ep_by_the_difference_of_states_is_the_slope_of_the_loss
+FROZEN = G.test_deviations_are_differences_of_frozen_states
+SWEEP, GDU = G.test_the_reverse_sweep_uses_the_switches_of_its_own_step, D.test_every_increment_is_bptts
+GDU_OF_STATES, JACOBIAN = D.test_every_increment_of_states_is_bptts, I.test_transposed_drives_are_the_transposed_jacobian
+PHI, DERIVATIVES = I.test_phi_by_each_of_its_faces, I.test_drives_and_products_are_the_derivatives_of_phi
+ENERGY, AT_REST = I.test_the_slope_of_the_energy_anywhere, I.test_the_free_fixed_point_is_stationary_for_the_energy
+FACES, UP, DOWN = I.test_three_faces_of_one_number, I.test_the_way_up_and_its_adjoint, I.test_the_way_down_and_its_adjoint
+OWN_RULE = G.test_the_own_rule_is_wrong_where_B_is_not_W_and_right_where_it_is
+PAPERS_CODE = test_papers_code.test_with_its_conventions_the_published_code_is_reproduced
 
 STEP = (I.test_a_step_is_sigma_of_the_drives, AVERAGE)
 GAIN = (I.test_a_drive_that_comes_down_is_multiplied_by_its_gain,)
@@ -154,70 +101,71 @@ LATER = ("for (states, u, _), switches in zip(reversed(trajectory), [network.dri
 # --- the core ---------------------------------------------------------------------------------------------------------------
 
 MUTANTS = {  # name: (file:function, right, wrong, check, ...)
-    "sign of the response": of("dynamics:response", "mu_n - c *", "mu_n + c *", deviations(AVERAGE), deviations(MAX)),
-    "factor 2 in the response": of("dynamics:response", "mu_n - c *", "mu_n - 2 * c *", deviations(AVERAGE)),
-    "sign of the increments": of("eqprop:eqprop_increments", "m - c * d for", "m + c * d for", gdu(MAX)),
-    "sign of the nudging": of("dynamics:deviate", "d[L] + beta *", "d[L] - beta *", deviations(AVERAGE), gdu(MAX)),
+    "sign of the response": of("dynamics:response", "mu_n - c *", "mu_n + c *", (EP, AVERAGE), (EP, MAX)),
+    "factor 2 in the response": of("dynamics:response", "mu_n - c *", "mu_n - 2 * c *", (EP, AVERAGE)),
+    "sign of the increments": of("eqprop:eqprop_increments", "m - c * d for", "m + c * d for", (GDU, MAX)),
+    "sign of the nudging": of("dynamics:deviate", "d[L] + beta *", "d[L] - beta *", (EP, AVERAGE), (GDU, MAX)),
     "nudge at s*, not at the nudged state": of(
-        "dynamics:deviate", "free.states[-1] + delta[-1]", "free.states[-1]", frozen(Case("average"))),
+        "dynamics:deviate", "free.states[-1] + delta[-1]", "free.states[-1]", (FROZEN, Case("average"))),
     "sign of the difference of states": of("eqprop:difference_of_states", "- c * dPhi[name]", "+ c * dPhi[name]",
-                                           states(AVERAGE)),
+                                           (STATES, AVERAGE)),
     "factor 2 in the difference of states": of(
-        "eqprop:difference_of_states", "- c * dPhi[name]", "- 2 * c * dPhi[name]", states(AVERAGE)),
+        "eqprop:difference_of_states", "- c * dPhi[name]", "- 2 * c * dPhi[name]", (STATES, AVERAGE)),
     "one-sided against s_T": of("eqprop:difference_of_states", 'free.converged or conventions.rest == "stays"', "True",
                                 (G.test_what_has_not_settled_cancels, False)),
     "sign of the increments of states": of("eqprop:_increments_of_states", "- c * (dPhi_new", "+ c * (dPhi_new",
-                                           gdu_of_states(MAX)),
-    "sign of the nudging of states": of("dynamics:relax", "drives[L] + beta *", "drives[L] - beta *", states(AVERAGE),
-                                        gdu_of_states(MAX)),
-    "factor 2 in the batch mean": of("dynamics:estimate", "gradient[name] / N", "gradient[name] / (2 * N)", deviations(AVERAGE)),
-    "sum over the batch": of("dynamics:estimate", "gradient[name] / N", "gradient[name]", deviations(AVERAGE),
+                                           (GDU_OF_STATES, MAX)),
+    "sign of the nudging of states": of("dynamics:relax", "drives[L] + beta *", "drives[L] - beta *", (STATES, AVERAGE),
+                                        (GDU_OF_STATES, MAX)),
+    "factor 2 in the batch mean": of("dynamics:estimate", "gradient[name] / N", "gradient[name] / (2 * N)", (EP, AVERAGE)),
+    "sum over the batch": of("dynamics:estimate", "gradient[name] / N", "gradient[name]", (EP, AVERAGE),
                              (G.test_the_gradient_is_a_batch_mean, "eqprop")),
     "readout's gradient at a nudged state": of(
         "eqprop:eqprop_gradient", "network.readout_gradient(free.states, y)",
-        "network.readout_gradient(relax(network, x, 9, y, 0.1, start=free.states).states, y)", deviations(AVERAGE)),
-    "readout's gradient not weighted by beta": of("eqprop:_readout", "c * beta * g", "c * g", papers_code("symmetric")),
-    "both readouts from s*": of("eqprop:_readout", 'where == "free"', "True", papers_code("symmetric")),
-    "common update twice": of("eqprop:_asymmetric_products", "0.5 * g if", "g if", papers_code("kolen-pollack")),
+        "network.readout_gradient(relax(network, x, 9, y, 0.1, start=free.states).states, y)", (EP, AVERAGE)),
+    "readout's gradient not weighted by beta": of("eqprop:_readout", "c * beta * g", "c * g",
+                                                  (PAPERS_CODE, "symmetric", "symmetric")),
+    "both readouts from s*": of("eqprop:_readout", 'where == "free"', "True", (PAPERS_CODE, "symmetric", "symmetric")),
+    "common update twice": of("eqprop:_asymmetric_products", "0.5 * g if", "g if", (PAPERS_CODE, "kolen-pollack", "symmetric")),
     "common update from s*": of("eqprop:_asymmetric_products", 'phase if products == "common" else free', "free",
-                                papers_code("kolen-pollack")),
-    "own dB at the switches of s*": of("eqprop:_asymmetric_products", "(of[0], own[1])", "of", papers_code("own")),
+                                (PAPERS_CODE, "kolen-pollack", "symmetric")),
+    "own dB at the switches of s*": of("eqprop:_asymmetric_products", "(of[0], own[1])", "of", (PAPERS_CODE, "own", "symmetric")),
     "one half of a gradient that replaces the other": of(
         "network:Network.parameter_adjoint", "g[name] + gain * dW if name in g else gain * dW", "gain * dW",
-        (G.test_both_halves_of_a_gradient_that_is_not_called_W,), rbp(OWN)),
-    "kernel not flipped": of("ops:conv_adjoint_input", "W.reshape(-1", "W[::-1, ::-1].reshape(-1", faces("conv, no pooling"),
-                             (test_ops.test_conv_adjoints, 3, 1, 1, 7, 6, "float64"), rbp(AVERAGE)),
+        (G.test_both_halves_of_a_gradient_that_is_not_called_W,), (RBP, OWN)),
+    "kernel not flipped": of("ops:conv_adjoint_input", "W.reshape(-1", "W[::-1, ::-1].reshape(-1", (FACES, "conv, no pooling"),
+                             (test_ops.test_conv_adjoints, 3, 1, 1, 7, 6, "float64"), (RBP, AVERAGE)),
     "last of equals wins": of("ops:max_pool", "corner > v", "corner >= v", (test_ops.test_ties_first_wins,)),
     "top-down by average unpooling": of("synapse:Conv.drive_pre", "self.pool.unpool", "ops.average_unpool",
-                                        faces("conv, max"), way_up("conv, max"), way_down("conv, max"), rbp(MAX), sweep(MAX)),
+                                        (FACES, "conv, max"), (UP, "conv, max"), (DOWN, "conv, max"), (RBP, MAX), (SWEEP, MAX)),
     "top-down always to the first corner": of("synapse:Conv.drive_pre", "unpool(post, switches,", "unpool(post, 0 * switches,",
-                                              faces("conv, max"), way_down("conv, max"), rbp(MAX), sweep(MAX)),
+                                              (FACES, "conv, max"), (DOWN, "conv, max"), (RBP, MAX), (SWEEP, MAX)),
     "adjoint at live switches": of("synapse:Conv.linear_post", "self.pool.pool_at(self._conv(pre), switches)",
-                                   "self.pool.pool(self._conv(pre))[0]", way_up("conv, max"), gdu(MAX)),
+                                   "self.pool.pool(self._conv(pre))[0]", (UP, "conv, max"), (GDU, MAX)),
     "bias in the adjoint": of("network:Network.transposed_drives", "up(layers[i], sw)", "synapse.drive_post(layers[i], sw)[0]",
-                              gdu(MAX), rbp(AVERAGE), sweep(MAX)),
+                              (GDU, MAX), (RBP, AVERAGE), (SWEEP, MAX)),
     "bias divided by the window": of("synapse:Conv.hebbian", "post.sum((0, 1, 2))", "0.25 * post.sum((0, 1, 2))",
-                                     faces("conv, max"), rbp(AVERAGE)),
+                                     (FACES, "conv, max"), (RBP, AVERAGE)),
     "stale switches in BPTT (those of s_{t+1})": of("bptt:sweep", "for states, u, switches in reversed(trajectory):", LATER,
-                                                    sweep(MAX)),
-    "dW without its second half": of("network:Network.parameter_adjoint", "g[name] + gain * dW", "g[name]", rbp(AVERAGE),
-                                     sweep(MAX)),
-    "mu without sigma'": of("bptt:sweep", "dsigma(u_n) * lam_n", "lam_n", gdu(MAX), rbp(AVERAGE), sweep(MAX)),
+                                                    (SWEEP, MAX)),
+    "dW without its second half": of("network:Network.parameter_adjoint", "g[name] + gain * dW", "g[name]", (RBP, AVERAGE),
+                                     (SWEEP, MAX)),
+    "mu without sigma'": of("bptt:sweep", "dsigma(u_n) * lam_n", "lam_n", (GDU, MAX), (RBP, AVERAGE), (SWEEP, MAX)),
     "BPTT that starts too late": of("bptt:bptt_gradient", "solver.relax(network, x, T - K)", "solver.relax(network, x, T)",
                                     (G.test_bptt_is_the_derivative_of_the_unrolled_loss, MAX, 7, 4)),
-    "RBP without sigma'": of("rbp:rbp_gradient", "slopes[n - 1] * (lam", "(lam", rbp(MAX)),
-    "RBP that pushes away from the target": of("rbp:rbp_gradient", "dC = -network", "dC = network", rbp(MAX)),
-    "RBP whose nudge does not stay": of("rbp:rbp_gradient", "lam[n] + dC if", "lam[n] + dC * (not mu[-1].any()) if", rbp(MAX)),
-    "RBP through D": of("network:Network.transposed_drives", "synapse.drive_post_adjoint", "synapse.drive_pre", rbp(TILTED)),
+    "RBP without sigma'": of("rbp:rbp_gradient", "slopes[n - 1] * (lam", "(lam", (RBP, MAX)),
+    "RBP that pushes away from the target": of("rbp:rbp_gradient", "dC = -network", "dC = network", (RBP, MAX)),
+    "RBP whose nudge does not stay": of("rbp:rbp_gradient", "lam[n] + dC if", "lam[n] + dC * (not mu[-1].any()) if", (RBP, MAX)),
+    "RBP through D": of("network:Network.transposed_drives", "synapse.drive_post_adjoint", "synapse.drive_pre", (RBP, TILTED)),
     "sigma' without 1/2": of("activations:_hard_sigmoid_slope", "0.5 * _between(u, 0.0, 2.0)", "_between(u, 0.0, 1.0)",
                              (test_activations.test_dsigma_is_the_derivative_of_sigma, "hard-sigmoid")),
     "G = 1/2 s^2 for clip(u/2, 0, 1)": of("activations:_hard_sigmoid_G", "s * s", "0.5 * s * s",
                                           (test_activations.test_G_is_the_integral_of_the_inverse, "hard-sigmoid"),
-                                          stationary(Case("average", "hard-sigmoid")), energy(Case("average", "hard-sigmoid"))),
-    "no top-down drives": of("network:Network.drives_of", "u[i] = u[i] +", "u[i] = u[i] + 0.0 *", derivatives(DENSE),
-                             stationary(AVERAGE)),
+                                          (AT_REST, Case("average", "hard-sigmoid")), (ENERGY, Case("average", "hard-sigmoid"))),
+    "no top-down drives": of("network:Network.drives_of", "u[i] = u[i] +", "u[i] = u[i] + 0.0 *", (DERIVATIVES, DENSE),
+                             (AT_REST, AVERAGE)),
     "synchronous steps from new values": of("dynamics:relax", "SCHEDULES[phase.schedule](network)",
-                                            "[[n] for n in range(1, 1 + len(states))]", gdu_of_states(MAX), STEP),
+                                            "[[n] for n in range(1, 1 + len(states))]", (GDU_OF_STATES, MAX), STEP),
     "frozen switches that thaw": of("network:Network.drives_of", "if frozen else None", "if False else None",
                                     (I.test_frozen_switches_are_kept_throughout,)),
     "softmax without the shift": of("cost:SoftmaxCrossEntropy._logits", "z - z.real.max(1, keepdims=True)", "z",
@@ -225,47 +173,49 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "force of the squared error": of("cost:SquaredError.force", "y - s", "s - y",
                                      (test_cost.test_the_force_is_minus_the_derivative_of_the_cost, "squared error")),
     "forward switches on the way down": of("vectorfield:Asymmetric.drive_pre", "switches[1]", "switches[0]",
-                                           way_down("asymmetric conv, max"), sweep(TILTED_MAX), rbp(TILTED_MAX)),
+                                           (DOWN, "asymmetric conv, max"), (SWEEP, TILTED_MAX), (RBP, TILTED_MAX)),
     "feedback that pools by the forward convolution": of(
         "vectorfield:Asymmetric.drive_post", "self.feedback.winners", "self.forward.winners",
         (I.test_up_through_W_and_down_through_B, "conv, max")),
     "W instead of B in the reverse sweep": of("vectorfield:Asymmetric.drive_pre_adjoint", "self.feedback", "self.forward",
-                                              way_down("asymmetric dense"), sweep(TILTED_MAX), rbp(TILTED_MAX)),
+                                              (DOWN, "asymmetric dense"), (SWEEP, TILTED_MAX), (RBP, TILTED_MAX)),
     "B instead of W in the reverse sweep": of(
         "vectorfield:Asymmetric.drive_post_adjoint", "self.forward.drive_pre(post, switches[0])",
-        "self.feedback.drive_pre(post, switches[1])", way_up("asymmetric dense"), sweep(TILTED_MAX), rbp(TILTED_MAX)),
+        "self.feedback.drive_pre(post, switches[1])", (UP, "asymmetric dense"), (SWEEP, TILTED_MAX), (RBP, TILTED_MAX)),
     "reverse sweep not transposed": of("network:Network.transposed_drives", "synapse.drive_post_adjoint", "synapse.drive_pre",
-                                       sweep(TILTED_MAX), rbp(TILTED_MAX), jacobian(TILTED)),
+                                       (SWEEP, TILTED_MAX), (RBP, TILTED_MAX), (JACOBIAN, TILTED)),
     "forward switches for both products": of("vectorfield:Asymmetric.linear_hebbian", "switches[1]", "switches[0]",
-                                             way_down("asymmetric conv, max"), rbp(TILTED_MAX)),
+                                             (DOWN, "asymmetric conv, max"), (RBP, TILTED_MAX)),
     "transposed ignored in deviate": of("dynamics:deviate", "free.switches, group, transposed)", "free.switches, group)",
-                                        frozen(TILTED_MAX)),
+                                        (FROZEN, TILTED_MAX)),
     "transposed lost on the way to deviate": of(
         "dynamics:response", "phase, transposed)", "phase)",
-        (G.test_the_own_rule_is_wrong_where_B_is_not_W_and_right_where_it_is, TILTED)),
+        (OWN_RULE, TILTED)),
     "bias in the plain deviations": of("vectorfield:Asymmetric.linear_post", "self.forward.linear_post(pre, switches[0])",
-                                       "self.forward.drive_post(pre, switches[0])[0]", frozen(TILTED_MAX),
+                                       "self.forward.drive_post(pre, switches[0])[0]", (FROZEN, TILTED_MAX),
                                        (I.test_given_switches_are_kept, "asymmetric conv, max")),
-    "w_n forgotten in hebbian": of("network:Network.hebbian", "= w[j] * g", "= g", phi(WEAK), derivatives(WEAK), states(WEAK)),
-    "w_n forgotten in Phi": of("network:Network.phi", "w[j] * synapse.phi", "synapse.phi", phi(WEAK), energy(WEAK)),
-    "w_n forgotten in the energy": of("network:Network.energy", "w_n * G(s)", "G(s)", phi(WEAK), energy(WEAK), stationary(WEAK)),
-    "w_n forgotten in the increments of states": of("eqprop:_increments_of_states", "- c * w *", "- c *", gdu_of_states(WEAK)),
-    "w_n forgotten in the deviations": of("dynamics:deviate", "delta[n - 1] = w *", "delta[n - 1] =", deviations(WEAK),
-                                          frozen(WEAK)),
-    "w_n forgotten inside sigma": of("dynamics:deviate", "d[n] / w", "d[n]", frozen(WEAK)),
-    "gain applied twice on the way down": of("network:Network.drives_of", "times(gain,", "times(gain * gain,", derivatives(SKIP),
-                                             energy(WEAK), stationary(WEAK), GAIN),
-    "gain forgotten on the way down": of("network:Network.drives_of", "times(gain,", "times(1.0,", derivatives(WEAK),
-                                         energy(WEAK), stationary(WEAK)),
-    "the same gain on every way down": of("network:Network.gains", "self.depths[j] - self.depths[i]", "1", GAIN, states(SKIP)),
+    "w_n forgotten in hebbian": of("network:Network.hebbian", "= w[j] * g", "= g", (PHI, WEAK), (DERIVATIVES, WEAK),
+                                    (STATES, WEAK)),
+    "w_n forgotten in Phi": of("network:Network.phi", "w[j] * synapse.phi", "synapse.phi", (PHI, WEAK), (ENERGY, WEAK)),
+    "w_n forgotten in the energy": of("network:Network.energy", "w_n * G(s)", "G(s)", (PHI, WEAK), (ENERGY, WEAK),
+                                      (AT_REST, WEAK)),
+    "w_n forgotten in the increments of states": of("eqprop:_increments_of_states", "- c * w *", "- c *", (GDU_OF_STATES, WEAK)),
+    "w_n forgotten in the deviations": of("dynamics:deviate", "delta[n - 1] = w *", "delta[n - 1] =", (EP, WEAK),
+                                          (FROZEN, WEAK)),
+    "w_n forgotten inside sigma": of("dynamics:deviate", "d[n] / w", "d[n]", (FROZEN, WEAK)),
+    "gain applied twice on the way down": of("network:Network.drives_of", "times(gain,", "times(gain * gain,",
+                                             (DERIVATIVES, SKIP), (ENERGY, WEAK), (AT_REST, WEAK), GAIN),
+    "gain forgotten on the way down": of("network:Network.drives_of", "times(gain,", "times(1.0,", (DERIVATIVES, WEAK),
+                                         (ENERGY, WEAK), (AT_REST, WEAK)),
+    "the same gain on every way down": of("network:Network.gains", "self.depths[j] - self.depths[i]", "1", GAIN, (STATES, SKIP)),
     "gain down instead of up in D^T": of(
         "network:Network.transposed_drives", DOWN_AND_UP,
         DOWN_AND_UP.replace("times(gain", "times(1.0").replace("down(", "gain * down("),
-        rbp(WEAK), frozen(WEAK), jacobian(WEAK)),
-    "gain forgotten in D^T": of("network:Network.transposed_drives", "times(gain,", "times(1.0,", rbp(WEAK), frozen(WEAK)),
+        (RBP, WEAK), (FROZEN, WEAK), (JACOBIAN, WEAK)),
+    "gain forgotten in D^T": of("network:Network.transposed_drives", "times(gain,", "times(1.0,", (RBP, WEAK), (FROZEN, WEAK)),
     "gain forgotten in the second half of dW": of(
-        "network:Network.parameter_adjoint", "g[name] + gain * dW", "g[name] + dW", rbp(WEAK), gdu_of_states(WEAK)),
-    "gain forgotten in dB": of("network:Network.parameter_adjoint", "else gain * dW", "else dW", rbp(TILTED_WEAK)),
+        "network:Network.parameter_adjoint", "g[name] + gain * dW", "g[name] + dW", (RBP, WEAK), (GDU_OF_STATES, WEAK)),
+    "gain forgotten in dB": of("network:Network.parameter_adjoint", "else gain * dW", "else dW", (RBP, TILTED_WEAK)),
     "cancellation put back, clipped": of(
         "activations:_clip_difference", "_clip(e + (v - c), -c, high - c)", "_clip(v + e, 0.0, high) - c",
         (test_activations.test_the_difference_for_tiny_steps, "hard-sigmoid", "float32", 1e-30),
@@ -274,7 +224,7 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
         "activations:_tanh_difference", "xp.tanh(e) * (1.0 - xp.tanh(v) * xp.tanh(v + e))", "xp.tanh(v + e) - xp.tanh(v)",
         (test_activations.test_the_difference_for_tiny_steps, "sigmoid", "float32", 1e-30)),
     "difference without bounds": of("activations:_clip_difference", "_clip(e + (v - c), -c, high - c)", "e",
-                                    (test_activations.test_the_difference_for_large_steps, "clip"), frozen(CLIPPED)),
+                                    (test_activations.test_the_difference_for_large_steps, "clip"), (FROZEN, CLIPPED)),
     "downward sweep that uses old values": of(
         "dynamics:down", "up(network)[::-1]", "synchronous(network)", SWEEP_DOWN,
         (G.test_weak_feedback_is_backpropagation, Case("dense", "tanh", scale=1.5))),
@@ -288,7 +238,7 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
                                             (test_builders.test_the_wiring_of_a_residual_network,)),
     "Kolen-Pollack with the difference": of(
         "vectorfield:kolen_pollack", "+ g for name", "- g for name", (G.test_kolen_pollack_touches_only_pairs,),
-        (G.test_the_own_rule_is_wrong_where_B_is_not_W_and_right_where_it_is, TILTED)),
+        (OWN_RULE, TILTED)),
     "Kolen-Pollack for W alone": of("vectorfield:kolen_pollack", 'in "WB"', 'in "W"', (
         G.test_kolen_pollack_touches_only_pairs,)),
     "fast: kernel not flipped": of("fast/winograd:transform_flipped", "np.ascontiguousarray(W[::-1, ::-1]",
@@ -579,7 +529,7 @@ JOBS = {
     "always symmetric": job(acts("--nudging"), "experiment", "NUDGINGS[config.nudging]", 'NUDGINGS["symmetric"]'),
     "beta forgotten": job(acts("--beta"), "experiment", "(config.beta, rng", "(0.1, rng"),
     "chunks of 16": job(acts("--chunk"), "experiment", "x, y, map, config.chunk)", "x, y, map)"),
-    "scale forgotten": job(acts("--scale"), "experiment", "scale=config.scale, ", ""),
+    "scale forgotten": job(acts("--scale"), "experiment", "scale=config.scale,", ""),
     "gain forgotten": job(acts("--feedback"), "experiment", "feedback=config.feedback, ", ""),
     "seed of the weights forgotten": job(acts("--seed"), "experiment", "feedback=config.feedback, seed=config.seed)",
                                         "feedback=config.feedback)"),
