@@ -7,7 +7,7 @@
     hebbian     = dPhi_n/dtheta = (pre x P^T(post), post)  a product of what the two layers of the synapse know
 
 Three faces of one number: < drive_post(pre), post > = < pre, drive_pre(post) > + < b, post > = < theta, hebbian >.
-This identity is the contract of a synapse; `tests/test_synapse.py` holds every synapse to it.
+This identity is the contract of a synapse; `tests/test_identities.py` holds every synapse to it.
 
 P of max-pooling depends on pre through its `switches` (which corner of each window won). They are passed explicitly:
 given the switches P is linear, and `linear_post(pre, switches)` is drive_post without the bias, the adjoint of drive_pre.
