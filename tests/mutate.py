@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 import test_options
 
+from ep.train import settings
+
 ROOT = Path(__file__).parents[1]
 RANDOM = "tests/test_training.py::test_what_is_random_depends_on_seed_epoch_and_step"
 OPTIONS, EXPERIMENT = "tests/test_options.py", "tests/test_experiment.py"
@@ -72,8 +74,8 @@ TRAIN = {  # name: mutant of ep/train
     "never warms up": of(acts("--warm-up"), "experiment", "config.warm_up)\n", "0)\n"),
     "a drift-free phase that is counted": of(f"{EXPERIMENT}::test_the_phases_that_are_counted_are_those_that_run", "experiment",
                                              ' or conventions(config).rest == "stays"', ""),
-    "ignored options are let through": of(f"{EXPERIMENT}::test_settings_that_do_not_fit_together", "experiment",
-                                          "        if so and options:", "        if False:"),
+    "ignored options are let through": of(f"{EXPERIMENT}::test_settings_that_do_not_fit_together", "settings",
+                                          "        if names and not only.acts(config):", "        if False:"),
     "order from another seed": of(RANDOM, "loop", "default_rng([seed, epoch]).permutation",
                                   "default_rng([0, epoch]).permutation"),
     "augmentation from another seed": of(RANDOM, "loop", "default_rng([seed, epoch, step])",
@@ -121,8 +123,8 @@ def without(action, source):
     default = f"__import__('pathlib').Path({str(action.default)!r})" if isinstance(action.default, Path) else repr(action.default)
     if f"args.{action.dest}" in source:
         return f"args.{action.dest}", default
-    if "vars(experiment.Config()).keys() - {" in source:  # a setting of the main job
-        return "vars(experiment.Config()).keys() - {", f'vars(experiment.Config()).keys() - {{"{action.dest}", '
+    if action.dest in settings.OPTIONS and "settings.OPTIONS" in source:  # of the main job
+        return "settings.OPTIONS", f'settings.OPTIONS.keys() - {{"{action.dest}"}}'
     if f'"{action.dest}"' in source:  # in the list of those that are taken over
         return f'"{action.dest}"', '"nothing"'
     return f"parser.parse_args().{action.dest}", default

@@ -19,8 +19,8 @@ DOORS = [  # everything else, behind three doors
     {"fast.plan"}, {"fast.kernels"}, {"fast.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
     {"fast.synapses", "datasets.synthetic", "datasets.cifar", "datasets.folder", "datasets.arrays"},
     {"fast.chain", "datasets.idx"}, {"fast.relaxation", "datasets.choose"}, {"fast.response", "datasets"}, {"fast.products"},
-    {"fast"}, {"train.loop"}, {"train.parallel", "train.experiment", "train.equilibrium"}, {"train.runs"}, {"train.job"},
-    {"train", "train.__main__", "doctor"}]
+    {"fast"}, {"train.loop"}, {"train.settings", "train.parallel", "train.equilibrium"}, {"train.experiment"}, {"train.runs"},
+    {"train.job"}, {"train", "train.__main__", "doctor"}]
 LEVEL = {module: level for level, modules in enumerate([*CORE, *DOORS]) for module in modules}
 FORBIDDEN_IN_THE_CORE = {"threading", "concurrent", "multiprocessing", "mpi4py", "argparse", "threadpoolctl", "queue"}
 
