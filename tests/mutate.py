@@ -11,6 +11,7 @@ The mutants live in a copy in a temporary folder. The exit code is 1 if one surv
 """
 
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -35,8 +36,8 @@ class Mutant(NamedTuple):
     test: str
 
 
-def acts(option):
-    return f"{OPTIONS}::test_an_option_of_the_main_job_acts[{option}]"
+def acts(option, name=test_options.MAIN):
+    return f"{OPTIONS}::test_an_option_acts[{name}-{option}]"
 
 
 def of(test, file, right, wrong):
@@ -74,7 +75,7 @@ TRAIN = {  # name: mutant of ep/train
     "never warms up": of(acts("--warm-up"), "experiment", "config.warm_up)\n", "0)\n"),
     "a drift-free phase that is counted": of(f"{EXPERIMENT}::test_the_phases_that_are_counted_are_those_that_run", "experiment",
                                              ' or conventions(config).rest == "stays"', ""),
-    "ignored options are let through": of(f"{EXPERIMENT}::test_settings_that_do_not_fit_together", "settings",
+    "ignored options are let through": of(f"{OPTIONS}::test_what_is_refused_would_be_ignored", "settings",
                                           "        if names and not only.acts(config):", "        if False:"),
     "order from another seed": of(RANDOM, "loop", "default_rng([seed, epoch]).permutation",
                                   "default_rng([0, epoch]).permutation"),
@@ -98,23 +99,23 @@ JOB = {  # name: mutant of the main job, beside those made below
     "nothing held out": Mutant(MAIN_JOB, "datasets.hold_out(dataset, args.validation_images or 0)", "dataset",
                                acts("--validation-images")),
     "the asymmetric recipe is symmetric": Mutant("examples/cifar10_asym_ep.py", ', connections="asymmetric")', ")",
-                                                 f"{OPTIONS}::test_the_asymmetric_recipe_is_the_main_job"),
+                                                 f"{OPTIONS}::test_every_example_is_here"),
 }
 
 
 def ignored():
     """{name: mutant} for every option of every example: the value on the command line is replaced by the default."""
     mutants = {}
-    for name in (test_options.MAIN, *test_options.OTHERS):
+    for name in test_options.PROGRAMS:
+        if name == "backpropagation" and not importlib.util.find_spec("torch"):
+            continue
         for action in test_options.actions_of(name):
             option = action.option_strings[0] if action.option_strings else action.dest
             uses = f"args.{action.dest}"
             own, shared = MAIN_JOB if name == test_options.MAIN else f"examples/{name}.py", "examples/trained.py"
             lent = uses not in (ROOT / own).read_text() and uses in (ROOT / shared).read_text()
-            file = shared if lent and "trained" in test_options.imports(name) else own
-            test = acts(option) if name == test_options.MAIN else (
-                f"{OPTIONS}::test_an_option_of_another_example_acts[{name}-{option}]")
-            mutants[f"{name} {option}"] = Mutant(file, *without(action, (ROOT / file).read_text()), test)
+            file = shared if lent and "from trained import" in (ROOT / own).read_text() else own
+            mutants[f"{name} {option}"] = Mutant(file, *without(action, (ROOT / file).read_text()), acts(option, name))
     return mutants
 
 
