@@ -86,7 +86,7 @@ TRAIN = {  # name: mutant of ep/train
     "all test images": of(acts("--test-images"), "runs", "dataset.test_images[:n], dataset.test_labels[:n]",
                           "dataset.test_images, dataset.test_labels"),
     "one epoch": of(acts("--epochs"), "runs", "range(self.epoch, config.epochs)", "range(self.epoch, 1)"),
-    "changed settings are let through": of("tests/test_main_job.py::test_resuming_names_what_differs", "commandline",
+    "changed settings are let through": of("tests/test_main_job.py::test_a_run_is_neither_changed_nor_overwritten", "commandline",
                                            "    if changed:", "    if False:"),
 }
 MAIN_JOB = "ep/train/job.py"
