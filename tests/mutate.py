@@ -62,7 +62,7 @@ TRAIN = {  # name: mutant of ep/train
     "always symmetric": of(acts("--nudging"), "experiment", "NUDGINGS[config.nudging]", 'NUDGINGS["symmetric"]'),
     "beta forgotten": of(acts("--beta"), "experiment", "(config.beta, rng", "(0.1, rng"),
     "chunks of 16": of(acts("--chunk"), "experiment", "x, y, map, config.chunk)", "x, y, map)"),
-    "scale forgotten": of(acts("--scale"), "experiment", "scale=config.scale, ", ""),
+    "scale forgotten": of(acts("--scale"), "experiment", "scale=config.scale,\n", "\n"),
     "gain forgotten": of(acts("--feedback"), "experiment", "feedback=config.feedback, ", ""),
     "seed of the weights forgotten": of(acts("--seed"), "experiment", "feedback=config.feedback, seed=config.seed)",
                                         "feedback=config.feedback)"),

@@ -185,8 +185,8 @@ def of_training(spy, module):
 
 BASE = ("--channels 2 3 --scale 1 3 --initial-drive 0 --train-images 24 --test-images 16 --batch-size 8 --epochs 1 --lr 0.01 "
         "--no-flip --pad 0 --out run --threads 1")
-ASYMMETRIC, SYNCHRONOUS = "--connections asymmetric", "--steps-free 9 --steps-nudged 6 --schedule synchronous " \
-    "--schedule-nudged synchronous"
+ASYMMETRIC = "--connections asymmetric"
+SYNCHRONOUS = "--steps-free 9 --steps-nudged 6 --schedule synchronous --schedule-nudged synchronous"
 BESIDE = {  # what is given in both runs
     "--feedback-update": ASYMMETRIC, "--conventions": "--nudged-phases states", "--tolerance": "--steps-free 50",
     "--blocks": "--network resnet", "--schedule": "--channels 2 3 4", "--steps-nudged": "--schedule-nudged synchronous",
@@ -194,6 +194,7 @@ BESIDE = {  # what is given in both runs
 
 
 def results(trace):
+    """What was trained, without what was called for it."""
     return [lines(trace, name) for name in ("initial", "images", "log", "end")]
 
 
@@ -216,8 +217,8 @@ SETTINGS = {  # option and value: what is seen of it; of a choice (--cost) every
     "--connections": "2.B", "--seed 1": starts_elsewhere, "--algorithm": ("bptt_gradient", "!eqprop_gradient"),
     "--nudging": moves, "--beta 0.7": (moves, "points=(-0.7, 0.7)"), "--nudged-phases": (moves, "deviations=False"),
     "--conventions": moves, "--feedback-update": moves, "--steps-free 3": (moves, "free=Phase(steps=3"),
-    "--schedule": moves, "--tolerance 0.1": "tolerance=0.1", "--steps-nudged 2": (moves, "nudged=Phase(steps=2"),
-    "--schedule-nudged": moves, "--chunk 4": "float32[4, 8, 8, 3]", "--optimizer": (moves, "SGD"),
+    "--schedule": moves, "--tolerance 0.1": "!steps_free: 50.0", "--chunk 4": "float32[4, 8, 8, 3]",
+    "--steps-nudged 2": (moves, "nudged=Phase(steps=2"), "--schedule-nudged": moves, "--optimizer": (moves, "SGD"),
     "--lr 0.05": (moves, "1: 0.05"), "--weight-decay 0.5": (moves, ", 0.5)"), "--warm-up 0": moves,
     "--batch-size 12": "uint8[12, ", "--epochs 2": "epoch 2:"}
 SURROUNDINGS = {
