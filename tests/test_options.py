@@ -344,8 +344,9 @@ def backpropagation(spy, module):
     spy(module.torch, "set_num_threads", instead=nothing)
 
 
-SHARED = {  # of examples/trained.py
-    "--model tiny.npz": ("network tiny.npz", "!train("), "--data somewhere": "somewhere", "--feedback 0.3": "5, 0.3",
+SHARED = {  # of examples/trained.py: one network, where without the options there may be two
+    "--model tiny.npz": ("network tiny.npz", "!train(", lambda _, b: len(lines(b, "load(tiny.npz")) == 1),
+    "--feedback 0.3": ("5, 0.3", lambda _, b: len(lines(b, "train(")) == 1), "--data somewhere": "somewhere",
     "--train-images 7": ", 7, 5, ", "--epochs 3": ", 3000, 3, "}
 OTHERS = {  # example: (its patches, its base options, {option and value: what is seen of it})
     "02_three_faces_of_phi": (patched(32), "", {"--out elsewhere": "elsewhere/three_faces_of_phi.png"}),
