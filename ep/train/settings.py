@@ -1,6 +1,6 @@
-"""Which settings there are, and what each of them means: one declaration a setting, and nothing about it anywhere else.
+"""Which settings there are, and what each of them means: one declaration a setting. Parser, --help and refusals follow from it.
 
-    beta: float = option(0.1, number, "nudging strength", NUDGES)
+    beta: float = option(1.0, number, "nudging strength", NUDGES)
     |     |              |    |       |                   |
     |     |              |    |       |                   when it has an effect; where it has none, it is refused
     |     |              |    |       what --help says
