@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from ep.train.settings import OPTIONS, flag
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *(path for path in sorted((ROOT / "docs").rglob("*.md")) if path.parent.name not in ("gallery", "api"))]
@@ -68,8 +70,9 @@ def test_ci_calls_the_test_command_of_the_readme():
 
 @every_page
 def test_commands_name_scripts_and_options_that_exist(path):
-    """Every `python examples/X.py --option` of a page, run or not: the script is there, and some source has the option."""
-    sources = "\n".join([*SOURCES["ep"].values(), *SOURCES["examples"].values()])
+    """Every `python examples/X.py --option` of a page, run or not: the script is there, and the option is somewhere."""
+    settings = " ".join(f'"{flag(name)}"' for name in OPTIONS)
+    sources = "\n".join([settings, *SOURCES["ep"].values(), *SOURCES["examples"].values()])
     for script, rest in re.findall(r"python3? (examples/\w+\.py)([^`\n#&|]*)", TEXT[path]):
         assert (ROOT / script).exists(), script
         for option in re.findall(r"--[a-z][a-z-]+", rest):

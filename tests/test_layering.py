@@ -19,7 +19,7 @@ DOORS = [  # everything else: exchangeable parts, data sets, training
     {"engine.ways", "engine.gpu"}, {"engine.cpu", "engine.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
     {"engine", "datasets.synthetic", "datasets.cifar", "datasets.folder", "datasets.arrays"},
     {"datasets.idx"}, {"datasets.choose"}, {"datasets"}, {"train.loop"},
-    {"train.parallel", "train.experiment", "train.equilibrium"}, {"train.runs"}, {"train.job"},
+    {"train.settings", "train.parallel", "train.equilibrium"}, {"train.experiment"}, {"train.runs"}, {"train.job"},
     {"train", "train.__main__", "doctor"}]
 LEVEL = {module: level for level, modules in enumerate([*CORE, *DOORS]) for module in modules}
 FORBIDDEN_IN_THE_CORE = {"threading", "concurrent", "multiprocessing", "mpi4py", "argparse", "threadpoolctl", "queue"}

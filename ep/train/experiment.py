@@ -3,13 +3,13 @@
     config = resolve(dataset, preset="cpu", beta=0.5)       every setting, frozen
     network, optimizer, gradient = build(config)
 
-What is known about settings stands here: their defaults (`Config`), the presets (`PRESETS`), what a choice brings with it
-(`CHOICES`), which of them wins (`layers`), what they mean (`build`), and what they cost (`steps_per_image`).
+Which settings there are stands in settings.py. Here are the presets (`PRESETS`), what a choice brings with it (`CHOICES`), which
+of them wins (`layers`), what settings mean (`build`), and what they cost (`steps_per_image`).
 """
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -28,72 +28,8 @@ from ..papers_code import papers_gradient
 from ..vectorfield import FEEDBACK_UPDATES
 from . import loop
 from .optimizers import OPTIMIZERS
+from .settings import Config, refuse_what_would_be_ignored, scaled_by_hand
 from .step import Step, recorded
-
-
-@dataclass(frozen=True)
-class Config:
-    """Every setting of an experiment, as config.json has them; those that nobody sets have these defaults."""
-
-    # images: which, how many, and what augmentation makes of them
-    dataset: str = "synthetic"
-    source: str = ""  # one line about where they come from
-    data: str | None = None  # the folder or file they were read from
-    checksum: int = 0  # of the training images, by which resuming recognises them
-    image_shape: tuple = (32, 32, 3)  # rows, columns, channels
-    classes: int = 10
-    train_images: int = 4000
-    validation_images: int = 0  # held out of the training images, in the place of the test images
-    test_images: int = 1000  # after every epoch
-    final_test_images: int = 1000  # after the last
-    flip: bool = False
-    pad: int = 0
-    # the network
-    network: str = "convnet"  # or "resnet"
-    blocks: int = 6  # of a resnet
-    channels: tuple = (32, 64, 128, 128)  # of each convolution, or of each stage of a resnet
-    scale: tuple = (1.0,)  # factors on the paper's initial weights
-    initial_drive: float = 0.0  # standard deviation of the initial drives over training images (`calibrate`); 0: as scale has it
-    feedback: float = 1.0  # the gain gamma
-    cost: str = "cross-entropy"
-    connections: str = "symmetric"
-    seed: int = 0  # of initial weights, order, augmentation and signs
-    # the gradient
-    algorithm: str = "eqprop"
-    nudging: str = "symmetric"
-    beta: float = 1.0
-    nudged_phases: str = "deviations"  # or "states": their difference, as in the paper's code
-    conventions: str = "here"  # of that difference; or "paper": those of the published code
-    feedback_update: str = "own"
-    steps_free: int = 8  # T
-    schedule: str = "synchronous"
-    tolerance: float = 0.0  # of the free phase; nudged phases take their K steps
-    steps_nudged: int = 3  # K
-    schedule_nudged: str | None = None  # default: that of the free phase
-    check_every: int | None = None
-    chunk: int = loop.CHUNK
-    # the optimizer
-    optimizer: str = "sgd"
-    lr: tuple = (0.1,)
-    weight_decay: float = 0.0
-    warm_up: int = 0  # steps over which the rate rises from 0
-    batch_size: int = 32
-    epochs: int = 1
-    anneal_epochs: int | None = None  # default: all of them
-    extended: tuple = ()  # the numbers of epochs after which the run was finished before, and then continued
-    # where the settings come from, and where the numbers are computed
-    preset: str = "cpu"
-    device: str = "numpy"
-    tf32: bool = False
-
-    def __post_init__(self):
-        for field, value in vars(self).items():
-            if isinstance(value, list):  # as they come from JSON and from the command line
-                object.__setattr__(self, field, tuple(value))
-        for field, default in (("anneal_epochs", self.epochs), ("schedule_nudged", self.schedule)):
-            if getattr(self, field) is None:
-                object.__setattr__(self, field, default)
-
 
 # --- which value a setting has ----------------------------------------------------------------------------------------
 
@@ -126,7 +62,7 @@ PRESETS = {  # (preset, data set) -> its settings; `row` says what any other dat
     ("paper", "cifar100"): PAPER | PAPERS_IMAGES,
 }
 NAMES = tuple(dict.fromkeys(preset for preset, _ in PRESETS))
-CHOICES = [  # (presets, choice, what it brings with it)
+CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings with it)
     (("paper",), dict(cost="squared-error"), dict(beta=0.5, steps_nudged=30)),  # the paper's other two numbers
     (("paper",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
     (("small",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
@@ -144,6 +80,9 @@ CHOICES = [  # (presets, choice, what it brings with it)
     (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0)),
     (("cpu",), dict(algorithm="bptt"), dict(steps_free=10, steps_nudged=6)),  # of which a sweep is worth several
 ]
+
+
+VARYING = set().union(*PRESETS.values(), *(brings for _, _, brings in CHOICES))  # settings that these tables replace
 
 
 def row(preset, dataset):
@@ -182,9 +121,9 @@ def layers(preset, dataset, device, ranks, given):
 def resolve(dataset: Dataset, preset: str | None = None, device: str = "numpy", ranks: int = 1, **given: Any) -> Config:
     """The `Config` of an experiment on a data set: a row of PRESETS and what is `given`, in the order of `layers`.
 
-    preset: default "cpu", also on a GPU. Raises EPError for settings that do not fit together.
+    preset: default that of `Config`, also on a GPU. Raises EPError for settings that do not fit together.
     """
-    preset = preset or "cpu"
+    preset = preset or Config.preset
     merged: dict[str, Any] = {}
     for layer in layers(preset, dataset, device, ranks, given):
         merged |= layer
@@ -201,32 +140,6 @@ def resolve(dataset: Dataset, preset: str | None = None, device: str = "numpy", 
         if getattr(config, key) > len(labels):
             raise EPError(f"{key.replace('_', ' ')}: {getattr(config, key)} asked for, but {dataset.source} has {len(labels)}")
     return config
-
-
-def refuse_what_would_be_ignored(config, given):
-    """Raise EPError, naming the option, for one that these settings leave without any effect."""
-    bptt = config.algorithm == "bptt"
-    two_states = config.nudged_phases == "states" and not bptt
-    without_effect = [  # (it is so, settings, what they are for)
-        (bptt, ("nudging", "beta", "nudged_phases", "conventions"), "--algorithm eqprop: bptt nudges nothing"),
-        (not two_states, ("conventions",) if config.conventions == "paper" else (), "--nudged-phases states"),
-        (config.connections == "symmetric", ("feedback_update",), "feedback weights of their own: add --connections asymmetric"),
-        (bptt and config.feedback_update == "own", ("feedback_update",), "--algorithm eqprop: the updates of bptt are exact"),
-        (config.optimizer != "adam", ("warm_up",), "--optimizer adam"),
-        (config.network != "resnet", ("blocks",), "--network resnet"),
-        (config.initial_drive > 0 and scaled_by_hand(config.scale, config.cost), ("scale",),
-         "initial weights that --initial-drive does not scale: give 1 for all but the readout, or --initial-drive 0"),
-    ]
-    for so, names, purpose in without_effect:
-        options = [f"--{name.replace('_', '-')}" for name in names if name in given]
-        if so and options:
-            raise EPError(f"{' and '.join(options)} {'are' if len(options) > 1 else 'is'} for {purpose}")
-
-
-def scaled_by_hand(scale, cost):
-    """Whether there are factors other than 1 on weights that `calibrate` would scale anyway: all but those of a readout."""
-    readout = len(scale) > 1 and cost != "squared-error"
-    return any(factor != 1 for factor in (scale[:-1] if readout else scale))
 
 
 def extended(config, epochs):
