@@ -78,7 +78,7 @@ def read_files(args, about):
 def read_test_images(args, about):
     """(images, which they are, their true classes) of the data set that the network was trained on."""
     name = about.get("dataset", "auto")
-    if name in ("folder", "npz") and args.data is None:
+    if name not in datasets.NAMES and args.data is None:
         raise ep.EPError(f"this network was trained on {about.get('source', 'images of your own')}: name pictures, or where they "
                          "are with --data")
     dataset = datasets.load(name, args.data, download=False)

@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pytest
 
 from ep import bptt
 from ep.activations import ACTIVATIONS
@@ -10,6 +11,7 @@ from ep.backend import array_module, to_host
 from ep.builders import convnet, mlp
 from ep.cost import COSTS
 from ep.dynamics import Phase, Phases, relax
+from ep.errors import EPError
 from ep.ops import POOLINGS
 
 COST_NAMES = ("cross-entropy", "squared-error")
@@ -22,6 +24,14 @@ T, K = 120, 80  # free and nudged steps after which all these networks are at a 
 CONVERGED = Phases(T, K)
 TWO_STATES = Phases(T, K, deviations=False)  # equation (4) with live switches, as the paper's code has it
 BOARD = Phase(T, "checkerboard")
+
+
+def sentence(call, *arguments, **options):
+    """The one sentence that a call ends in."""
+    with pytest.raises(EPError) as error:
+        call(*arguments, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def normal(xp, shape, seed, dtype="float64"):

@@ -11,17 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import sentence
 
 from ep import datasets
 from ep.backend import to_host
 from ep.datasets import cifar, download
 from ep.datasets.synthetic import CLASSES, SOURCE, synthetic_images
-from ep.errors import EPError
 
 RECORDS = 3  # per file; the real ones have 10,000 and 50,000
 NOWHERE = "http://127.0.0.1:9/"  # nobody answers there
 LAYOUTS = [cifar.CIFAR10, cifar.CIFAR100]
 both = pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    """The embedded images."""
+    return datasets.load("synthetic")
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +67,6 @@ def write_cifar(folder, name="cifar10", source=None):
     return inside
 
 
-def sentence(call, *arguments, **options):
-    """The one sentence that a call ends in."""
-    with pytest.raises(EPError) as error:
-        call(*arguments, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -96,8 +94,6 @@ def test_cifar100(tmp_path):
     assert dataset.classes == tuple(sorted(dataset.classes)) and dataset.mean != cifar.CIFAR10_MEAN
     (inside / "fine_label_names.txt").write_text("\n".join(f"n{k}" for k in range(100)) + "\n\n")
     assert datasets.load("cifar100", tmp_path).classes[-1] == "n99"
-    (inside / "fine_label_names.txt").write_text("one\ntwo\n")
-    assert "2 names of classes, expected 100" in sentence(datasets.load, "cifar100", tmp_path)
 
 
 @pytest.mark.parametrize("where", ["argument", "string", "inside", "home", "EP_DATA", "cache"])
@@ -122,34 +118,25 @@ def test_provenance(tmp_path, text, source):
     assert datasets.load("cifar10", write_cifar(tmp_path, source=text)).source == source
 
 
-@pytest.mark.parametrize("name", ["cifar10", "auto"])
-@pytest.mark.parametrize("change,word", [(-1, "truncated"), (+1, "oversized")])
-def test_wrong_file_size(tmp_path, name, change, word):
-    """Both sizes are named; "auto" does not replace damaged files either."""
-    path = write_cifar(tmp_path) / "data_batch_4.bin"
-    path.write_bytes((path.read_bytes() + b"?")[: RECORDS * 3073 + change])
-    message = sentence(datasets.load, name, tmp_path)
-    assert f"data_batch_4.bin is {word}: {9219 + change:,} bytes, expected 9,219" in message
+def changed(file, change):
+    """A damage: `change` of the bytes of a file."""
+    return lambda inside: (inside / file).write_bytes(change((inside / file).read_bytes()))
 
 
-@pytest.mark.parametrize("name,file,at,last", [
-    ("cifar10", "test_batch.bin", 2 * 3073, 9), ("auto", "test_batch.bin", 2 * 3073, 9),
-    ("cifar100", "train.bin", 2 * 3074 + 1, 99)])
-def test_label_above_the_last_class(tmp_path, name, file, at, last):
-    path = write_cifar(tmp_path, "cifar100" if last == 99 else "cifar10") / file
-    damaged = bytearray(path.read_bytes())
-    damaged[at] = last + 1
-    path.write_bytes(damaged)
-    expected = f"{file} is damaged: record 2 (counted from 0) has label {last + 1}, expected 0 to {last}"
-    assert expected in sentence(datasets.load, name, tmp_path)
-
-
-@pytest.mark.parametrize("name", ["cifar10", "auto"])
-def test_incomplete_folder(tmp_path, name):
-    inside = write_cifar(tmp_path)
-    (inside / "data_batch_2.bin").unlink()
-    message = sentence(datasets.load, name, tmp_path)
-    assert message.startswith(f"incomplete CIFAR-10 in {inside}: data_batch_2.bin missing")
+@pytest.mark.parametrize("asked", ["by name", "auto"])
+@pytest.mark.parametrize("name, damage, match", [
+    ("cifar10", changed("data_batch_4.bin", lambda b: b[:-1]), "data_batch_4.bin is truncated: 9,218 bytes, expected 9,219"),
+    ("cifar10", changed("data_batch_4.bin", lambda b: b + b"?"), "data_batch_4.bin is oversized: 9,220 bytes, expected 9,219"),
+    ("cifar10", changed("test_batch.bin", lambda b: b[:6146] + bytes([10]) + b[6147:]),
+     "test_batch.bin is damaged: record 2 (counted from 0) has label 10, expected 0 to 9"),
+    ("cifar100", changed("train.bin", lambda b: b[:6149] + bytes([100]) + b[6150:]),
+     "train.bin is damaged: record 2 (counted from 0) has label 100, expected 0 to 99"),
+    ("cifar100", lambda inside: (inside / "fine_label_names.txt").write_text("one\ntwo\n"), "2 names of classes, expected 100"),
+    ("cifar10", lambda inside: (inside / "data_batch_2.bin").unlink(), "data_batch_2.bin missing")])
+def test_files_that_are_there_but_wrong(tmp_path, asked, name, damage, match):
+    """Sizes, labels, names, a file that is missing: "auto" does not take other images instead."""
+    damage(write_cifar(tmp_path, name))
+    assert match in sentence(datasets.load, name if asked == "by name" else asked, tmp_path)
 
 
 def test_file_that_cannot_be_read(tmp_path, monkeypatch):
@@ -178,7 +165,7 @@ def test_the_pickled_version_is_refused_with_the_reason(tmp_path, monkeypatch, t
     assert not (tmp_path / "owned").exists()
 
 
-def test_statistics_are_measured():
+def test_statistics_are_measured(shapes):
     """Measured: mean and three standard deviations of all values, per channel, in bytes or floats; a constant channel is left."""
     images = np.random.default_rng(0).integers(0, 256, (1500, 4, 5, 3), dtype=np.uint8)
     images[..., 2] = 51
@@ -187,7 +174,7 @@ def test_statistics_are_measured():
     assert np.allclose(mean, values.mean(0), atol=5e-5) and np.allclose(std[:2], 3 * values.std(0)[:2], atol=2e-4)
     assert mean[2] == 0.2 and std[2] == 1.0
     assert datasets.measured((images / 255).astype(np.float32)) == (mean, std)
-    x = datasets.load("synthetic")._replace(mean=mean, std=std).normalise(images)
+    x = shapes._replace(mean=mean, std=std).normalise(images)
     assert np.allclose(x.mean((0, 1, 2)), 0, atol=1e-3) and np.allclose(x.std((0, 1, 2))[:2], 1 / 3, atol=1e-3)
 
 
@@ -248,30 +235,36 @@ def test_a_named_place_that_holds_nothing_is_an_error(tmp_path, made, match):
         assert "it is a file" in sentence(datasets.load, "cifar10", path)
 
 
-def test_banner(tmp_path):
+def test_banner(tmp_path, shapes):
+    """Provenance, sizes, and how many images of which class there are; of many classes some."""
     dataset = datasets.load("cifar10", write_cifar(tmp_path, source="somewhere\n"))
-    assert datasets.banner(dataset) == f"data: somewhere, 15 training and 3 test images, from {dataset.folder}"
+    first, second = datasets.banner(dataset).splitlines()
+    assert first == f"data: somewhere, 15 training and 3 test images, from {dataset.folder}"
+    trained, tested = (np.bincount(labels, minlength=10) for labels in (dataset.train_labels, dataset.test_labels))
+    assert second == f"classes (training + test): {', '.join(map('{} {} + {}'.format, dataset.classes, trained, tested))}"
     assert datasets.banner(dataset._replace(note="mind this")).endswith("\nnote: mind this")
-    assert "why" not in datasets.banner(datasets.load("synthetic"))
+    assert "why" not in datasets.banner(shapes)
+    many = datasets.banner(dataset._replace(classes=cifar.FINE, source="\udcff of any bytes"))
+    assert many.endswith("and 80 more") and many.encode()
 
 
-def test_held_out_images_are_the_last_training_images():
+def test_held_out_images_are_the_last_training_images(shapes):
     """They take the place of the test images, are gone from the training images, and the provenance says so."""
-    whole = datasets.load("synthetic")
-    dataset = datasets.hold_out(whole, 300)
-    assert np.array_equal(np.concatenate([dataset.train_images, dataset.test_images]), whole.train_images)
-    assert np.array_equal(np.concatenate([dataset.train_labels, dataset.test_labels]), whole.train_labels)
-    assert len(dataset.test_labels) == 300 and "300 images held out" in dataset.source
-    assert datasets.hold_out(whole, 0) is whole
-    with pytest.raises(EPError, match="training images"):
-        datasets.hold_out(whole, len(whole.train_labels))
+    dataset = datasets.hold_out(shapes, 300)
+    assert np.array_equal(np.concatenate([dataset.train_images, dataset.test_images]), shapes.train_images)
+    assert np.array_equal(np.concatenate([dataset.train_labels, dataset.test_labels]), shapes.train_labels)
+    assert len(dataset.test_labels) == 300 and "300 images held out" in dataset.source and dataset.note == ""
+    assert datasets.hold_out(shapes, 0) is shapes
+    assert "training images" in sentence(datasets.hold_out, shapes, len(shapes.train_labels))
+    by_class = shapes._replace(train_labels=np.sort(shapes.train_labels), note="before")
+    assert datasets.hold_out(by_class, 300).note == "before"  # other images of the last class are trained
+    assert datasets.hold_out(by_class, 401).note.startswith("before; no training image is left of checkerboard, for")
 
 
-def test_what_a_network_carries():
+def test_what_a_network_carries(shapes):
     """Everything that predict.py needs, as JSON, and no path."""
-    about = datasets.load("synthetic").about()
-    assert about == dict(dataset="synthetic", source=SOURCE, classes=list(CLASSES), image_shape=[32, 32, 3],
-                         mean=list(cifar.CIFAR10_MEAN), std=list(cifar.CIFAR10_STD))
+    assert shapes.about() == dict(dataset="synthetic", source=SOURCE, classes=list(CLASSES), image_shape=[32, 32, 3],
+                                  mean=list(cifar.CIFAR10_MEAN), std=list(cifar.CIFAR10_STD))
 
 
 def test_unknown_name(tmp_path):
@@ -318,7 +311,7 @@ def serve(monkeypatch):
                 pass
 
         servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
         layout = cifar.LAYOUTS[name]
         monkeypatch.setitem(cifar.LAYOUTS, name, layout._replace(
             md5=md5 or hashlib.md5(content).hexdigest(), url=f"http://127.0.0.1:{servers[-1].server_port}/{layout.archive}"))
@@ -356,33 +349,22 @@ def test_download_fills_an_empty_folder(tmp_path, serve):
     assert datasets.load("cifar10", tmp_path).source == cifar.CIFAR10.verified
 
 
-def test_wrong_md5_leaves_nothing(tmp_path, serve):
-    serve(archive(), md5="c32a1d4ab5d03f1284b67883e8d87530")
-    message = sentence(datasets.load, "cifar10", tmp_path)
-    assert "is damaged or cut short: its MD5 is not c32a1d4ab5d03f1284b67883e8d87530" in message
-    assert os.listdir(tmp_path) == []
-
-
-def test_connection_lost_halfway(tmp_path, serve):
-    content = archive()
-    serve(content, announced=2 * len(content))
-    message = sentence(datasets.load, "cifar10", tmp_path)
-    assert "from http://127.0.0.1" in message and ("IncompleteRead" in message or "cut short" in message)
+@pytest.mark.parametrize("content, options, match", [
+    (archive(), dict(md5=cifar.CIFAR10.md5), f"is damaged or cut short: its MD5 is not {cifar.CIFAR10.md5}"),
+    (archive(), dict(announced=10**6), "from http://127.0.0.1"), (b"no archive at all", {}, "cannot be unpacked"),
+    (archive()[:-2000], {}, "cannot be unpacked"),
+    *((archive(kind=kind), {}, "as ordinary files") for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE))],
+    ids=["wrong MD5", "connection lost", "no archive", "cut short", "symbolic links", "hard links", "folders"])
+def test_downloads_that_go_wrong_leave_nothing(tmp_path, serve, content, options, match):
+    serve(content, **options)
+    assert match in sentence(datasets.load, "cifar10", tmp_path)
     assert os.listdir(tmp_path) == []
 
 
 def test_folder_that_cannot_be_written(tmp_path, serve):
     serve(archive())
     (tmp_path / "file").write_text("")
-    message = sentence(datasets.load, "cifar10", tmp_path / "file" / "below")
-    assert "CIFAR-10 cannot be written to" in message
-
-
-@pytest.mark.parametrize("content", [b"no archive at all", archive()[:-2000]])
-def test_archive_that_cannot_be_unpacked(tmp_path, serve, content):
-    serve(content)
-    assert "cannot be unpacked" in sentence(datasets.load, "cifar10", tmp_path)
-    assert os.listdir(tmp_path) == []
+    assert "CIFAR-10 cannot be written to" in sentence(datasets.load, "cifar10", tmp_path / "file" / "below")
 
 
 @pytest.mark.parametrize("name", ["../escaped.bin", "/tmp/ep-escaped.bin", f"{cifar.CIFAR10.folder}/../../escaped.bin"])
@@ -393,13 +375,6 @@ def test_path_traversal_is_refused(tmp_path, serve, name):
     folder = datasets.load("cifar10", tmp_path / "deep" / "er").folder
     assert sorted(os.listdir(folder)) == sorted([*cifar.CIFAR10.files, "SOURCE.txt"])
     assert not list(tmp_path.rglob("*escaped*")) and not os.path.exists("/tmp/ep-escaped.bin")
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
-def test_links_are_refused(tmp_path, serve, kind):
-    serve(archive(kind=kind))
-    assert "as ordinary files of the right size" in sentence(datasets.load, "cifar10", tmp_path)
-    assert os.listdir(tmp_path) == []
 
 
 @both

@@ -11,7 +11,7 @@ import ep
 
 PACKAGE = Path(ep.__file__).parent
 CORE = [  # the files that people read, lowest first
-    {"errors"}, {"checks"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
+    {"errors"}, {"backend"}, {"checks"}, {"nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
     {"network"}, {"dynamics", "builders"}, {"eqprop", "bptt"}, {"rbp"}]
 DOORS = [  # everything else, behind three doors
     {"fast.winograd", "fast.patches", "fast.pooling", "fast.blas", "datasets.augment", "datasets.download",

@@ -66,7 +66,8 @@ def measured(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def hold_out(dataset: Dataset, images: int) -> Dataset:
     """`dataset` with its last `images` training images in the place of the test images, which stay unseen (0: as it is).
 
-    Settings are chosen on these. Mean and std stay those of the whole data set. Raises EPError if that leaves no training image.
+    Settings are chosen on these. Mean and std stay those of the whole data set. Where the images are sorted by class, the note
+    says which classes are on one side only. Raises EPError if that leaves no training image.
     """
     if images >= len(dataset.train_labels):
         raise EPError(f"validation images: {images} asked for, but {dataset.source} has {len(dataset.train_labels)} training "
@@ -74,17 +75,32 @@ def hold_out(dataset: Dataset, images: int) -> Dataset:
     if images == 0:
         return dataset
     x, y = dataset.train_images, dataset.train_labels
+    strange = [dataset.classes[label] for label in np.setdiff1d(y[-images:], y[:-images])]
+    note = f"no training image is left of {short(strange)}, for the images are sorted by class: shuffle them" if strange else ""
     return dataset._replace(train_images=x[:-images], train_labels=y[:-images], test_images=x[-images:], test_labels=y[-images:],
-                            source=f"{dataset.source}, tested on {images} images held out of its training images")
+                            source=f"{dataset.source}, tested on {images} images held out of its training images",
+                            note="; ".join(filter(None, (dataset.note, note))))
 
 
 def banner(dataset: Dataset) -> str:
-    """What to print before using `dataset`: a line (two with a note), or a loud box if it is synthetic."""
+    """What to print before using `dataset`: a line, its classes and its note, or a loud box if it is synthetic."""
     sizes = f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images"
     if dataset.name != "synthetic":
-        where = f"data: {dataset.source}, {sizes}, from {dataset.folder}"
-        return f"{where}\nnote: {dataset.note}" if dataset.note else where
+        lines = [f"data: {dataset.source}, {sizes}, from {dataset.folder}", counted(dataset),
+                 *([f"note: {dataset.note}"] if dataset.note else [])]
+        return "\n".join(lines).encode("utf-8", "replace").decode()  # names of folders may be any bytes
     lines = ["SYNTHETIC DATA - THIS IS NOT CIFAR-10",
              f"{dataset.source}: {sizes}, {len(dataset.classes)} classes of shapes and patterns",
              *([f"why: {dataset.note}"] if dataset.note else []), "accuracies on it say nothing about CIFAR-10"]
     return "\n".join(["*" * 80, *(f"*  {line}" for line in lines), "*" * 80])
+
+
+def counted(dataset):
+    """The classes and how many training and test images each has, as a line."""
+    counts = [np.bincount(labels, minlength=len(dataset.classes)) for labels in (dataset.train_labels, dataset.test_labels)]
+    return "classes (training + test): " + short([f"{name} {a:,} + {b:,}" for name, a, b in zip(dataset.classes, *counts)])
+
+
+def short(names, most=20):
+    """At most so many names, then how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
