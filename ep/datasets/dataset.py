@@ -98,7 +98,10 @@ def banner(dataset: Dataset) -> str:
 def counted(dataset):
     """The classes and how many training and test images each has, as a line."""
     counts = [np.bincount(labels, minlength=len(dataset.classes)) for labels in (dataset.train_labels, dataset.test_labels)]
-    return "classes (training + test): " + short([f"{name} {a:,} + {b:,}" for name, a, b in zip(dataset.classes, *counts)])
+    pairs = [f"{a:,} + {b:,}" for a, b in zip(*counts)]
+    same = len(set(pairs)) == 1
+    names = dataset.classes if same else [f"{name} {pair}" for name, pair in zip(dataset.classes, pairs)]
+    return f"classes (training + test): {short(names)}{f', each {pairs[0]}' if same else ''}"
 
 
 def short(names, most=20):
