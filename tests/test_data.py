@@ -15,7 +15,7 @@ from helpers import sentence
 
 from ep import datasets
 from ep.backend import to_host
-from ep.datasets import cifar, download
+from ep.datasets import cifar
 from ep.datasets.synthetic import CLASSES, SOURCE, synthetic_images
 
 RECORDS = 3  # per file; the real ones have 10,000 and 50,000
@@ -70,30 +70,19 @@ def write_cifar(folder, name="cifar10", source=None):
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def test_layout_round_trip(tmp_path):
-    """Records of label, red, green, blue plane become channels-last images, in the order of the files."""
-    dataset = datasets.load("cifar10", write_cifar(tmp_path), download=False)
-    train, test = [contents(n) for n in range(5)], contents(5)
-    np.testing.assert_array_equal(dataset.train_images, np.concatenate([images for _, images, _ in train]))
-    np.testing.assert_array_equal(dataset.train_labels, np.concatenate([labels for _, _, labels in train]))
-    np.testing.assert_array_equal(dataset.test_images, test[1])
-    np.testing.assert_array_equal(dataset.test_labels, test[2])
-    assert dataset.train_images.dtype == dataset.train_labels.dtype == np.uint8 and dataset.train_images.flags.c_contiguous
-    assert dataset.name == "cifar10" and len(dataset.classes) == 10 and dataset.note == "" and dataset.shape == (32, 32, 3)
-    assert dataset.mean == (0.4914, 0.4822, 0.4465) and dataset.std == (3 * 0.2023, 3 * 0.1994, 3 * 0.2010)
-
-
-def test_cifar100(tmp_path):
-    """Of two labels the fine one is the class; its names are the official ones, or those that lie beside the records."""
-    inside = write_cifar(tmp_path, "cifar100")
-    dataset = datasets.load("cifar100", tmp_path, download=False)
-    for images, labels, number in ((*dataset[:2], 0), (*dataset[2:4], 1)):
-        np.testing.assert_array_equal(images, contents(number, 2)[1])
-        np.testing.assert_array_equal(labels, contents(number, 2)[2])
-    assert len(dataset.classes) == len(set(dataset.classes)) == 100 and dataset.classes[::99] == ("apple", "worm")
-    assert dataset.classes == tuple(sorted(dataset.classes)) and dataset.mean != cifar.CIFAR10_MEAN
-    (inside / "fine_label_names.txt").write_text("\n".join(f"n{k}" for k in range(100)) + "\n\n")
-    assert datasets.load("cifar100", tmp_path).classes[-1] == "n99"
+@both
+def test_layout_round_trip(tmp_path, name):
+    """Records of labels, red, green, blue plane become channels-last images in the order of files, the last label the class."""
+    dataset, layout = datasets.load(name, write_cifar(tmp_path, name), download=False), cifar.LAYOUTS[name]
+    parts = [contents(number, layout.labels) for number in range(len(layout.files))]
+    for images, labels, written in ((*dataset[:2], parts[:-1]), (*dataset[2:4], parts[-1:])):
+        np.testing.assert_array_equal(images, np.concatenate([part[1] for part in written]))
+        np.testing.assert_array_equal(labels, np.concatenate([part[2] for part in written]))
+        assert images.dtype == labels.dtype == np.uint8 and images.flags.c_contiguous
+    assert dataset.name == name and len(set(dataset.classes)) == len(dataset.classes) == (10 if name == "cifar10" else 100)
+    assert dataset.note == "" and dataset.shape == (32, 32, 3) and dataset.classes == tuple(sorted(dataset.classes))
+    published = (0.4914, 0.4822, 0.4465), (3 * 0.2023, 3 * 0.1994, 3 * 0.2010)
+    assert (dataset.mean, dataset.std) == (published if name == "cifar10" else datasets.measured(dataset.train_images))
 
 
 @pytest.mark.parametrize("where", ["argument", "string", "inside", "home", "EP_DATA", "cache"])
@@ -116,6 +105,24 @@ def test_where_it_is_looked_for(tmp_path, monkeypatch, where):
 def test_provenance(tmp_path, text, source):
     """The first line of SOURCE.txt, without control characters; without it the origin is unverified."""
     assert datasets.load("cifar10", write_cifar(tmp_path, source=text)).source == source
+
+
+def test_the_set_of_images_is_recognised(tmp_path, monkeypatch):
+    """In any order, whatever SOURCE.txt says; not with one pixel or label of another, nor with one image twice."""
+    inside, layout = write_cifar(tmp_path), cifar.LAYOUTS["cifar10"]
+    dataset = datasets.load("cifar10", tmp_path)
+    digests = tuple(cifar.set_digest(*split) for split in (dataset[:2], dataset[2:4]))
+    monkeypatch.setitem(cifar.LAYOUTS, "cifar10", layout._replace(sets=digests))
+    first = (inside / "data_batch_1.bin").read_bytes()
+    for change, known in (
+            (lambda b: b, True), (lambda b: b[6146:] + b[:6146], True), (lambda b: b[:-1] + bytes([b[-1] ^ 1]), False),
+            (lambda b: bytes([(b[0] + 1) % 10]) + b[1:], False), (lambda b: b[:6146] + b[:3073], False)):
+        (inside / "data_batch_1.bin").write_bytes(change(first))
+        assert datasets.load("cifar10", tmp_path).source == (layout.recognised if known else layout.unverified)
+    (inside / "data_batch_1.bin").write_bytes(first)
+    for line, source in ((layout.verified, layout.verified), ("a copy", layout.recognised)):
+        (inside / "SOURCE.txt").write_text(line)
+        assert datasets.load("cifar10", tmp_path).source == source
 
 
 def changed(file, change):
@@ -182,27 +189,18 @@ def test_statistics_are_measured(shapes):
 
 
 @both
-def test_absent_and_no_download(tmp_path, name):
-    """The sentence says where it was looked for and what to do."""
-    message = sentence(datasets.load, name, tmp_path, download=False)
-    assert str(tmp_path) in message and "switched off" in message and "--data" in message and "EP_DATA" in message
-
-
-@pytest.mark.parametrize("value,offline", [("1", True), ("0", False), ("", False)])
-def test_offline_switch(tmp_path, monkeypatch, value, offline):
-    monkeypatch.setenv("EP_OFFLINE", value)
-    message = sentence(datasets.load, "cifar10", tmp_path)
-    assert ("switched off" in message) is offline and ("Connection refused" in message) is not offline
-
-
-@both
-def test_unreachable(tmp_path, name):
-    """Where, from where, why; and no folder is left behind."""
-    layout = cifar.LAYOUTS[name]
-    message = sentence(datasets.load, name, tmp_path / "new" / "er")
-    assert f"the download of {layout.title} to {tmp_path / 'new' / 'er'} from {layout.url} failed: " in message
-    assert "Connection refused" in message and len(message) < 500
-    assert not (tmp_path / "new").exists()
+@pytest.mark.parametrize("value, download, offline", [(None, False, True), ("1", True, True), ("0", True, False),
+                                                      ("", True, False)])
+def test_what_is_not_there(tmp_path, monkeypatch, name, value, download, offline):
+    """Where it was looked for, and what to do; if it may be downloaded, from where, and why it cannot be. No folder is left."""
+    if value is not None:
+        monkeypatch.setenv("EP_OFFLINE", value)
+    layout, place = cifar.LAYOUTS[name], tmp_path / "new" / "er"
+    message = sentence(datasets.load, name, place, download=download)
+    for words in (["switched off", "--data", "EP_DATA"] if offline else
+                  [f"the download of {layout.title} to {place} from {layout.url} failed: ", "Connection refused"]):
+        assert words in message
+    assert str(place) in message and len(message) < 500 and not (tmp_path / "new").exists()
 
 
 def test_auto_takes_what_is_there(tmp_path):
@@ -221,8 +219,7 @@ def test_auto_falls_back_loudly(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("made,match", [(None, "no such folder or file"), ("empty/", "no data set in"),
-                                        ("text.txt", "is no data set"),
-                                        ("data.tar.gz", "is no data set")])
+                                        ("text.txt", "is no data set"), ("data.tar.gz", "is no data set")])
 def test_a_named_place_that_holds_nothing_is_an_error(tmp_path, made, match):
     """Never a silent fall-back, and never a download to a place that may be a typing mistake."""
     path = tmp_path / (made or "missing")
@@ -231,8 +228,7 @@ def test_a_named_place_that_holds_nothing_is_an_error(tmp_path, made, match):
     for call in (("auto", path), (str(path),)):
         message = sentence(datasets.load, *call)
         assert match in message and str(path) in message
-    if made and path.is_file():
-        assert "it is a file" in sentence(datasets.load, "cifar10", path)
+    assert not path.is_file() or "it is a file" in sentence(datasets.load, "cifar10", path)
 
 
 def test_banner(tmp_path, shapes):
@@ -338,15 +334,14 @@ def test_download(tmp_path, serve, capsys, name):
     assert asked == [f"/{layout.archive}"]
 
 
-def test_download_goes_to_the_cache(tmp_path, serve):
+def test_where_downloads_go(tmp_path, serve):
+    """To the cache, or into a folder that is empty."""
     serve(archive())
     assert datasets.load().folder == str(tmp_path / "cache" / "ep-convnets" / cifar.CIFAR10.folder)
-
-
-def test_download_fills_an_empty_folder(tmp_path, serve):
-    serve(archive())
     (tmp_path / cifar.CIFAR10.folder).mkdir()
     assert datasets.load("cifar10", tmp_path).source == cifar.CIFAR10.verified
+    (tmp_path / "file").write_text("")
+    assert "CIFAR-10 cannot be written to" in sentence(datasets.load, "cifar10", tmp_path / "file" / "below")
 
 
 @pytest.mark.parametrize("content, options, match", [
@@ -359,12 +354,6 @@ def test_downloads_that_go_wrong_leave_nothing(tmp_path, serve, content, options
     serve(content, **options)
     assert match in sentence(datasets.load, "cifar10", tmp_path)
     assert os.listdir(tmp_path) == []
-
-
-def test_folder_that_cannot_be_written(tmp_path, serve):
-    serve(archive())
-    (tmp_path / "file").write_text("")
-    assert "CIFAR-10 cannot be written to" in sentence(datasets.load, "cifar10", tmp_path / "file" / "below")
 
 
 @pytest.mark.parametrize("name", ["../escaped.bin", "/tmp/ep-escaped.bin", f"{cifar.CIFAR10.folder}/../../escaped.bin"])
@@ -404,12 +393,10 @@ def test_a_damaged_archive_on_disk(tmp_path):
 
 def test_the_official_addresses():
     """What is asked for where nobody replaces it: names, hashes, sizes of CIFAR's page."""
-    assert [(layout.archive, layout.md5) for layout in LAYOUTS] == [
-        ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
-        ("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8")]
-    assert sum(cifar.CIFAR10.train.values()) == sum(cifar.CIFAR100.train.values()) == 50_000
-    assert all(layout.url.startswith("https://www.cs.toronto.edu/~kriz/") for layout in LAYOUTS)
-    assert download.PROJECT == "ep-convnets"
+    for layout, file, md5 in ((cifar.CIFAR10, "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+                              (cifar.CIFAR100, "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8")):
+        assert (layout.url, layout.md5) == (f"https://www.cs.toronto.edu/~kriz/{file}", md5)
+        assert sum(layout.train.values()) == 50_000 and sum(layout.test.values()) == 10_000
 
 
 # --- preparing --------------------------------------------------------------------------------------------------------
@@ -430,12 +417,6 @@ def test_normalise(xp):
     np.testing.assert_allclose(wide, (images / 255 - 0.5) / [1, 2, 4], rtol=0, atol=1e-6)  # floats are from 0 to 1 already
 
 
-def test_augment_of_nothing_is_the_identity(xp):
-    images = xp.asarray(pictures())
-    result = datasets.augment(images, np.random.default_rng(0), pad=0, flip=False)
-    np.testing.assert_array_equal(to_host(result), to_host(images))
-
-
 @pytest.mark.parametrize("flip", [True, False])
 def test_augmented_images_are_crops_of_the_padded_ones(xp, flip):
     """Every result is one of the crops of the edge-padded image (or its mirror image), and all offsets occur."""
@@ -449,38 +430,22 @@ def test_augmented_images_are_crops_of_the_padded_ones(xp, flip):
                  if np.array_equal(padded[f][i : i + 8, j : j + 8], result)]
         assert len(found) == 1
         seen.update(found)
+    assert np.array_equal(to_host(datasets.augment(xp.asarray(images), np.random.default_rng(1), pad=pad, flip=flip)), results)
+    plain = datasets.augment(xp.asarray(images), np.random.default_rng(1), pad=0, flip=False)
+    assert np.array_equal(to_host(plain), images)
     assert {(i, j) for _, i, j in seen} == {(i, j) for i in range(5) for j in range(5)}
     assert {f for f, _, _ in seen} == ({False, True} if flip else {False})
-
-
-def test_augment_is_reproducible():
-    first, second = (datasets.augment(pictures(), np.random.default_rng(3)) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
 
 
 # --- the embedded images ----------------------------------------------------------------------------------------------
 
 
-def test_synthetic_images_are_deterministic():
-    for first, second in zip(synthetic_images(40, 20, seed=3), synthetic_images(40, 20, seed=3)):
-        np.testing.assert_array_equal(first, second)
-    assert not np.array_equal(synthetic_images(40, 20, seed=3)[0], synthetic_images(40, 20, seed=4)[0])
-
-
-def test_synthetic_sets_are_independent():
-    """No image is in both sets, and the size of one does not change the other."""
-    train, _, test, _ = synthetic_images(40, 40)
+def test_synthetic_images():
+    """Balanced, in random order, the same for the same seed; no image is in both sets, whatever their sizes."""
+    train, labels, test, test_labels = synthetic_images(105, 50, seed=3)
+    assert train.shape == (105, 32, 32, 3) and train.dtype == labels.dtype == np.uint8
+    assert set(np.bincount(labels)) == {10, 11} and set(np.bincount(test_labels)) == {5} and list(labels) != sorted(labels)
     assert not {image.tobytes() for image in train} & {image.tobytes() for image in test}
-    np.testing.assert_array_equal(test, synthetic_images(30, 40)[2])
-
-
-def test_synthetic_classes_are_balanced():
-    train_images, train_labels, test_images, test_labels = synthetic_images(105, 50)
-    assert train_images.shape == (105, 32, 32, 3) and train_images.dtype == train_labels.dtype == np.uint8
-    assert set(np.bincount(train_labels)) == {10, 11} and set(np.bincount(test_labels)) == {5}
-    assert len(CLASSES) == 10 and not np.array_equal(train_labels, np.sort(train_labels))
-
-
-def test_synthetic_sizes_are_checked():
-    message = sentence(synthetic_images, 0, 5)
-    assert message == "the synthetic data set needs at least 1 training and 1 test image: got 0 and 5"
+    assert all(map(np.array_equal, (train, labels, test, test_labels), synthetic_images(105, 50, seed=3)))
+    assert np.array_equal(test, synthetic_images(30, 50, seed=3)[2]) and not np.array_equal(train, synthetic_images(105, 50)[0])
+    assert "at least 1 training and 1 test image: got 0 and 5" in sentence(synthetic_images, 0, 5)

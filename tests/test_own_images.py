@@ -1,6 +1,6 @@
 """From images of one's own to a trained network and a prediction: the main job and predict.py on folders and arrays."""
 
-import importlib.util
+import importlib
 import json
 import signal
 import sys
@@ -26,13 +26,10 @@ def start(monkeypatch, capsys):
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def start(example, *options):
-        spec = importlib.util.spec_from_file_location(example, EXAMPLES / f"{example}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         monkeypatch.setattr(sys, "argv", [f"{example}.py", *map(str, options)])
         code = 0
         try:
-            cli.run(module.main)
+            cli.run(importlib.import_module(example).main)
         except SystemExit as stop:
             code = stop.code
         for number, handler in handlers.items():
@@ -53,7 +50,7 @@ def write_folder(place, classes, each=10):
     return place
 
 
-@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("classes", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_folder_of_pictures(start, tmp_path, classes):
     """Trained, and predict.py names the folder's classes; the picture of a class is read as the training images were."""
     folder = write_folder(tmp_path / "shapes", classes)
@@ -73,6 +70,23 @@ def test_a_folder_of_pictures(start, tmp_path, classes):
     assert out.splitlines()[0].count("%") == min(classes, 3)
     code, out, err = start("predict", "--data", folder, *options, "--count", 2)
     assert code == 0 and out.count("a test image of class ") == 2, err
+
+
+def test_a_layout_that_is_a_question(start, tmp_path):
+    """The answer is an option, and a run that is resumed, or looked at, keeps it; the first lines say what is read."""
+    write_folder(tmp_path / "shapes" / "train", 2)
+    write_folder(tmp_path / "shapes" / "more", 1)
+    question = (*FEW, "--data", tmp_path / "shapes", "--out", tmp_path / "run")
+    code, _, err = start("cifar10_sym_ep", *question)
+    assert code == 2 and "--dataset folder-of-classes or --dataset folder-of-splits" in err and not (tmp_path / "run").exists()
+    code, out, err = start("cifar10_sym_ep", *question, "--dataset", "folder-of-splits")
+    banner = "classes (training + test): disc, ring, each 8 + 2\nnote: not used: more/ (beside the training images)\n"
+    assert code == 0 and banner in out, err
+    code, out, err = start("cifar10_sym_ep", "--resume", tmp_path / "run", "--epochs", 2)
+    assert code == 0 and banner in out, err
+    look = ("predict", "--model", tmp_path / "run" / "network.npz", "--out", tmp_path / "predict.png")
+    assert "where they are with --data" in start(*look)[2]
+    assert "a test image of class disc" in start(*look, "--data", tmp_path / "shapes")[1]
 
 
 def test_resuming_finds_the_images_again(start, tmp_path, monkeypatch):
@@ -117,7 +131,8 @@ def test_every_path_option_of_the_examples_has_the_type_that_expands():
                 assert "type=cli.path" in line, f"{path.name}: {line}"
 
 
-@pytest.mark.parametrize("shape,floats", [((28, 28, 1), False), ((16, 20, 3), True), ((12, 12, 2), True)])
+@pytest.mark.parametrize("shape,floats", [((28, 28, 1), False), pytest.param((16, 20, 3), True, marks=pytest.mark.slow),
+                                          ((12, 12, 2), True)])
 def test_arrays(start, tmp_path, shape, floats):
     """Other shapes and channels, bytes and floats, and two channels, which no picture has: the paddings follow."""
     rng = np.random.default_rng(0)

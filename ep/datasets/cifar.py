@@ -80,7 +80,8 @@ CIFAR10 = Layout(
     ("cifar-10-batches-py", "data_batch_1", "cifar-10-python.tar.gz"), mean=CIFAR10_MEAN, std=CIFAR10_STD, sets=(
         # of a lossless copy in another order: 5,000 + 1,000 different images of each class, whose training images have the
         # published mean (125.307, 122.950, 113.865) and standard deviation (62.993, 62.089, 66.705); not of the archive itself
-        "d59acf989e068e709ce686cda292672c7b212c08d29d3d3e6d8c3aa99eba6a85", "899683d46c3a8c66fd56e1af12202e69fe5a4517be10b0f68e04c78fe585c57c"))
+        "d59acf989e068e709ce686cda292672c7b212c08d29d3d3e6d8c3aa99eba6a85",
+        "899683d46c3a8c66fd56e1af12202e69fe5a4517be10b0f68e04c78fe585c57c"))
 CIFAR100 = Layout(
     "cifar100", "CIFAR-100", "cifar-100-binary", {"train.bin": 50_000}, {"test.bin": 10_000}, 2, FINE,
     "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", "about 161 MB",
