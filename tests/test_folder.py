@@ -203,6 +203,7 @@ def test_of_many_files_some_are_named(pets):
 
 @pytest.mark.parametrize("make, match", [
     (lambda top: write(top / "only" / "a.png", 0), "has 1 class(es) of pictures, only: at least two"),
+    (lambda top: write_all(top / "one too high", ["train/a", "train/b", "test/a"]), "sub-folders with pictures are needed, in"),
     (lambda top: [text(f"{name}/a.png")(top) for name in "ab"], "has no training image of the class a; not used: a/a.png, b/a"),
     (lambda top: (top / "a").mkdir(), "no data set in"), (lambda top: write(top / ".a" / "a.png", 0), "no data set in")])
 def test_folders_that_are_no_data_set(tmp_path, make, match):

@@ -12,22 +12,26 @@ from ep import datasets
 from ep.datasets import idx
 from ep.errors import EPError
 
-IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = idx.FILES
+IMAGES, LABELS, TEST_IMAGES, _ = idx.FILES
 
 
 def idx_bytes(array):
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(np.uint8).tobytes()
 
 
+def write_idx(folder, split, images, labels):
+    """The files of one split; images gzipped, labels plain."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images)))
+    (folder / f"{split}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+
+
 @pytest.fixture
 def folder(tmp_path):
-    """Six and three images; those of the images gzipped, those of the labels plain."""
-    rng, place = np.random.default_rng(0), tmp_path / "digits"
-    place.mkdir()
-    for images, labels, n in ((IMAGES, LABELS, 6), (TEST_IMAGES, TEST_LABELS, 3)):
-        (place / f"{images}.gz").write_bytes(gzip.compress(idx_bytes(rng.integers(0, 256, (n, 28, 28)))))
-        (place / labels).write_bytes(idx_bytes(np.arange(n)))
-    return place
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 6), ("t10k", 3)):
+        write_idx(tmp_path / "digits", split, rng.integers(0, 256, (n, 28, 28)), np.arange(n))
+    return tmp_path / "digits"
 
 
 @pytest.mark.parametrize("dots", [False, True])

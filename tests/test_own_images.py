@@ -70,6 +70,10 @@ def test_a_folder_of_pictures(start, tmp_path, classes):
     assert out.splitlines()[0].count("%") == min(classes, 3)
     code, out, err = start("predict", "--data", folder, *options, "--count", 2)
     assert code == 0 and out.count("a test image of class ") == 2, err
+    other = write_folder(tmp_path / "other", 3)
+    for example in ("predict", "03_relax_and_nudge", "10_settling"):
+        code, _, err = start(example, *options[:2], "--data", other, "--out", tmp_path / "other.png")
+        assert code == 2 and "has other classes or another shape than the images this network was trained on" in err
 
 
 def test_a_layout_that_is_a_question(start, tmp_path):

@@ -1,6 +1,7 @@
 """`load`: one call for every data set. A name, a folder or a file goes in, a Dataset comes out."""
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from . import arrays, cifar, download as downloads, folder as pictures_folder, i
 from .dataset import Dataset
 
 NAMES = ("auto", *cifar.LAYOUTS, *idx.KINDS, "synthetic")
-OWN = {"npz": arrays.load, "folder": pictures_folder.load,  # what Dataset.name says of one's own images: a path finds them again
-       **{name: partial(pictures_folder.load, name=name) for name in (pictures_folder.CLASSES, pictures_folder.SPLITS)}}
+OWN: dict[str, Callable[..., Dataset]] = {  # what Dataset.name says of one's own images: a path finds them again
+    "npz": arrays.load, **{name: partial(pictures_folder.load, name=name) for name in ("folder", *pictures_folder.ANSWERS)}}
 KNOWN = ("cifar-10-batches-bin or cifar-100-binary (or their archives), the four IDX files of MNIST, one sub-folder of pictures "
          "per class")
 

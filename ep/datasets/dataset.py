@@ -82,6 +82,13 @@ def hold_out(dataset: Dataset, images: int) -> Dataset:
                             note="; ".join(filter(None, (dataset.note, note))))
 
 
+def check_seen(dataset: Dataset, about: dict) -> None:
+    """Raise EPError if a network that carries `about` was trained on other classes, or images of another shape."""
+    if list(dataset.classes) != about["classes"] or list(dataset.shape) != about["image_shape"]:
+        raise EPError(f"{dataset.source} has other classes or another shape than the images this network was trained on: name "
+                       "these with --data")
+
+
 def banner(dataset: Dataset) -> str:
     """What to print before using `dataset`: a line, its classes and its note, or a loud box if it is synthetic."""
     sizes = f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images"

@@ -28,7 +28,7 @@ from .dataset import Dataset, measured
 
 EVERY = 5
 SIDE = 32  # images are SIDE x SIDE in three colours
-CLASSES, SPLITS = "folder-of-classes", "folder-of-splits"  # data sets by these names answer the question above
+CLASSES, SPLITS = ANSWERS = "folder-of-classes", "folder-of-splits"  # data sets by these names answer the question above
 SPLIT = re.compile("(?:seg[-_ ])?(?:(?P<train>train(?:ing)?)|(?P<test>test(?:ing)?)|(?P<validation>val(?:id|idation)?))"
                    "(?:[-_ ]?(?:set|data|images))?", re.IGNORECASE)
 TOOLS = frozenset("@eaDir @Recycle #recycle __MACOSX __pycache__ $RECYCLE.BIN lost+found".split()) | {"System Volume Information"}
@@ -48,7 +48,7 @@ def load(path, side=SIDE, name="folder"):
     names = sorted(train)
     if len(names) < 2:
         raise EPError(f"{place} has {len(names)} class(es) of pictures{''.join(f', {one}' for one in names)}: at least two "
-                      f"sub-folders with pictures are needed{named(unused, place)}")
+                      f"sub-folders with pictures are needed, in the folder that is named{named(unused, place)}")
     train, test = split(train) if test is None else (train, test)
     splits = [part for chosen in (train, test) for part in read(chosen, names, (side, side, 3), unused)]
     for what, labels in (("training", splits[1]), ("test", splits[3])):
@@ -71,9 +71,9 @@ def reading(place, tops, name="folder"):
     like = [top for top in inside if inside[top]]  # they look like splits
     others = [top for top in tops if not inside.get(top) and has_picture(top)]
     if not like:
-        halves = [top for top in others if len({split_of(path) for path in classes_in(top)} - {None}) > 1]  # cat/train, cat/test
-        flat = len({split_of(top) for top in others}) > 1 and all(map(split_of, others))  # train/*.jpg, test/*.jpg
-        if not (halves or flat):
+        halves = [top for top in others if len({*map(split_of, classes_in(top))} - {None}) > 1]  # cat/train, cat/test
+        flat = len({*map(split_of, others)}) > 1 and all(map(split_of, others))  # train/*.jpg, test/*.jpg
+        if len(others) < 2 or not (halves or flat):
             return CLASSES
     agree = any(inside[one] & inside[two] for one in like for two in like if split_of(one) != split_of(two))
     if "train" in map(split_of, like) and (agree or all(map(split_of, others))):
@@ -166,11 +166,10 @@ def entries(folder, unused):
     except OSError as error:
         leave(unused, folder, error.strerror)
         return []
-    shown = {path: None for path in found if not path.name.startswith(".") and path.name not in TOOLS}
-    for path in found:
-        if path not in shown:
-            leave(unused, path, "hidden or a tool's")
-    return list(shown)
+    shown = [path for path in found if not path.name.startswith(".") and path.name not in TOOLS]
+    for path in set(found) - set(shown):
+        leave(unused, path, "hidden or a tool's")
+    return shown
 
 
 def leave(unused, path, why=None):
@@ -199,7 +198,7 @@ def named(unused, place, most=5):
 def split(found):
     """(training files, test files) of each class by the rule at the top."""
     test = {name: paths[EVERY - 1 :: EVERY] or paths[1:][-1:] for name, paths in found.items()}
-    return {name: [path for path in paths if path not in set(test[name])] for name, paths in found.items()}, test
+    return {name: sorted(set(paths) - set(test[name])) for name, paths in found.items()}, test
 
 
 def read(found, names, shape, unused):
