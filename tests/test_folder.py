@@ -152,7 +152,8 @@ IN_A_CLASS = {
     "text": (text("notes.txt"), "notes.txt", "no picture that Pillow can read"),
     "text that is called a picture": (text("9.png"), "9.png", "no picture that Pillow can read"),
     "pipe": (lambda place: os.mkfifo(place / "9.png"), "9.png", "no picture that Pillow can read"),
-    "back to the class": (lambda place: (place / "again").symlink_to(place), "again/", "read already")}
+    **{f"back to {up}": (lambda place, up=up: (place / "up").symlink_to(place / up), "up/", "read already, or a folder above")
+       for up in (".", "..", "../..")}}
 BESIDE_CLASSES = {
     "text": (text("README.md"), "README.md", "beside the folders"),
     "picture": (lambda place: write(place / "map.png", 50), "map.png", "beside the folders"),

@@ -95,7 +95,7 @@ def banner(dataset: Dataset) -> str:
     if dataset.name != "synthetic":
         lines = [f"data: {dataset.source}, {sizes}, from {dataset.folder}", counted(dataset),
                  *([f"note: {dataset.note}"] if dataset.note else [])]
-        return "\n".join(lines).encode("utf-8", "replace").decode()  # names of folders may be any bytes
+        return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)  # names may be any bytes
     lines = ["SYNTHETIC DATA - THIS IS NOT CIFAR-10",
              f"{dataset.source}: {sizes}, {len(dataset.classes)} classes of shapes and patterns",
              *([f"why: {dataset.note}"] if dataset.note else []), "accuracies on it say nothing about CIFAR-10"]

@@ -131,11 +131,11 @@ def files(folders, unused):
 
 
 def pictures_in(folder, unused, seen=()):
-    """The pictures in a folder and below it, each real folder once."""
-    seen = seen or set()
+    """The pictures in a folder and below it, each real folder once, and none that a link leads up to."""
     real = folder.resolve()
+    seen = seen or {*real.parents, *(path.resolve() for path in folder.parents)}
     if real in seen:
-        return leave(unused, folder, "read already")
+        return leave(unused, folder, "read already, or a folder above")
     seen.add(real)
     for path in entries(folder, unused):
         if os.path.isdir(path):
