@@ -51,8 +51,8 @@ def named(value, table, what):
     return table[value]
 
 
-def arrayed(value, what):
-    """`value` as a NumPy array (or CuPy's, as it is), whose elements are counted by position: for images, labels, targets.
+def arrayed(value, what, axes=1):
+    """`value` as a NumPy array (or CuPy's, as it is) of at least so many axes, whose elements are counted by position.
 
     A list, or whatever has __array__ (a pandas Series, a torch tensor, an h5py data set) becomes one; a memory map is not copied.
     Raises EPError for anything else, such as a generator.
@@ -63,9 +63,9 @@ def arrayed(value, what):
         array = np.asarray(value)
     except Exception as error:  # ragged lists, and what __array__ of other libraries raises, as of tensors on a GPU
         raise EPError(f"{what}: {type(value).__name__} cannot be made a NumPy array ({' '.join(str(error).split())})") from None
-    if array.ndim == 0 or array.dtype.kind not in "biufc":
+    if array.ndim < axes or array.dtype.kind in "OSUMm":  # objects, words, dates
         raise EPError(f"{what}: expected an array or a list of numbers, got {type(value).__name__}"
-                      f"{'' if array.ndim == 0 else f' of {array.dtype}'}")
+                      f"{f' of {array.dtype}' if array.ndim else ''}")
     return array
 
 

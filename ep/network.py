@@ -320,7 +320,7 @@ class Network:
         that the parameter had. The device stays that of the network. Optimizers ask the network for its parameters, and follow.
         """
         own = self.parameters()
-        parameters = {key: arrayed(w, f"parameter {key}") for key, w in parameters.items()}
+        parameters = {key: arrayed(w, f"parameter {key}", axes=0) for key, w in parameters.items()}
         if own.keys() != parameters.keys():
             raise EPError(f"these parameters belong to another architecture: expected {sorted(own)}, got "
                           f"{sorted(parameters)}")

@@ -253,8 +253,9 @@ def test_held_out_images_are_the_last_training_images(shapes):
     assert datasets.hold_out(shapes, 0) is shapes
     assert "training images" in sentence(datasets.hold_out, shapes, len(shapes.train_labels))
     by_class = shapes._replace(train_labels=np.sort(shapes.train_labels), note="before")
-    assert datasets.hold_out(by_class, 300).note == "before"  # other images of the last class are trained
-    assert datasets.hold_out(by_class, 401).note.startswith("before; no training image is left of checkerboard, for")
+    assert datasets.hold_out(by_class, 300).note.startswith("before; held out are images of checkerboard, trained on are images")
+    rare = shapes._replace(train_labels=shapes.train_labels[:3], train_images=shapes.train_images[:3])
+    assert datasets.hold_out(rare, 1).note.startswith(f"held out are images of {CLASSES[shapes.train_labels[2]]}, ")
 
 
 def test_what_a_network_carries(shapes):

@@ -67,7 +67,7 @@ def hold_out(dataset: Dataset, images: int) -> Dataset:
     """`dataset` with its last `images` training images in the place of the test images, which stay unseen (0: as it is).
 
     Settings are chosen on these. Mean and std stay those of the whole data set. Where the images are sorted by class, the note
-    says which classes are on one side only. Raises EPError if that leaves no training image.
+    says which are on which side. Raises EPError if that leaves no training image.
     """
     if images >= len(dataset.train_labels):
         raise EPError(f"validation images: {images} asked for, but {dataset.source} has {len(dataset.train_labels)} training "
@@ -75,8 +75,9 @@ def hold_out(dataset: Dataset, images: int) -> Dataset:
     if images == 0:
         return dataset
     x, y = dataset.train_images, dataset.train_labels
-    strange = [dataset.classes[label] for label in np.setdiff1d(y[-images:], y[:-images])]
-    note = f"no training image is left of {short(strange)}, for the images are sorted by class: shuffle them" if strange else ""
+    left, held = (short([dataset.classes[label] for label in np.unique(part)]) for part in (y[:-images], y[-images:]))
+    by_class = len(np.setdiff1d(y[-images:], y[:-images])) or (y[1:] >= y[:-1]).all()
+    note = f"held out are images of {held}, trained on are images of {left}: shuffle what is sorted by class" if by_class else ""
     return dataset._replace(train_images=x[:-images], train_labels=y[:-images], test_images=x[-images:], test_labels=y[-images:],
                             source=f"{dataset.source}, tested on {images} images held out of its training images",
                             note="; ".join(filter(None, (dataset.note, note))))

@@ -31,7 +31,7 @@ SIDE = 32  # images are SIDE x SIDE in three colours
 CLASSES, SPLITS = ANSWERS = "folder-of-classes", "folder-of-splits"  # data sets by these names answer the question above
 SPLIT = re.compile("(?:seg[-_ ])?(?:(?P<train>train(?:ing)?)|(?P<test>test(?:ing)?)|(?P<validation>val(?:id|idation)?))"
                    "(?:[-_ ]?(?:set|data|images))?", re.IGNORECASE)
-TOOLS = frozenset("@eaDir @Recycle #recycle __MACOSX __pycache__ $RECYCLE.BIN lost+found".split()) | {"System Volume Information"}
+TOOLS = {*"@eaDir @Recycle #recycle #snapshot __MACOSX __pycache__ $RECYCLE.BIN lost+found".split(), "System Volume Information"}
 NO_PICTURE = "no picture that Pillow can read"
 
 
