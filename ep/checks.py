@@ -9,6 +9,7 @@ import operator
 
 import numpy as np
 
+from .backend import array_module
 from .errors import EPError
 
 
@@ -48,6 +49,24 @@ def named(value, table, what):
     if value not in table:
         raise EPError(f"{what}: unknown '{value}', expected one of {', '.join(table)}")
     return table[value]
+
+
+def arrayed(value, what, axes=1):
+    """`value` as a NumPy array (or CuPy's, as it is) of at least so many axes, whose elements are counted by position.
+
+    A list, or whatever has __array__ (a pandas Series, a torch tensor, an h5py data set) becomes one; a memory map is not copied.
+    Raises EPError for anything else, such as a generator.
+    """
+    if array_module(value) is not np:
+        return value
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # ragged lists, and what __array__ of other libraries raises, as of tensors on a GPU
+        raise EPError(f"{what}: {type(value).__name__} cannot be made a NumPy array ({' '.join(str(error).split())})") from None
+    if array.ndim < axes or array.dtype.kind in "OSUMm":  # objects, words, dates
+        raise EPError(f"{what}: expected an array or a list of numbers, got {type(value).__name__}"
+                      f"{f' of {array.dtype}' if array.ndim else ''}")
+    return array
 
 
 def floats(array, what, ndim):

@@ -31,7 +31,7 @@ import numpy as np
 from . import ops
 from .activations import ACTIVATIONS, Activation, total
 from .backend import Array, Gradient, States, array_module, to_host
-from .checks import named, real, whole
+from .checks import arrayed, named, real, whole
 from .errors import EPError
 from .npz import write_npz
 from .synapse import Synapse
@@ -246,7 +246,7 @@ class Network:
         A list becomes an array. Complex x, and x in a network with complex parameters, keep their dtype. Raises EPError for
         another shape or type, for no images at all, and, on the host, for numbers that are not finite.
         """
-        x, some = x if hasattr(x, "dtype") else np.asarray(x), self.any_parameter
+        x, some = arrayed(x, "the inputs"), self.any_parameter
         self.check_input(x)
         if len(x) == 0:
             raise EPError(f"expected at least one input: got none, shape {tuple(x.shape)}")
@@ -276,7 +276,7 @@ class Network:
 
         Raises EPError for another shape, for labels outside 0 ... classes - 1, and, on the host, for targets that are not finite.
         """
-        some, labels = self.any_parameter, labels if hasattr(labels, "dtype") else np.asarray(labels)
+        some, labels = self.any_parameter, arrayed(labels, "the labels")
         readout = self.cost.parameters()
         classes = len(readout["b"]) if readout else self.shapes[-1][0]  # the readout's, or the units of the last layer
         xp, dtype = array_module(some), dtype or some.dtype
@@ -311,7 +311,7 @@ class Network:
         that the parameter had. The device stays that of the network. Optimizers ask the network for its parameters, and follow.
         """
         own = self.parameters()
-        parameters = {key: w if hasattr(w, "dtype") else np.asarray(w) for key, w in parameters.items()}
+        parameters = {key: arrayed(w, f"parameter {key}", axes=0) for key, w in parameters.items()}
         if own.keys() != parameters.keys():
             raise EPError(f"these parameters belong to another architecture: expected {sorted(own)}, got "
                           f"{sorted(parameters)}")

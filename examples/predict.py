@@ -78,12 +78,11 @@ def read_files(args, about):
 def read_test_images(args, about):
     """(images, which they are, their true classes) of the data set that the network was trained on."""
     name = about.get("dataset", "auto")
-    if name in ("folder", "npz") and args.data is None:
+    if name not in datasets.NAMES and args.data is None:
         raise ep.EPError(f"this network was trained on {about.get('source', 'images of your own')}: name pictures, or where they "
                          "are with --data")
     dataset = datasets.load(name, args.data, download=False)
-    if list(dataset.classes) != about["classes"] or list(dataset.shape) != about["image_shape"]:
-        raise ep.EPError(f"{dataset.source} has other classes or another shape than the images this network was trained on")
+    datasets.check_seen(dataset, about)
     n = args.count or 5
     true = [dataset.classes[k] for k in dataset.test_labels[:n]]
     names, titles = ([f"{what} {name}" for name in true] for what in ("a test image of class", "true:"))

@@ -1,8 +1,17 @@
 """Random numbers and a distance, for every test. Random numbers are seeded, and of the host."""
 
 import numpy as np
+import pytest
 
 from ep.backend import to_host
+
+
+def sentence(call, *arguments, **options):
+    """The one sentence that a call ends in."""
+    with pytest.raises(EPError) as error:
+        call(*arguments, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def normal(xp, shape, seed, dtype="float64"):

@@ -18,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..backend import Array, array_module, to_host
-from ..checks import whole
+from ..checks import arrayed, whole
 from ..dynamics import Estimate, Relaxation, relax
 from ..errors import EPError
 from ..network import Network
@@ -37,7 +37,7 @@ def train_epoch(network: Network, images: Array, labels: Array, gradient: Callab
     gradient is not finite.
     """
     (images, labels), batch_size = counted(images, labels), whole(batch_size, "batch size", 1)
-    order = np.random.default_rng([seed, epoch]).permutation(len(labels))
+    order = np.random.default_rng([whole(seed, "seed"), epoch]).permutation(len(labels))
     for number in range(first_step, steps_per_epoch(len(labels), batch_size)):
         batch = order[number * batch_size:(number + 1) * batch_size]
         rng = np.random.default_rng([seed, epoch, number])
@@ -68,9 +68,10 @@ def evaluate(network: Network, images: Array, labels: Array, relax: Callable[...
 
 def counted(images, labels):
     """Both as arrays; EPError unless there is at least one image, and one label for each."""
+    images, labels = arrayed(images, "images"), arrayed(labels, "labels")
     if len(images) != len(labels) or not len(labels):
         raise EPError(f"expected images and one label for each: got {len(images)} images and {len(labels)} labels")
-    return [a if hasattr(a, "dtype") else np.asarray(a) for a in (images, labels)]
+    return images, labels
 
 
 def steps_per_epoch(images, batch_size):
