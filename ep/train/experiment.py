@@ -38,6 +38,7 @@ class Config:
     source: str = ""  # one line about where they come from
     data: str | None = None  # the folder or file they were read from
     checksum: int = 0  # of the training images, by which resuming recognises them
+    test_checksum: int = 0  # of the test images and of the names of the classes
     image_shape: tuple = (32, 32, 3)  # rows, columns, channels
     classes: int = 10
     train_images: int = 4000
@@ -246,7 +247,9 @@ def identity(dataset):
     """What a configuration keeps of its data set, so that resuming can find, and recognise, the same images."""
     return dict(dataset=dataset.name, source=dataset.source, data=dataset.folder, image_shape=dataset.shape,
                 classes=len(dataset.classes),
-                checksum=zlib.crc32(dataset.train_images) ^ zlib.crc32(dataset.train_labels))
+                checksum=zlib.crc32(dataset.train_images) ^ zlib.crc32(dataset.train_labels),
+                test_checksum=zlib.crc32(repr(dataset.classes).encode("utf-8", "surrogatepass"),
+                                         zlib.crc32(dataset.test_labels, zlib.crc32(dataset.test_images))))
 
 
 # --- what the settings mean -------------------------------------------------------------------------------------------
