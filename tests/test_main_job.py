@@ -261,8 +261,8 @@ def test_new_run_does_not_overwrite_an_old_one(start, tmp_path):
 BAD = {
     "--beta 0": "beta must be a finite number other than 0",
     "--beta nan": "expected a finite number, got 'nan'",
-    "--steps-free 0": "whole number of at least 1, got '0'",
-    "--steps-nudged -1": "whole number of at least 1, got '-1'",
+    "--steps-free 0": "whole number of at least 1 and at most 2147483647, got '0'",
+    "--steps-nudged -1": "whole number of at least 1 and at most 2147483647, got '-1'",
     "--nudging sideways": "invalid choice: 'sideways'",
     "--cost hinge": "invalid choice: 'hinge'",
     "--channels 4 4 4 4 4 4 --scale 1 --lr 0.1": "leaves nothing of a 1x1 image",

@@ -358,7 +358,7 @@ def expected_time(config, network, x, map, threads, ranks=1):
     """A sentence about the minutes that training will take, by timing a few relaxation steps of the images x."""
     T, second = steps_per_image(config)
     steps = config.epochs * (config.train_images * (T + second) + config.test_images * T) + config.final_test_images * T
-    cut = len(loop.chunks(config.batch_size, config.chunk))  # what ranks can share out
+    cut = -(-min(config.batch_size, config.train_images) // config.chunk)  # what ranks can share out
     one_step = loop.seconds_per_step(network, x, phases(config).free, fast.prepared(network).relax, map, threads)
     seconds = steps * one_step * -(-cut // ranks) / cut
     each = f" on each of {ranks} ranks" if ranks > 1 else ""

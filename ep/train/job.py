@@ -133,7 +133,7 @@ def add_training(add):
         "after each epoch, all after the last)")
     add("--validation-images", type=cli.count, metavar="N", help="hold out the last N training images and evaluate on "
         "them, never on test images: to choose settings")
-    add("--pad", type=cli.whole, metavar="P", help="crop training images at random after padding them by P pixels")
+    add("--pad", type=cli.pixels, metavar="P", help="crop training images at random after padding them by P pixels")
     add("--seed", type=cli.whole, help="of initial weights, order, augmentation and signs (default: 0)")
     add("--flip", action=BooleanOptionalAction, help="mirror half of the training images")
     add("--dataset", type=cli.dataset, metavar="NAME", help=f"{', '.join(datasets.NAMES)}, a folder with one sub-folder of "

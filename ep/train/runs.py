@@ -14,7 +14,6 @@ import io
 import json
 import os
 import signal
-import threading
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -37,14 +36,13 @@ from .commandline import given, refuse_changes
 from .curves import plot_curves
 from .experiment import Config, extended, identity, phases
 from .loop import evaluate, gradient_norms, steps_per_epoch, stuck_shares, train_epoch
+from .machine import listening
 from .optimizers import OPTIMIZERS
 from .parallel import World
 from .watch import in_words, no_network, quiet_failures
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
 EARLY = 20  # the step of the first epoch after which a run that cannot work is reported
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-           if hasattr(signal, name)]  # these save and stop: of a terminal, of an operating system, and of batch systems
 SETTLED = 1e-6  # the log says at which step of the free phase the residual passed this
 WORDS = dict(network=("convnet", "resnet"), cost=COSTS, connections=CONNECTIONS, algorithm=("eqprop", "bptt"), nudging=NUDGINGS,
              nudged_phases=("deviations", "states"), conventions=("here", "paper"), feedback_update=FEEDBACK_UPDATES,
@@ -52,7 +50,7 @@ WORDS = dict(network=("convnet", "resnet"), cost=COSTS, connections=CONNECTIONS,
 
 
 class Run:
-    """One training run: counts what happens, logs it, saves it, and stops cleanly on each of SIGNALS.
+    """One training run: counts what happens, logs it, saves it, and stops cleanly on each of `machine.SIGNALS`.
 
     run = Run.started(folder, config, network, optimizer)
     run.train(gradient, dataset, prepare)
@@ -140,7 +138,7 @@ class Run:
             n = config.test_images if epoch + 1 < config.epochs else config.final_test_images
             test_images, test_labels = dataset.test_images[:n], dataset.test_labels[:n]
             relax = fast.prepared(network, map=map).relax
-            shared = dict(prepare=prepare, map=self.world.map(self.listening(map)), chunk=config.chunk)
+            shared = dict(prepare=prepare, map=self.world.map(self.interruptible(map)), chunk=config.chunk)
             result = evaluate(network, test_images, test_labels, partial(relax, phase=phases(config).free), **shared)
             self.stop_if_asked()
             estimate = partial(gradient, rng=np.random.default_rng([config.seed, epoch]))
@@ -257,23 +255,15 @@ class Run:
 
     @contextmanager
     def at_work(self):
-        """Signals ask the run to stop, and are put back at the end; an error gets the note that there is a checkpoint."""
-        numbers = SIGNALS if threading.current_thread() is threading.main_thread() else []  # others may not listen
-        before = {number: signal.getsignal(number) for number in numbers}
-        if before.get(getattr(signal, "SIGHUP", None)) == signal.SIG_IGN:  # nohup
-            del before[signal.SIGHUP]
+        """Signals ask the run to stop; an error gets the note that there is a checkpoint."""
         try:
-            for number in before:
-                signal.signal(number, self.on_signal)
-            yield
+            with listening(self.on_signal):
+                yield
         except BaseException as error:
             if not isinstance(error, SystemExit) and (self.folder / "checkpoint.npz").exists():
                 error.add_note(f"the last checkpoint is still good: --resume {self.folder}")
             release(self.lock)
             raise
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def on_signal(self, number, frame):
         if self.world.signal and number == signal.SIGINT:  # a person does not want to wait
@@ -282,7 +272,7 @@ class Run:
             tqdm.write(f"{signal.Signals(number).name}: saving after this step (Ctrl-C to stop at once, without saving)")
         self.world.signal = self.world.signal or number
 
-    def listening(self, map):
+    def interruptible(self, map):
         """`map`, but a signal stops the run between two items. (Ranks stop together, after all items.)"""
         def heard(function, items):
             for result in map(lambda item: None if self.world.stop else function(item), items):
