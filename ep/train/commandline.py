@@ -9,7 +9,6 @@ from pathlib import Path
 from ..errors import EPError
 from .machine import cores as cores, run as run  # what an example needs of both: cli.cores(), cli.run(main)
 
-
 LARGEST = 2**31 - 1  # of what is counted in memory
 
 

@@ -21,6 +21,7 @@ from ..errors import EPError
 from ..fast import kernels
 from ..network import Network
 
+
 class SGD:
     """v <- momentum v + (g + weight_decay w),   w <- w - rate v      for every parameter, biases too.
 
