@@ -161,7 +161,9 @@ def calibrate(network: Network, x: Array, deviation: float, mean: float = 0.0) -
         if weighted:
             u = sum(synapse.drive_post(layers[i])[0] for synapse, i in weighted)
             over = tuple(range(u.ndim - 1))  # images and places
-            factor = share / (u.std(over) + 1e-12)
+            spread = u.std(over)
+            flat = spread <= 1e-5 * abs(u).max(over)  # but for rounding: there is nothing to scale
+            factor = np.where(flat, 1.0, share / (spread + flat)).astype(u.dtype)
             for synapse, _ in weighted:
                 synapse.W *= factor
                 synapse.b *= 0.0
