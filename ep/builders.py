@@ -1,6 +1,7 @@
 """Networks to start from, and their files: `mlp`, `convnet`, `resnet`, and `load` for what `Network.save` wrote."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from .npz import read_npz
 from .synapse import Conv, Dense, Identity
 from .vectorfield import asymmetric
 
+LARGEST = 2**50  # numbers in an array
 CONNECTIONS = {"symmetric": lambda network, **options: network, "asymmetric": asymmetric}
 
 
@@ -183,7 +185,9 @@ def load(path: str | Path) -> Network:
     try:
         about = json.loads(str(arrays.pop("about", "null")))
         network = from_recipe(json.loads(str(arrays.pop("recipe"))), arrays)
-    except (KeyError, ValueError, TypeError):
+    except EPError:
+        raise
+    except Exception:  # a recipe or an array of another kind
         raise EPError(f"{path} is not a network that was written by Network.save, or by another version of it") from None
     network.about = about
     return network
@@ -238,6 +242,8 @@ class _Draw:
             raise EPError(f"expected dtype float32 or float64: got {dtype}")
 
     def __call__(self, shape, fan_in):
+        if math.prod(shape) > LARGEST:
+            raise EPError(f"no memory is large enough for weights of shape {shape}: use fewer channels or units")
         return [self.rng.uniform(-factor / fan_in**0.5, factor / fan_in**0.5, size).astype(self.dtype)
                 for size, factor in ((shape, next(self.scales)), (shape[-1:], 1.0))]
 
