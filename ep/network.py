@@ -77,6 +77,8 @@ class Network:
             for layer, shape in zip(ends, (synapse.pre_shape, synapse.post_shape)):
                 if shapes.setdefault(layer, shape) != shape:
                     raise EPError(f"synapse {k} expects layer {layer} to have shape {shape}, but it has {shapes[layer]}")
+        if any(j == 0 for _, j in self.wiring):
+            raise EPError(f"the wiring {self.wiring} leads into layer 0, the input: a synapse (i, j) must lead away from it")
         if sorted(shapes) != list(range(len(shapes))):
             raise EPError(f"layers must be numbered 0 (the input), 1, 2, ... without a gap: the wiring has {sorted(shapes)}")
         return [shapes[n] for n in range(len(shapes))]
