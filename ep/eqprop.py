@@ -151,6 +151,8 @@ def check_energy(network, transposed):
     if network.feedback == 0:
         raise EPError("without feedback (gamma = 0) nudged states do not differ from free ones below the last layer: use "
                       "deviations, or a gain above 0")
+    if network.has_phi:
+        network.check_energy()
     if transposed and not network.has_phi:
         raise EPError("the exact gradient of an asymmetric network needs deviations: the nudged states of its own dynamics "
                       "respond through D, not through its transpose; use deviations, or transposed=False")
