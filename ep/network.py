@@ -147,8 +147,8 @@ class Network:
                           "drives are the derivatives of no scalar; use a small gain instead")
         dtype = self._some.dtype
         if max(self.weights) > 1e-8 * np.finfo(dtype).max:  # room for a sum over units
-            raise EPError(f"{dtype} has no room for the weight {max(self.weights):.0e} that the first layer has in the energy, at "
-                          f"this gain and depth: use dtype='float64', a larger gain, or deviations, which need no energy")
+            raise EPError(f"{dtype} has no room for an energy in which the first layer has the weight {max(self.weights):.0e} at "
+                          "this gain and depth: use dtype='float64', a larger gain, or deviations, which need no energy")
 
     # --- their derivatives --------------------------------------------------------------------------------------------
 
