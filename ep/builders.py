@@ -9,7 +9,7 @@ import numpy as np
 
 from . import ops
 from .activations import ACTIVATIONS, HARD_SIGMOID, RELU6, Activation
-from .backend import Array
+from .backend import Array, array_module
 from .checks import named, real, whole, wholes
 from .cost import COSTS, SoftmaxCrossEntropy
 from .errors import EPError
@@ -165,7 +165,7 @@ def calibrate(network: Network, x: Array, deviation: float, mean: float = 0.0) -
             over = tuple(range(u.ndim - 1))  # images and places
             spread = u.std(over)
             flat = spread <= 1e-5 * abs(u).max(over)  # but for rounding: there is nothing to scale
-            factor = np.where(flat, 1.0, share / (spread + flat)).astype(u.dtype)
+            factor = array_module(u).where(flat, 1.0, share / (spread + flat))
             for synapse, _ in weighted:
                 synapse.W *= factor
                 synapse.b *= 0.0

@@ -255,6 +255,13 @@ def identity(dataset):
 # --- what the settings mean -------------------------------------------------------------------------------------------
 
 
+def for_calibration(dataset):
+    """CALIBRATION training images as the network sees them: the first, or evenly spaced ones where they are sorted by class."""
+    labels = dataset.train_labels
+    mixed = 2 * len(np.unique(labels[:CALIBRATION])) > len(np.unique(labels))
+    return dataset.normalise(dataset.train_images[::1 if mixed else -(-len(labels) // CALIBRATION)][:CALIBRATION])
+
+
 def build(config, xp=np, in_chunks=loop.in_chunks, map=map, x=None):
     """(network, optimizer, gradient) of a configuration, on the device of the module xp; see `gradient_function`.
 
