@@ -199,6 +199,8 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
         states = [s + 0j for s in states]
     inputs, frozen = inputs or network.input_drives(x), switches is not None
     switches = network.switches(inputs, states) if switches is None else list(switches)
+    if len(switches) != len(network.synapses):
+        raise EPError(f"expected the switches of {len(network.synapses)} synapses: got a list of {len(switches)}")
     groups, u = SCHEDULES[phase.schedule](network), [None] * len(states)
 
     def step():
@@ -333,6 +335,7 @@ def checked(network, x, y, beta, start=None):
 
     Raises EPError for arguments that do not fit.
     """
+    beta = nudge(network, beta)
     if beta != 0 and y is None:
         raise EPError("nudging (beta != 0) needs the targets y, one per input")
     x, y = (network.inputs(x), None) if y is None else network.examples(x, y)
@@ -341,7 +344,7 @@ def checked(network, x, y, beta, start=None):
         raise EPError(f"expected a start of states of the shapes {expected}: got {[s.shape for s in start]}")
     if start is not None:
         start = [s.astype(x.dtype) if s.dtype != x.dtype and s.dtype.kind == x.dtype.kind else s for s in start]
-    return x, y, nudge(network, beta), start
+    return x, y, beta, start
 
 
 def nudge(network, beta):
@@ -349,4 +352,4 @@ def nudge(network, beta):
     if np.iscomplexobj(beta) and not network.holomorphic:
         raise EPError("complex nudging needs a holomorphic network: use sigmoid or tanh and average (or no) pooling "
                       "instead of clipping and max-pooling")
-    return complex(beta) if np.iscomplexobj(beta) else float(beta)
+    return complex(beta) if np.iscomplexobj(beta) else real(beta, "the nudging strength beta")

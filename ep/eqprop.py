@@ -20,6 +20,7 @@ Step by step of the nudged phases (GDU: "gradient descending updates") the sums 
 """
 
 from .backend import Array, Gradient, States
+from .checks import instance
 from .dynamics import READABLE, Estimate, Phase, Phases, Solver, deviate, estimate, nudge, relax
 from .errors import EPError
 from .network import Network
@@ -39,6 +40,8 @@ def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
     Raises EPError for inputs of a wrong shape, complex nudging of a network that is not holomorphic, and for the exact
     gradient of an asymmetric network from differences of states.
     """
+    instance(nudging, Nudging, "nudging")
+    instance(phases, Phases, "phases")
     for beta in nudging.points:
         nudge(network, beta)  # refuses what will not work before the free phase, not after it
     x, y = network.examples(x, y)
