@@ -2,14 +2,12 @@
 
 import math
 
-from .loop import numbers
-
 LARGEST = 1e6  # of all parameters: beyond it a unit is at a bound whatever it sees
 
 
 def no_network(network, line=None):
     """A sentence about numbers that end a run: parameters that have exploded, a loss in its last line that is not finite."""
-    largest = dict(zip(network.parameters(), numbers([abs(w).max() for w in network.parameters().values()])))
+    largest = {name: float(abs(w).max()) for name, w in network.parameters().items()}
     largest |= {key: abs(line[key]) for key in ("train_loss", "test_loss") if line and not math.isfinite(line[key])}
     for name, number in largest.items():
         if not number <= LARGEST:
