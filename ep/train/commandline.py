@@ -76,6 +76,17 @@ def path(text):
     return Path(os.path.expanduser(text))
 
 
+def figure(text):
+    """argparse type: the path of a figure, whose ending says in which format Matplotlib writes it."""
+    from matplotlib.backend_bases import FigureCanvasBase  # slow to import
+
+    formats, file = FigureCanvasBase.get_supported_filetypes(), path(text)
+    if file.suffix and file.suffix[1:].lower() not in formats or file.is_dir() or not file.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file ending in one of {', '.join(formats)} in a folder that exists, "
+                                         f"got '{text}'")
+    return file
+
+
 def dataset(text):
     """argparse type: a name that `datasets.load` knows, or a path, with ~ expanded."""
     return os.path.expanduser(text)
