@@ -70,8 +70,8 @@ def listening(handler):
 
 
 def stop(number, frame):
-    """A handler that ends the program as any error does, so that it can stop what it has started."""
-    raise SystemExit(128 + number)
+    """A handler that ends a program as any error does, so that it can stop what it has started."""
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 # --- output that never ends a program -----------------------------------------------------------------------------------
