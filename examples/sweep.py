@@ -175,7 +175,7 @@ def refuse_another(folder, config):
 
 def all_of(work, jobs, unfinished):
     """The `outcome` of each, so many at once. A signal stops those that run, and they save, before it ends the sweep."""
-    running = set()
+    running = []
     with (tqdm(total=unfinished, unit="training", dynamic_ncols=True) as bar, ThreadPoolExecutor(jobs) as pool,
           machine.listening(machine.stop)):
         try:
@@ -192,9 +192,9 @@ def outcome(folder, words, bar, running):
         data = words[words.index("--data"):][:2] if "--resume" in recipe and "--data" in words else []
         command = [sys.executable, "-m", "ep.train", *recipe, *data, "--threads", "1", "--device", "cpu"]
         done = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        running.add(done)  # in a session of its own: a signal reaches it once, from here
+        running.append(done)  # in a session of its own: a signal reaches it once, from here
         errors = done.communicate()[1]
-        running.discard(done)
+        running.remove(done)
         if done.returncode > 128 or done.returncode < 0:  # a signal: it has saved, and so the sweep ends
             raise ep.EPError(f"interrupted; the same command goes on with {folder.name}", 130)
         bar.update()

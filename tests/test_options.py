@@ -402,6 +402,9 @@ def paper_table(spy, module):
         Path("out", f"bptt-0.{end}").write_text(text)
 
 
+FINISHED = SimpleNamespace(returncode=0, wait=lambda: 0, terminate=lambda: None, communicate=lambda: ("", ""))  # a process
+
+
 def commands(ran):
     return [" ".join(map(str, arguments[0])) for name in ("Popen", "run") for arguments, _ in ran.calls.get(name, [])]
 
@@ -412,9 +415,9 @@ def sweep(spy, module):
         folder = Path(command[command.index("--out") + 1])
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps(dict.fromkeys(module.NUMBERS.values(), 0.5)))
-        return SimpleNamespace(returncode=0)
+        return FINISHED
 
-    spy(module.subprocess, "run", process)
+    spy(module.subprocess, "Popen", process)
     spy(datasets, "load", lambda *arguments: tiny(32))
     for name in ("ThreadPoolExecutor", "drawn"):
         spy(module, name)
@@ -436,9 +439,9 @@ def which_side(spy, module):
                 folder = out / f"nudging={out.name},beta={beta},seed={seed}"
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "log.jsonl").write_text(json.dumps(dict(test_accuracy=0.5, stuck_4=0.5)) + "\n")
-        return SimpleNamespace(returncode=0)
+        return FINISHED
 
-    spy(module.subprocess, "run", process)
+    spy(module.subprocess, "Popen", process)
 
 
 def predict(spy, module):
@@ -470,6 +473,7 @@ def benchmark(spy, module):
 def gpu_report(spy, module):
     """No part is run, and none has been."""
     shutil.rmtree("gpu", ignore_errors=True)
+    spy(module, "versions", lambda: dict(gpu="a GPU"))
     spy(module.subprocess, "run", lambda command, **options: SimpleNamespace(returncode=0, stdout="{}", stderr=""))
     spy.patch.setitem(module.PARTS, "memory", lambda args: spy.calls.setdefault("memory", []).append(((args,), {})))
 

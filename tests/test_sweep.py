@@ -68,7 +68,7 @@ def test_a_sweep(run, monkeypatch, tmp_path):
     assert len(lines) == 4 and lines[2].startswith(f"| {best} | 2 | **{np.mean(accuracy[best]):.1%}**"), lines
     assert (tmp_path / "out" / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
-    monkeypatch.setattr(sweep.subprocess, "run", lambda *arguments, **options: pytest.fail("trained again"))
+    monkeypatch.setattr(sweep.subprocess, "Popen", lambda *arguments, **options: pytest.fail("trained again"))
     assert run(f"--grid beta=0.1,0.5 seed=0,1 {SHARED}")[0] == 0
     assert (tmp_path / "out" / "table.md").read_text().splitlines() == lines
     code, _, err = run(f"--grid beta=0.1,0.5 seed=0,1 {SHARED} --weight-decay 0.3")
@@ -79,16 +79,16 @@ def process(monkeypatch, answer):
     """Trainings that are not made: answer(folder) -> (exit code, stderr); returns the list of their commands."""
     commands = []
 
-    def run(command, **options):
+    def start(command, **options):
         commands.append(command)
         folder = Path(command[command.index("--out" if "--out" in command else "--resume") + 1])
         folder.mkdir(parents=True, exist_ok=True)
         code, said = answer(folder.name)
         if not code:
             (folder / "result.json").write_text(json.dumps(dict.fromkeys(sweep.NUMBERS.values(), 0.5)))
-        return SimpleNamespace(returncode=code, stderr=said)
+        return SimpleNamespace(returncode=code, communicate=lambda: ("", said), terminate=lambda: None)
 
-    monkeypatch.setattr(sweep.subprocess, "run", run)
+    monkeypatch.setattr(sweep.subprocess, "Popen", start)
     return commands
 
 
@@ -144,10 +144,12 @@ def test_values_as_words():
     ("--grid nudging=symmetric,sideways", "invalid choice: 'sideways'"),
     ("--grid beta=0.1,0", "beta must be a finite number other than 0"),
     ("--grid optimizer=sgd,adam warm-up=3", "--warm-up is for --optimizer adam"),
-    ("--grid threads=1", "threads is no setting")])
+    ("--grid threads=1", "threads is no setting"), ("--grid beta=0.1 beta=0.2", "beta is given twice"),
+    ("--grid lr=0.1 -- --lr=0.2", "lr is swept, and given behind the --, too"),
+    ("--grid lr=0.1 -- --thr 1", "--threads is not for behind the --")])
 def test_mistakes_end_before_the_first_training(run, monkeypatch, tmp_path, options, sentence):
     """Also one that only the last of the trainings makes: one sentence, exit code 2, and nothing is written."""
     commands = process(monkeypatch, lambda folder: (0, ""))
-    code, _, err = run(f"{options} {SHARED}")
+    code, _, err = run(f"{options} {SHARED if '-- ' not in options else ''}")
     assert (code, commands) == (2, []) and sentence in err and err.count("\n") == 1
     assert not (tmp_path / "out").exists()
