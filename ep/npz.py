@@ -27,7 +27,9 @@ def read_npz(path):
     """The arrays that `write_npz` wrote. Raises EPError for a missing, unreadable, damaged or pickled file."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+            if any(member.comment for member in file.zip.infolist()):
+                raise ValueError("what looks like a comment may have been arrays")
+            return checked(dict(file))
     except FileNotFoundError:
         raise EPError(f"no such file: {path}") from None
     except IsADirectoryError:
@@ -39,3 +41,10 @@ def read_npz(path):
             raise EPError(f"{path} cannot be read: {error.strerror}") from None
         other = "asks for more memory than there is" if isinstance(error, MemoryError) else "not a file of this package"
         raise EPError(f"{path} is damaged or {other} ({type(error).__name__}): use another copy of it") from None
+
+
+def checked(arrays):
+    """The arrays; ValueError if one has no header, of which NumPy returns the bytes."""
+    if bare := [name for name, a in arrays.items() if not isinstance(a, np.ndarray)]:
+        raise ValueError(f"{bare[0]} is no array")
+    return arrays

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EPError
+from ..npz import checked
 from .dataset import Dataset, measured
 from .download import reason
 
@@ -40,7 +41,7 @@ def read(path):
             if missing := [name for name in NAMES if name not in getattr(file, "files", ())]:
                 raise EPError(f"{path} lacks {', '.join(missing)}: it has {', '.join(file.files) or 'nothing'}, and needs "
                               f"{', '.join(NAMES)}")
-            return {name: file[name] for name in (*NAMES, *(["classes"] if "classes" in file.files else []))}
+            return checked({name: file[name] for name in (*NAMES, *(["classes"] if "classes" in file.files else []))})
     except EPError:
         raise
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
