@@ -168,7 +168,7 @@ def test_damaged_files(whole, tmp_path, instances):
 
 
 HEADERS = {b"{'descr'": b"{{{{{{{{", b"'descr'": b"'desCr'", b"False": b"Fal\x00e", b"'shape': (": b"'shape': [",
-           b"(2": b"(99999999", b"(": b"(-", b"<": b">", b"|u1": b"|O8", b"'<U": b"'<V", b"<f4": b"<M8", b"}": b" "}  # in the head of an array
+           b"(2": b"(99999999", b"(": b"(-", b"<": b">", b"|u1": b"|O8", b"'<U": b"'<V", b"<f4": b"<M8", b"}": b" "}
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -194,7 +194,7 @@ def test_files_of_another_kind(whole, tmp_path):
     """Each kind for each other, an array, a text, a picture's first bytes, nothing, pickled objects: one sentence each."""
     buffer = io.BytesIO()
     np.save(buffer, np.zeros(3))
-    contents = [*(content for content, _ in whole.values()), buffer.getvalue(), b"a text", b"\x89PNG\r\n\x1a\n", b"", b"PK\x03\x04"]
+    contents = [*(content for content, _ in whole.values()), buffer.getvalue(), b"a text", b"\x89PNG\r\n", b"", b"PK\x03\x04"]
     np.savez(tmp_path / "pickled.npz", meta=np.array([{"a": 1}], dtype=object), recipe=np.array([{"a": 1}], dtype=object))
     contents += [(tmp_path / "pickled.npz").read_bytes()]
     for meta in ("[1]", "3", "null", "{}", "no JSON"):

@@ -4,8 +4,12 @@ import csv
 import importlib.util
 import json
 import math
+import os
 import shlex
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +18,8 @@ import pytest
 
 import ep
 from ep.train import commandline as cli
+from ep.train.checkpoint import read_meta
+from ep.train.claim import claim, release
 
 PATH = Path(__file__).parents[1] / "examples" / "sweep.py"
 spec = importlib.util.spec_from_file_location("sweep", PATH)
@@ -112,6 +118,23 @@ def test_an_interrupted_training_goes_on(run, monkeypatch, tmp_path):
     assert run(f"--grid beta=0.1 {SHARED}")[0] == 0
     [command] = commands
     assert command[3:7] == ["--resume", str(Path("out", "beta=0.1")), "--data", "images.npz"] and "--beta" not in command
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_stops_its_trainings(run, tmp_path):
+    """SIGTERM: the training saves and ends, nobody holds its folder any more, and the same command goes on with it."""
+    options = shlex.split("--data images.npz --images 24 --validation-images 16 --out out --grid beta=0.1")
+    command = [sys.executable, str(PATH), *options, *shlex.split(SHARED.replace("--epochs 1", "--epochs 2000"))]
+    environment = os.environ | dict(PYTHONPATH=str(Path(ep.__file__).parents[1]))
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as sweeping:
+        folder = tmp_path / "out" / "beta=0.1"
+        while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").stat().st_size:
+            time.sleep(0.05)
+        sweeping.send_signal(signal.SIGTERM)
+        assert sweeping.wait(30) == 143
+    release(claim(folder))
+    log = (folder / "log.jsonl").read_text()
+    assert 0 < log.count("\n") <= read_meta(folder / "checkpoint.npz")["epoch"] + 1 < 2000
 
 
 def test_what_is_drawn():
