@@ -12,7 +12,7 @@ from ep import EPError, Nudging, Phase, Phases, convnet, datasets, fast, mlp
 from ep.activations import ACTIVATIONS, HARD_SIGMOID, TANH
 from ep.cost import COSTS, SoftmaxCrossEntropy, SquaredError
 from ep.fast import kernels
-from ep.train import loop
+from ep.train import experiment, loop
 from ep.train.optimizers import OPTIMIZERS, SGD, Adam
 
 SYMMETRIC = Nudging.symmetric(0.1)
@@ -79,6 +79,12 @@ def test_numpy_rates_promote_nothing(make):
 
 
 W, B = np.zeros((4, 3)), np.zeros(3)
+NET = convnet([3], (8, 8, 2), 3)
+IMAGES, LABELS = np.random.default_rng(0).random((4, 8, 8, 2)), np.array([0, 1, 2, 0])
+
+
+def gradient(phases=Phases(5, 3), nudging=SYMMETRIC):  # noqa: B008 - constants
+    return ep.eqprop_gradient(NET, IMAGES, LABELS, phases, nudging=nudging)
 
 
 @pytest.mark.parametrize("call, named", [
@@ -104,13 +110,70 @@ W, B = np.zeros((4, 3)), np.zeros(3)
     (lambda: Phase(5, tolerance="0"), "'0'"),
     (lambda: Nudging.symmetric("0.1"), "0.1"), (lambda: Nudging.holomorphic(0.1, 2.5), "2.5"),
     (lambda: Nudging.from_points(["a", "b"]), "a"), (lambda: SGD(mlp([4, 3, 2]), "0.1"), "0.1"),
-    (lambda: SGD(mlp([4, 3, 2]), 0.1, weight_decay=-1.0), "-1"), (lambda: loop.chunks(5, 0), "got 0"),
-    (lambda: ep.worker_threads(0).__enter__(), "threads")])
+    (lambda: SGD(NET, 0.1, weight_decay=-1.0), "-1"), (lambda: loop.chunks(5, 0), "got 0"),
+    (lambda: ep.worker_threads(0).__enter__(), "threads"),
+    (lambda: SGD(NET, 0.1, momentum=1.5), "momentum.* 1.5"), (lambda: SGD(NET, 0.1, momentum=-0.1), "momentum"),
+    (lambda: SGD(NET, 0.1, anneal_epochs=0), "anneal_epochs"), (lambda: SGD(NET, 0.1, floor=-1), "floor"),
+    (lambda: Adam(NET, 0.1, warm_up=-1), "warm_up.* -1"), (lambda: Adam(NET, 0.1, (-0.1, 0.9)), "betas"),
+    (lambda: Adam(NET, 0.1, (0.9, 1.0)), "betas.* below 1"), (lambda: Adam(NET, 0.1, 0.9), "betas"),
+    (lambda: Adam(NET, 0.1, eps=-1e-8), "eps"), (lambda: Adam(NET, 0.1, anneal_steps="all"), "anneal_steps"),
+    (lambda: gradient(nudging=0.1), "nudging.* 0.1"), (lambda: gradient(nudging="symmetric"), "nudging.* 'symmetric'"),
+    (lambda: gradient(10), "phases.* 10"), (lambda: ep.bptt_gradient(NET, IMAGES, LABELS, 10), "phases.* 10"),
+    (lambda: ep.rbp_gradient(NET, IMAGES, LABELS, 10), "phases.* 10"),
+    (lambda: convnet([3], activation=np.tanh), "activation.* tanh"), (lambda: convnet([3], pool=max), "pooling.* max"),
+    (lambda: ep.relax(NET, IMAGES, 3, LABELS, None), "beta.* None"), (lambda: ep.relax(NET, IMAGES, 3, LABELS, np.nan), "nan"),
+    (lambda: ep.relax(NET, IMAGES, 3, switches=[]), "switches of 1"), (lambda: convnet([10**18]), "memory"),
+    (lambda: ep.Network([ep.Dense(W, B, (4,)), ep.Dense(W.T, W[:, 0], (3,))], "clip", SquaredError(), [(0, 1), (1, 0)]), "input"),
+    (lambda: ep.resnet().phi(*states_of(ep.resnet())), "float32 has no room"),
+    (lambda: ep.resnet().energy(*states_of(ep.resnet())), "float64.* or deviations")])
 def test_what_is_no_size_number_or_constant_is_refused(call, named):
     """In one sentence that has the culprit in it."""
     with pytest.raises(EPError, match=named) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def states_of(net):
+    x = np.zeros((1, *net.shapes[0]), "float32")
+    return x, net.init_state(x)
+
+
+@pytest.mark.parametrize("exponent", [*range(-323, 309, 11), -108])
+def test_nudgings_of_any_size(exponent):
+    """Each is refused, or has the order that it has at 0.1."""
+    rng = np.random.default_rng(0)
+    ways = [Nudging.one_sided, Nudging.symmetric, Nudging.four_point, lambda beta: Nudging.random_sign(beta, rng),
+            lambda beta: Nudging.from_points([-beta, 0, beta / 2]), lambda beta: Nudging.holomorphic(beta, 6),
+            lambda beta: Nudging.holomorphic(beta, 5), lambda beta: Nudging.holomorphic(beta, 2, shifted=True)]
+    refused = 0
+    for way in ways:
+        try:
+            assert way(10.0**exponent).order == way(0.1).order
+        except EPError:
+            refused += 1
+    assert refused == 0 or not -300 < exponent < 300
+
+
+@pytest.mark.parametrize("images", ["black", "grey", "one unit does not vary"])
+def test_calibration_of_what_does_not_vary(images):
+    """The weights stay as they were drawn; a factor of rounding made 6e10 of them."""
+    net, x = small(), np.zeros((20, 8, 8, 3), "float32") + (images == "grey")
+    if images == "one unit does not vary":
+        x = batch(net, 20)[0]
+        net.synapses[0].W[..., 0] = 0
+    before = copy.deepcopy(net.parameters())
+    ep.builders.calibrate(net, x, 0.3)
+    assert all(abs(w).max() < 100 for w in net.parameters().values())
+    assert (net.synapses[0].W[..., 0] == before["1.W"][..., 0]).all() or images == "grey"  # whose borders vary
+
+
+@pytest.mark.parametrize("order", ["mixed", "sorted"])
+def test_images_that_are_sorted_are_calibrated_like_others(order):
+    """On images of all classes, wherever they are in the file."""
+    labels = np.arange(600) % 3 if order == "mixed" else np.sort(np.arange(600) % 3)
+    images = np.zeros((600, 2, 2, 1), np.uint8) + (80 * labels[:, None, None, None]).astype(np.uint8)
+    dataset = datasets.Dataset(images, labels, images, labels, tuple("abc"), "made up", "made up", mean=(0.0,), std=(1.0,))
+    assert len(np.unique(found := experiment.for_calibration(dataset))) == 3 and 150 < len(found) <= 256
 
 
 def test_lists_are_arrays():
