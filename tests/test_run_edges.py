@@ -127,14 +127,6 @@ def test_both_streams_may_fail(monkeypatch):
     assert sys.stdout is stream
 
 
-def test_characters_that_a_stream_does_not_have(monkeypatch):
-    raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    with machine.lasting_output():
-        print("caf\u00e9")
-    assert raw.getvalue() == b"caf\\xe9\n"
-
-
 # --- signals ------------------------------------------------------------------------------------------------------------
 
 
@@ -299,14 +291,6 @@ def test_many_starts_at_once_get_a_folder_each(tmp_path):
     for thread in threads:
         thread.join()
     assert len(set(paths)) == 8 and all(path.is_dir() for path in paths)
-
-
-def test_two_runs_of_the_same_second(start, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "default_folder", lambda config: Path("runs/now"))
-    for _ in range(2):
-        assert start(*ONE)[0] == 0
-    assert [(tmp_path / "runs" / name / "result.json").exists() for name in ("now", "now-2")] == [True, True]
 
 
 @pytest.mark.parametrize("options", ["--out", "--resume"])
