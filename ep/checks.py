@@ -31,21 +31,29 @@ def wholes(values, what, least=0):
     return [whole(value, what, least) for value in values]
 
 
-def real(value, what, least=-math.inf):
-    """A finite real number of at least `least`, Python's or NumPy's, as a Python float. Raises EPError for anything else."""
+def real(value, what, least=-math.inf, most=math.inf):
+    """A finite real number from `least` to `most`, Python's or NumPy's, as a Python float. Raises EPError for anything else."""
     try:
         number = math.nan if isinstance(value, str) else float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not (math.isfinite(number) and number >= least):
-        raise EPError(f"{what}: expected a finite number{'' if least == -math.inf else f' of at least {least:g}'}, got {value!r}")
+    if not (math.isfinite(number) and least <= number <= most):
+        limits = "" if least == -math.inf else f" of at least {least:g}" if most == math.inf else f" from {least:g} to {most:g}"
+        raise EPError(f"{what}: expected a finite number{limits}, got {value!r}")
     return number
 
 
+def instance(value, kind, what):
+    """The value itself. Raises EPError if it is of another class."""
+    if not isinstance(value, kind):
+        raise EPError(f"{what}: expected a {kind.__name__}, got {value!r}")
+    return value
+
+
 def named(value, table, what):
-    """A constant of the table, if `value` is its name; any other value as it is. Raises EPError for an unknown name."""
+    """A constant of the table, if `value` is its name; another of its class as it is. Raises EPError for anything else."""
     if not isinstance(value, str):
-        return value
+        return instance(value, type(next(iter(table.values()))), f"{what} ({', '.join(table)}, or one of your own)")
     if value not in table:
         raise EPError(f"{what}: unknown '{value}', expected one of {', '.join(table)}")
     return table[value]

@@ -80,6 +80,8 @@ class Network:
             for layer, shape in zip(ends, (synapse.pre_shape, synapse.post_shape)):
                 if shapes.setdefault(layer, shape) != shape:
                     raise EPError(f"synapse {k} expects layer {layer} to have shape {shape}, but it has {shapes[layer]}")
+        if any(j == 0 for _, j in self.wiring):
+            raise EPError(f"the wiring {self.wiring} leads into layer 0, the input: a synapse (i, j) must lead away from it")
         if sorted(shapes) != list(range(len(shapes))):
             raise EPError(f"layers must be numbered 0 (the input), 1, 2, ... without a gap: the wiring has {sorted(shapes)}")
         return [shapes[n] for n in range(len(shapes))]
@@ -131,21 +133,25 @@ class Network:
 
     def phi(self, x: Array, states: States) -> Array:
         """Phi(x, s) per example, (N,). Raises EPError at gamma = 0, and with asymmetric synapses."""
-        self._check_energy()
+        self.check_energy()
         self.check_input(x)
         layers, w = [x, *states], [None, *self.energy_factors]
         return sum(w[j] * synapse.phi(layers[i], layers[j]) for synapse, (i, j) in zip(self.synapses, self.wiring))
 
     def energy(self, x: Array, states: States) -> Array:
         """E(x, s) = sum_n w_n G(s_n) - Phi(x, s) per example, (N,). Raises what `phi` raises."""
-        self._check_energy()
+        self.check_energy()
         G = self.activation.G
         return sum(w_n * G(s).reshape(len(s), -1).sum(1) for w_n, s in zip(self.energy_factors, states)) - self.phi(x, states)
 
-    def _check_energy(self):
+    def check_energy(self):
         if self.feedback == 0:
             raise EPError("a network without feedback (gamma = 0) has no Phi and no energy: nothing comes down in it, so its "
                           "drives are the derivatives of no scalar; use a small gain instead")
+        dtype = self._some.dtype
+        if max(self.weights) > 1e-8 * np.finfo(dtype).max:  # room for a sum over units
+            raise EPError(f"{dtype} has no room for an energy in which the first layer has the weight {max(self.weights):.0e} at "
+                          "this gain and depth: use dtype='float64', a larger gain, or deviations, which need no energy")
 
     # --- their derivatives --------------------------------------------------------------------------------------------
 

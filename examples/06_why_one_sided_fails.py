@@ -43,16 +43,19 @@ from a class of which the network is sure, the harder the further it got. These 
 falls (11_bias_when_trained.py).
 """
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from trained import STRONG, WEAK, add_options, network_and_images
 
 import ep
 from ep import Nudging
 from ep.train import commandline as cli
+
+sys.path.insert(0, str(Path(__file__).parent))  # also where python is started with -P
+from trained import STRONG, WEAK, add_options, network_and_images
 
 NUDGINGS = {
     "minus s_T": (Nudging.one_sided, "#D55E00", "o--"),  # one-sided, against the state where the free phase stopped

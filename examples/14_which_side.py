@@ -37,7 +37,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ep.train import commandline as cli, runs
+from ep.train import commandline as cli, machine, runs
 
 HERE = Path(__file__).resolve().parent
 NETWORK = ("--preset small --channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --feedback 0.01 --nudged-phases deviations "
@@ -74,8 +74,15 @@ def trained(nudging, args):
     data = ["--data", args.data] if args.data else []
     command = [sys.executable, HERE / "sweep.py", "--grid", *grid, *sizes, *data, "--out", args.out / nudging, "--", *NETWORK,
                "--dataset", args.dataset, "--epochs", str(args.epochs)]
-    if code := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-        sys.exit(code)  # sweep.py has said why
+    with machine.listening(machine.stop):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        try:
+            process.wait()
+        finally:
+            process.terminate()  # a signal reaches it once, from here
+            process.wait()
+    if process.returncode:
+        sys.exit(process.returncode)  # sweep.py has said why
     for beta in BETAS[nudging]:
         for seed in range(args.seeds):
             folder = args.out / nudging / f"nudging={nudging},beta={beta},seed={seed}"

@@ -38,7 +38,7 @@ def main():
     config = experiment.Config(**json.loads((run / "config.json").read_text()))
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     dataset = datasets.hold_out(datasets.load(config.dataset, args.data or config.data, download=False), config.validation_images)
-    first = dataset.normalise(dataset.train_images[:experiment.CALIBRATION])
+    first = experiment.for_calibration(dataset)
     network, optimizer, _ = experiment.build(config, x=first)
     network.feedback = 0.0  # one sweep is then the feed-forward pass
     n = config.train_images

@@ -4,8 +4,8 @@
     python examples/gpu_report.py --data DIR --parts steps   # one part
     python examples/gpu_report.py --only-draw                # report.md and report.png from what is finished
 
-Each part runs in a process of its own, within a time limit, and leaves PART.json in the output folder (default docs/gpu). A part
-that is there is not repeated, so the report can be interrupted and continued. --quick takes a tiny network.
+Each part runs in a process of its own, within a time limit, and leaves PART.json in the output folder (default runs/gpu_report).
+A part of this GPU that is there is not repeated, so the report can be interrupted and continued. --quick takes a tiny network.
 
     doctor      python -m ep.doctor
     tests       REQUIRE_GPU=1 pytest -m gpu
@@ -51,18 +51,25 @@ def main(arguments=None):
     if args.child:
         print(json.dumps(PARTS[args.child](args)))
         return
+    gpu, failed = None if args.only_draw else versions()["gpu"], []  # without a GPU it ends here, and nothing is written
     args.out.mkdir(parents=True, exist_ok=True)
     for name in [] if args.only_draw else args.parts or PARTS:
         for suffix, precision in (("", "0"), ("-tf32", "1")) if name in TWICE else (("", args.tf32),):
-            run_part(args, name + suffix, name, precision)
+            if not run_part(args, name + suffix, name, precision, gpu):
+                failed.append(name + suffix)
     draw(args.out)
+    if failed:
+        raise ep.EPError(f"{', '.join(failed)}: failed, and tried again by the same command", exit_code=1)
 
 
-def run_part(args, name, part, precision):
-    """PART.json, by a process of its own with CUPY_TF32 = precision, unless it is there. A failure is kept as PART.failed.txt."""
+def run_part(args, name, part, precision, gpu):
+    """Whether PART.json is there, made by a process of its own with CUPY_TF32 = precision unless it is there and of this GPU.
+
+    A failure is kept as PART.failed.txt.
+    """
     target = args.out / f"{name}.json"
-    if target.exists():
-        return
+    if target.exists() and json.loads(target.read_text(encoding="utf-8")).get("gpu") == gpu:
+        return True
     command = [sys.executable, __file__, "--child", part, "--out", str(args.out), "--epochs", str(args.epochs),
                *(["--data", str(args.data)] if args.data else []), *(["--quick"] if args.quick else [])]
     start, environment = time.time(), {**os.environ, "CUPY_TF32": precision}
@@ -75,10 +82,12 @@ def run_part(args, name, part, precision):
     if result is None:
         write(args.out / f"{name}.failed.txt", failure)
         print(f"{name}: failed, see {name}.failed.txt", flush=True)
-        return
+        return False
     (args.out / f"{name}.failed.txt").unlink(missing_ok=True)
-    write(target, json.dumps(dict(result, tf32=precision == "1", seconds_for_this_part=time.time() - start), indent=1) + "\n")
+    result |= dict(gpu=gpu, tf32=precision == "1", seconds_for_this_part=time.time() - start)
+    write(target, json.dumps(result, indent=1) + "\n")
     print(f"{name}: {time.time() - start:.0f} s", flush=True)
+    return True
 
 
 def write(path, text):
@@ -389,7 +398,7 @@ def plot(log, found, path):
 
 def options(arguments):
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
-    parser.add_argument("--out", type=cli.path, metavar="DIR", help="default: docs/gpu; with --quick runs/gpu-quick")
+    parser.add_argument("--out", type=cli.path, metavar="DIR", help="default: runs/gpu_report; with --quick runs/gpu-quick")
     parser.add_argument("--data", type=cli.path, metavar="PATH", help="where CIFAR-10 is")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), help="default: all")
     parser.add_argument("--epochs", type=cli.count, default=120, help="of the training in the part epochs (default: 120)")
@@ -399,7 +408,7 @@ def options(arguments):
     parser.add_argument("--only-draw", action="store_true", help="report.md and report.png from what is finished")
     parser.add_argument("--child", choices=list(PARTS), help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    args.out = args.out or (HERE.parent / "runs" / "gpu-quick" if args.quick else HERE.parent / "docs" / "gpu")
+    args.out = args.out or HERE.parent / "runs" / ("gpu-quick" if args.quick else "gpu_report")
     return args
 
 

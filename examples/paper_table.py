@@ -38,7 +38,7 @@ import numpy as np
 from tqdm import tqdm
 
 import ep
-from ep.train import commandline as cli, experiment, loop, runs
+from ep.train import commandline as cli, experiment, loop, machine, runs
 
 HERE = Path(__file__).resolve().parent
 COMMON = {  # block -> what all of its trainings share
@@ -443,11 +443,8 @@ def main():
         if not find_spec("torch"):
             print("PyTorch is not installed: no row `pytorch`")
         args.out.mkdir(parents=True, exist_ok=True)
-        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-        try:
+        with machine.listening(machine.stop):
             failed = work([job for job in jobs if not (args.out / f"{job.stem}.json").exists()], args)
-        finally:
-            signal.signal(signal.SIGTERM, before)
         if failed:
             raise ep.EPError(f"{len(failed)} of the trainings failed, the others are unharmed; see the first with {failed[0]}",
                              exit_code=1)

@@ -39,7 +39,7 @@ from tqdm import tqdm
 
 import ep
 from ep import datasets
-from ep.train import commandline as cli, experiment, job, runs
+from ep.train import commandline as cli, experiment, job, machine, runs
 
 SET_HERE = {"train_images": "--images", "validation_images": "--validation-images", "out": "--out", "data": "--data",
             "resume": "--out", "threads": "--jobs", "device": "--jobs"}  # options of the main job that are not swept
@@ -49,13 +49,12 @@ NUMBERS = {"held_out_accuracy": "test_accuracy"} | {name: name for name in (  # 
 
 def main():
     args = options()
-    ranges = {name: choices for name, choices in map(choices_of, args.grid or args.random)}
+    ranges = distinct(map(choices_of, args.grid or args.random))
     trials = combinations(ranges) if args.grid else drawn(ranges, args.trials, args.seed)
     work = checked(trials, args)  # a mistake in any of them ends here, before the first is trained
     unfinished = sum(not (folder / "result.json").exists() for folder, _ in work)
     print(f"{len(work)} trainings, {unfinished} of them to do", flush=True)
-    with tqdm(total=unfinished, unit="training", dynamic_ncols=True) as bar, ThreadPoolExecutor(args.jobs) as pool:
-        outcomes = list(pool.map(lambda one: outcome(*one, bar), work))
+    outcomes = all_of(work, args.jobs, unfinished)
     rows = [dict(trial, **found, folder=folder.name) for trial, (folder, _), found in zip(trials, work, outcomes)]
     runs.write_text(args.out / "table.csv", runs.as_csv(rows))
     if not any("held_out_accuracy" in row for row in rows):
@@ -86,6 +85,16 @@ def choices_of(text):
     return name, (low, high)
 
 
+def distinct(named):
+    """{name: choices}; EPError for a name that is given twice."""
+    ranges = {}
+    for name, choices in named:
+        if name in ranges:
+            raise ep.EPError(f"{name} is given twice: name all its values in one place, as in {name}=1,2")
+        ranges[name] = choices
+    return ranges
+
+
 def combinations(ranges):
     """[{name: value}] of a grid."""
     if wrong := [name for name, choices in ranges.items() if isinstance(choices, tuple)]:
@@ -112,9 +121,12 @@ def checked(trials, args):
     """[(run folder, command line of the main job)] of these trials; EPError if one of them cannot be trained."""
     parser, dataset, work = job.parser("", {}), None, []
     settings = {action.dest: action for action in parser._actions if action.dest in vars(experiment.Config())}
-    given = {action.dest for action in parser._actions if set(action.option_strings) & set(args.shared)}
+    shared = parser.parse_args(args.shared)
+    given = {action.dest for action in parser._actions if getattr(shared, action.dest, None) != action.default}
     for name in sorted(SET_HERE.keys() & given):
         raise ep.EPError(f"--{name.replace('_', '-')} is not for behind the --: use {SET_HERE[name]} of the sweep")
+    for name in sorted({name.replace("-", "_") for trial in trials for name in trial} & given):
+        raise ep.EPError(f"{name.replace('_', '-')} is swept, and given behind the --, too: leave one of them out")
     for trial in trials:
         words = [*args.shared, "--train-images", str(args.images), "--validation-images", str(args.validation_images)]
         words += ["--data", str(args.data)] if args.data else []
@@ -152,27 +164,42 @@ def refuse_another(folder, config):
     """Raise EPError if the folder holds a training with other settings than these: it would be taken for this one."""
     path = folder / "config.json"
     if path.exists() and (stored := json.loads(path.read_text(encoding="utf-8"))):
-        stored = vars(experiment.Config(**stored))
-        changed = sorted(name for name, value in vars(config).items() if name != "data" and stored[name] != value)
+        asked = json.loads(json.dumps(vars(config)))  # lists for tuples
+        changed = sorted(name for name in asked.keys() | stored.keys() if name != "data" and stored.get(name) != asked.get(name))
         if changed:
             raise ep.EPError(f"{folder} holds a training with other settings ({', '.join(changed)}): choose another --out")
 
 
-# --- one training -----------------------------------------------------------------------------------------------------------
+# --- the trainings ----------------------------------------------------------------------------------------------------------
 
 
-def outcome(folder, words, bar):
+def all_of(work, jobs, unfinished):
+    """The `outcome` of each, so many at once. A signal stops those that run, and they save, before it ends the sweep."""
+    running = []
+    with (tqdm(total=unfinished, unit="training", dynamic_ncols=True) as bar, ThreadPoolExecutor(jobs) as pool,
+          machine.listening(machine.stop)):
+        try:
+            return list(pool.map(lambda one: outcome(*one, bar, running), work))
+        finally:
+            for process in list(running):
+                process.terminate()
+
+
+def outcome(folder, words, bar, running):
     """Its numbers, {"failed": why} if there are none; trained now, or continued, unless it is finished."""
     if not (folder / "result.json").exists():
         recipe = ["--resume", str(folder)] if (folder / "checkpoint.npz").exists() else [*words, "--out", str(folder)]
         data = words[words.index("--data"):][:2] if "--resume" in recipe and "--data" in words else []
         command = [sys.executable, "-m", "ep.train", *recipe, *data, "--threads", "1", "--device", "cpu"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        running.append(done)  # in a session of its own: a signal reaches it once, from here
+        errors = done.communicate()[1]
+        running.remove(done)
         if done.returncode > 128 or done.returncode < 0:  # a signal: it has saved, and so the sweep ends
             raise ep.EPError(f"interrupted; the same command goes on with {folder.name}", 130)
         bar.update()
         if done.returncode:
-            why = done.stderr.strip().splitlines()[-1].removeprefix("error: ")
+            why = errors.strip().splitlines()[-1].removeprefix("error: ")
             bar.write(f"{folder.name}: failed, {why}")
             return dict(failed=why)
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))

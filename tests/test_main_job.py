@@ -248,7 +248,7 @@ def test_a_run_is_neither_changed_nor_overwritten(start, tmp_path):
 
 BAD = {
     "--beta 0": "beta must be a finite number other than 0",
-    "--steps-free 0": "argument --steps-free: expected a whole number of at least 1, got '0'",
+    "--steps-free 0": "whole number of at least 1 and at most 2147483647, got '0'",
     "--channels 4 4 4 4 4 4 --scale 1 --lr 0.1": "leaves nothing of a 1x1 image",
     "--preset small --channels 4 4": "give --scale and --lr too",
     "--train-images 5000": "train images: 5000 asked for, but embedded synthetic images (not CIFAR-10) has 4000",

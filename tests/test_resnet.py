@@ -168,10 +168,11 @@ def test_the_cosine_of_every_layer_at_any_depth(layers):
 
 
 def test_a_difference_of_states_fails_at_depth():
-    """The same network by equation (4), in float32: the lower layers get noise or nothing."""
-    with np.errstate(all="ignore"):
-        cosines, _ = cosines_of(6, Phases(Phase(2, "up"), Phase(1, "down"), deviations=False))
-    assert min(cosines.values()) < 0.5
+    """The same by equation (4), in float32: the lower layers get noise or nothing, and deeper still there is no energy."""
+    phases = Phases(Phase(2, "up"), Phase(1, "down"), deviations=False)
+    assert min(cosines_of(4, phases)[0].values()) < 0.5
+    with pytest.raises(EPError, match="float32 has no room for an energy"):
+        cosines_of(6, phases)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------------

@@ -4,8 +4,12 @@ import csv
 import importlib.util
 import json
 import math
+import os
 import shlex
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +18,8 @@ import pytest
 
 import ep
 from ep.train import commandline as cli
+from ep.train.checkpoint import read_meta
+from ep.train.claim import claim, release
 
 PATH = Path(__file__).parents[1] / "examples" / "sweep.py"
 spec = importlib.util.spec_from_file_location("sweep", PATH)
@@ -68,7 +74,7 @@ def test_a_sweep(run, monkeypatch, tmp_path):
     assert len(lines) == 4 and lines[2].startswith(f"| {best} | 2 | **{np.mean(accuracy[best]):.1%}**"), lines
     assert (tmp_path / "out" / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
-    monkeypatch.setattr(sweep.subprocess, "run", lambda *arguments, **options: pytest.fail("trained again"))
+    monkeypatch.setattr(sweep.subprocess, "Popen", lambda *arguments, **options: pytest.fail("trained again"))
     assert run(f"--grid beta=0.1,0.5 seed=0,1 {SHARED}")[0] == 0
     assert (tmp_path / "out" / "table.md").read_text().splitlines() == lines
     code, _, err = run(f"--grid beta=0.1,0.5 seed=0,1 {SHARED} --weight-decay 0.3")
@@ -79,16 +85,16 @@ def process(monkeypatch, answer):
     """Trainings that are not made: answer(folder) -> (exit code, stderr); returns the list of their commands."""
     commands = []
 
-    def run(command, **options):
+    def start(command, **options):
         commands.append(command)
         folder = Path(command[command.index("--out" if "--out" in command else "--resume") + 1])
         folder.mkdir(parents=True, exist_ok=True)
         code, said = answer(folder.name)
         if not code:
             (folder / "result.json").write_text(json.dumps(dict.fromkeys(sweep.NUMBERS.values(), 0.5)))
-        return SimpleNamespace(returncode=code, stderr=said)
+        return SimpleNamespace(returncode=code, communicate=lambda: ("", said), terminate=lambda: None)
 
-    monkeypatch.setattr(sweep.subprocess, "run", run)
+    monkeypatch.setattr(sweep.subprocess, "Popen", start)
     return commands
 
 
@@ -112,6 +118,23 @@ def test_an_interrupted_training_goes_on(run, monkeypatch, tmp_path):
     assert run(f"--grid beta=0.1 {SHARED}")[0] == 0
     [command] = commands
     assert command[3:7] == ["--resume", str(Path("out", "beta=0.1")), "--data", "images.npz"] and "--beta" not in command
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_stops_its_trainings(run, tmp_path):
+    """SIGTERM: the training saves and ends, nobody holds its folder any more, and the same command goes on with it."""
+    options = shlex.split("--data images.npz --images 24 --validation-images 16 --out out --grid beta=0.1")
+    command = [sys.executable, str(PATH), *options, *shlex.split(SHARED.replace("--epochs 1", "--epochs 2000"))]
+    environment = os.environ | dict(PYTHONPATH=str(Path(ep.__file__).parents[1]))
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as sweeping:
+        folder = tmp_path / "out" / "beta=0.1"
+        while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").stat().st_size:
+            time.sleep(0.05)
+        sweeping.send_signal(signal.SIGTERM)
+        assert sweeping.wait(30) == 143
+    release(claim(folder))
+    log = (folder / "log.jsonl").read_text()
+    assert 0 < log.count("\n") <= read_meta(folder / "checkpoint.npz")["epoch"] + 1 < 2000
 
 
 def test_what_is_drawn():
@@ -144,10 +167,12 @@ def test_values_as_words():
     ("--grid nudging=symmetric,sideways", "invalid choice: 'sideways'"),
     ("--grid beta=0.1,0", "beta must be a finite number other than 0"),
     ("--grid optimizer=sgd,adam warm-up=3", "--warm-up is for --optimizer adam"),
-    ("--grid threads=1", "threads is no setting")])
+    ("--grid threads=1", "threads is no setting"), ("--grid beta=0.1 beta=0.2", "beta is given twice"),
+    ("--grid lr=0.1 -- --lr=0.2", "lr is swept, and given behind the --, too"),
+    ("--grid lr=0.1 -- --thr 1", "--threads is not for behind the --")])
 def test_mistakes_end_before_the_first_training(run, monkeypatch, tmp_path, options, sentence):
     """Also one that only the last of the trainings makes: one sentence, exit code 2, and nothing is written."""
     commands = process(monkeypatch, lambda folder: (0, ""))
-    code, _, err = run(f"{options} {SHARED}")
+    code, _, err = run(f"{options} {SHARED if '-- ' not in options else ''}")
     assert (code, commands) == (2, []) and sentence in err and err.count("\n") == 1
     assert not (tmp_path / "out").exists()

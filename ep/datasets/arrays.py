@@ -7,13 +7,12 @@
 Nothing is unpickled, so an array of Python objects is refused.
 """
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import EPError
+from ..npz import checked
 from .dataset import Dataset, measured
 from .download import reason
 
@@ -42,10 +41,12 @@ def read(path):
             if missing := [name for name in NAMES if name not in getattr(file, "files", ())]:
                 raise EPError(f"{path} lacks {', '.join(missing)}: it has {', '.join(file.files) or 'nothing'}, and needs "
                               f"{', '.join(NAMES)}")
-            return {name: file[name] for name in (*NAMES, *(["classes"] if "classes" in file.files else []))}
+            return checked({name: file[name] for name in (*NAMES, *(["classes"] if "classes" in file.files else []))})
+    except EPError:
+        raise
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise EPError(f"{path} cannot be read: {error.strerror}") from None
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # whatever damage makes zipfile, a decompressor or NumPy's reader of headers raise
         if "allow_pickle" in str(error):
             raise EPError(f"{path} holds pickled Python objects, which are never read here: save plain arrays, with "
                           "numpy.savez") from None

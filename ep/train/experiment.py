@@ -161,10 +161,19 @@ def identity(dataset):
     """What a configuration keeps of its data set, so that resuming can find, and recognise, the same images."""
     return dict(dataset=dataset.name, source=dataset.source, data=dataset.folder, image_shape=dataset.shape,
                 classes=len(dataset.classes),
-                checksum=zlib.crc32(dataset.train_images) ^ zlib.crc32(dataset.train_labels))
+                checksum=zlib.crc32(dataset.train_images) ^ zlib.crc32(dataset.train_labels),
+                test_checksum=zlib.crc32(repr(dataset.classes).encode("utf-8", "surrogatepass"),
+                                         zlib.crc32(dataset.test_labels, zlib.crc32(dataset.test_images))))
 
 
 # --- what the settings mean -------------------------------------------------------------------------------------------
+
+
+def for_calibration(dataset):
+    """CALIBRATION training images as the network sees them: the first, or evenly spaced ones where they are sorted by class."""
+    labels = dataset.train_labels
+    mixed = len(np.unique(labels[:CALIBRATION])) > 0.85 * len(np.unique(labels))  # of unsorted CIFAR-100, 92 of 100 classes
+    return dataset.normalise(dataset.train_images[::1 if mixed else -(-len(labels) // CALIBRATION)][:CALIBRATION])
 
 
 def build(config, xp=np, in_chunks=loop.in_chunks, map=map, x=None):
@@ -269,7 +278,7 @@ def expected_time(config, network, x, map, threads, ranks=1):
     """A sentence about the minutes that training will take, by timing a few relaxation steps of the images x."""
     T, second = steps_per_image(config)
     steps = config.epochs * (config.train_images * (T + second) + config.test_images * T) + config.final_test_images * T
-    cut = len(loop.chunks(config.batch_size, config.chunk))  # what ranks can share out
+    cut = -(-min(config.batch_size, config.train_images) // config.chunk)  # what ranks can share out
     one_step = loop.seconds_per_step(engine.prepared(network), x, phases(config).free, map, threads)
     seconds = steps * one_step * -(-cut // ranks) / cut
     each = f" on each of {ranks} ranks" if ranks > 1 else ""

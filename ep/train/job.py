@@ -30,7 +30,7 @@ def main(description: str | None = __doc__, **chosen: Any) -> None:
     if gpu:  # TF32 is asked for by the environment; a run keeps what it was started with
         cli.refuse_changes(config, dict(tf32=backend.tf32()))
     print(datasets.banner(dataset), flush=True)
-    n, first = config.train_images, dataset.normalise(dataset.train_images[:experiment.CALIBRATION])
+    n, first = config.train_images, experiment.for_calibration(dataset)
     dataset = dataset._replace(train_images=xp.asarray(dataset.train_images[:n]), train_labels=dataset.train_labels[:n],
                                test_images=xp.asarray(dataset.test_images))  # as bytes, on a GPU too
 

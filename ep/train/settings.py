@@ -23,7 +23,7 @@ from ..errors import EPError
 from ..nudging import NUDGINGS
 from ..vectorfield import FEEDBACK_UPDATES
 from . import loop
-from .commandline import count, not_negative, number, positive, whole
+from .commandline import count, not_negative, number, pixels, positive, whole
 from .optimizers import OPTIMIZERS
 
 
@@ -81,6 +81,7 @@ class Config:
     source: str = ""  # one line about where they come from
     data: str | None = None  # the folder or file they were read from
     checksum: int = 0  # of the training images, by which resuming recognises them
+    test_checksum: int = 0  # of the test images and of the names of the classes
     image_shape: tuple = (32, 32, 3)  # rows, columns, channels
     classes: int = 10
     train_images: int = option(4000, count, "use the first N training images")
@@ -90,7 +91,7 @@ class Config:
                               "last)")
     final_test_images: int = 1000  # after the last epoch
     flip: bool = option(False, bool, "mirror half of the training images")
-    pad: int = option(0, whole, "crop training images at random after padding them by N pixels")
+    pad: int = option(0, pixels, "crop training images at random after padding them by N pixels")
     # the network
     network: str = option("convnet", ("convnet", "resnet"), "convolutions and poolings, or blocks of two convolutions with skips "
                           "around them, 1 + 2 blocks layers deep")
@@ -169,7 +170,7 @@ def add_options(add, varying):
         if read is bool:
             how |= dict(action=BooleanOptionalAction)
         elif callable(read):
-            how |= dict(type=read, metavar="N" if read in (count, whole) else None)
+            how |= dict(type=read, metavar="N" if read in (count, pixels, whole) else None)
         else:
             how |= dict(choices=list(read))
         if isinstance(default, tuple):
