@@ -107,7 +107,8 @@ def ignored():
         for action in test_options.actions_of(name):
             option = action.option_strings[0] if action.option_strings else action.dest
             uses = f"args.{action.dest}"
-            own, shared = MAIN_JOB if name == test_options.MAIN else f"examples/{name}.py", "examples/trained.py"
+            own = MAIN_JOB if name == test_options.MAIN else str(test_options.source_of(name).relative_to(ROOT))
+            shared = "examples/trained.py"
             lent = uses not in (ROOT / own).read_text() and uses in (ROOT / shared).read_text()
             file = shared if lent and "trained" in test_options.imports(name) else own
             test = acts(option) if name == test_options.MAIN else (

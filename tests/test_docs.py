@@ -70,7 +70,7 @@ def test_ci_calls_the_test_command_of_the_readme():
 def test_commands_name_scripts_and_options_that_exist(path):
     """Every `python examples/X.py --option` of a page, run or not: the script is there, and some source has the option."""
     sources = "\n".join([*SOURCES["ep"].values(), *SOURCES["examples"].values()])
-    for script, rest in re.findall(r"python3? (examples/\w+\.py)([^`\n#&|]*)", TEXT[path]):
+    for script, rest in re.findall(r"python3? (examples/[\w/]+\.py)([^`\n#&|]*)", TEXT[path]):
         assert (ROOT / script).exists(), script
         for option in re.findall(r"--[a-z][a-z-]+", rest):
             assert f'"{option}"' in sources, f"{script} {option}"

@@ -36,9 +36,13 @@ def example(monkeypatch, capsys, tmp_path):
         signal.signal(number, handler)
 
 
+def path_of(name):
+    return next(EXAMPLES.rglob(f"{name}.py"))
+
+
 def load(name):
-    """examples/NAME.py as a module."""
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    """An example as a module."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", path_of(name))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -54,7 +58,7 @@ def numbers(line):
 
 def header_output(name):
     """The indented lines that the docstring of an example promises to be printed."""
-    header = (EXAMPLES / f"{name}.py").read_text().split('"""')[1]
+    header = path_of(name).read_text().split('"""')[1]
     return [line.split() for line in header.split("Printed:")[1].strip().splitlines()]
 
 
@@ -212,13 +216,13 @@ def test_depth(example, tmp_path):
 def test_which_side(example, tmp_path):
     """A row for every nudging, from its trainings; a second call trains nothing. The two sides are different trainings."""
     options = "--dataset synthetic --images 96 --validation-images 32 --epochs 1 --seeds 1".split()
-    lines = example("14_which_side", *options).splitlines()
-    assert [line.split()[:2] for line in lines[:-1]] == [row[:2] for row in header_output("14_which_side")[:-1]]
+    lines = example("which_side", *options).splitlines()
+    assert [line.split()[:2] for line in lines[:-1]] == [row[:2] for row in header_output("which_side")[:-1]]
     rows = [json.loads(line) for line in (tmp_path / "which_side.jsonl").read_text().splitlines()]
     assert len({row["gradient_norm_1"] for row in rows}) == len(rows) == 11
     assert is_picture(tmp_path / "which_side.png")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/result.json")}
-    assert example("14_which_side", *options).splitlines() == lines
+    assert example("which_side", *options).splitlines() == lines
     assert len(before) == 11 and all(path.stat().st_mtime_ns == time for path, time in before.items())  # none was trained again
 
 

@@ -1,4 +1,4 @@
-"""examples/gpu_report.py on the double of a GPU: every part that needs no other program runs, and what it finds is drawn."""
+"""gpu_report.py on the double of a GPU: every part that needs no other program runs, and what it finds is drawn."""
 
 import importlib.util
 import json
@@ -12,7 +12,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=
               pytest.mark.skipif(running() == "rules", reason="the rules have no device to wait for")]
 
 
-spec = importlib.util.spec_from_file_location("gpu_report", Path(__file__).parents[1] / "examples" / "gpu_report.py")
+PATH = Path(__file__).parents[1] / "examples" / "laboratory" / "gpu_report.py"
+spec = importlib.util.spec_from_file_location("gpu_report", PATH)
 spec.loader.exec_module(gpu_report := importlib.util.module_from_spec(spec))
 
 

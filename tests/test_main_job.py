@@ -21,6 +21,7 @@ from ep.npz import read_npz, write_npz
 from ep.train import commandline as cli, job, runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+LABORATORY = EXAMPLES / "laboratory"
 TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
         "--steps-nudged 2 --threads 1 --device cpu").split()
 
@@ -384,7 +385,7 @@ def test_uninstalled_package_is_one_sentence(tmp_path):
 def test_gradient_quality(start, tmp_path):
     """On the network of a run: more steps are nearer to the converged gradient, and table and picture are there."""
     assert start(*TINY, "--out", tmp_path / "run")[0] == 0
-    command = [sys.executable, EXAMPLES / "gradient_quality.py", "--run", tmp_path / "run", "--out", tmp_path, "--threads", "1",
+    command = [sys.executable, LABORATORY / "gradient_quality.py", "--run", tmp_path / "run", "--out", tmp_path, "--threads", "1",
                *"--images 20 --steps-free 3 300 --steps-nudged 2 60 --beta 0.025 0.1".split()]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -398,7 +399,7 @@ def test_gradient_quality(start, tmp_path):
 
 def test_gradient_quality_against_bptt(tmp_path):
     """The reference of --against bptt is BPTT through all T steps: EP agrees where they settle, not where they do not."""
-    spec = importlib.util.spec_from_file_location("gradient_quality", EXAMPLES / "gradient_quality.py")
+    spec = importlib.util.spec_from_file_location("gradient_quality", LABORATORY / "gradient_quality.py")
     spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
     network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID, scale=2.0, dtype="float64")
     x, y = np.random.default_rng(0).random((20, 32, 32, 3)), np.arange(20) % 10
@@ -409,7 +410,7 @@ def test_gradient_quality_against_bptt(tmp_path):
             module.estimate(network, args, T, 60, 1e-3), module.unrolled(args, T)))
         assert (module.compared(found, exact)["batch"] > 0.999) == agrees
     network.save(tmp_path / "network.npz")
-    command = [sys.executable, EXAMPLES / "gradient_quality.py", "--run", tmp_path / "network.npz", "--out", tmp_path,
+    command = [sys.executable, LABORATORY / "gradient_quality.py", "--run", tmp_path / "network.npz", "--out", tmp_path,
                *"--against bptt --schedule checkerboard --images 2 --threads 1".split()]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "schedule='synchronous'" in done.stderr

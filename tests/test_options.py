@@ -30,28 +30,31 @@ from ep.npz import read_npz
 from ep.train import checkpoint, equilibrium, experiment, job, loop, runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+PLACES = [str(EXAMPLES), str(EXAMPLES / "laboratory")]
 MAIN = "cifar10_sym_ep"
 NONE = {"01_eqprop_by_hand", "pytorch_twin", "trained"}  # without a command line; `trained` lends its options to others
 SETTLING = dict.fromkeys(("accuracy_at_T", "fixed_point_accuracy", "smallest_cosine"), 1.0) | dict(
     fixed_point_images=1, changed_images=0.0, cosine_1=1.0)
 
 
+def source_of(name):
+    return next(EXAMPLES.rglob(f"{name}.py"))
+
+
 def load(name):
-    """examples/NAME.py as a module; skipped where it needs a package that is not installed."""
+    """An example as a module; skipped where it needs a package that is not installed."""
     if name == "backpropagation":
         pytest.importorskip("torch")
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        spec = importlib.util.spec_from_file_location(f"options_of_{name}", EXAMPLES / f"{name}.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*PLACES, *sys.path])
+        spec = importlib.util.spec_from_file_location(f"options_of_{name}", source_of(name))
         spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-    finally:
-        sys.path.remove(str(EXAMPLES))
     return module
 
 
 def imports(name):
     """The words of the import lines of an example."""
-    lines = (EXAMPLES / f"{name}.py").read_text().splitlines()
+    lines = source_of(name).read_text().splitlines()
     return {word for line in lines if line.startswith(("import ", "from ")) for word in line.replace(",", "").split()}
 
 
@@ -97,7 +100,7 @@ def run(module, arguments, calls):
     """Run module.main() with a command line, and return `Ran`; an EPError goes through."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [module.__name__, *arguments])
-        patch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
+        patch.setattr(sys, "path", [*PLACES, *sys.path])
         spy, printed = Spy(patch), []
         patch.setattr("builtins.print", lambda *words, **options: printed.append(" ".join(map(str, words))))
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -563,7 +566,7 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--runs": ("others", every_command("--out others/")),
         "--workers": ("2", lambda a, b: (a.of("work", 1).workers, b.of("work", 1).workers) == (4, 2)),
         "--minutes": ("0.001", lambda a, b: "minutes are over" in b.printed or len(commands(b)) < len(commands(a)))}),
-    "14_which_side": (which_side, "", {
+    "which_side": (which_side, "", {
         "--data": ("somewhere", every_command("--data somewhere")), "--images": ("7", every_command("--images=7")),
         "--dataset": ("synthetic", every_command("--dataset synthetic")),
         "--validation-images": ("7", every_command("--validation-images=7")), "--epochs": ("7", every_command("--epochs 7")),
@@ -666,10 +669,10 @@ def test_every_option_has_a_check(name):
 
 def test_every_example_is_here():
     """Files without a command line are named; cifar10_asym_ep.py is the main job itself (below)."""
-    names = {path.stem for path in EXAMPLES.glob("*.py")}
+    names = {path.stem for path in EXAMPLES.rglob("*.py")}
     assert names == {MAIN, "cifar10_asym_ep", *OTHERS, *NONE}
     for name in NONE:
-        assert "parse_args" not in (EXAMPLES / f"{name}.py").read_text()
+        assert "parse_args" not in source_of(name).read_text()
 
 
 def test_the_asymmetric_recipe_is_the_main_job(monkeypatch):

@@ -12,11 +12,11 @@ import pytest
 
 from ep.train import experiment
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+LABORATORY = Path(__file__).parents[1] / "examples" / "laboratory"
 
 
 def example(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, LABORATORY / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -224,7 +224,7 @@ def test_it_stops_in_time_and_continues(run, monkeypatch, tmp_path):
 @pytest.mark.parametrize("folder", ["", "unsettled", "unsettled/settled"])
 def test_every_row_of_a_table_has_its_logs(folder):
     """In the tables that the book includes, each number of seeds is that of the committed logs."""
-    tables = EXAMPLES.parent / "docs" / "paper_table" / folder
+    tables = LABORATORY.parents[1] / "docs" / "paper_table" / folder
     for path in [path for path in (tables / "table.md", tables / "squared.md", tables / "gains.md") if path.exists()]:
         for line in [line for line in path.read_text().splitlines()[2:] if line.startswith("|")]:
             name, seeds = (cell.strip() for cell in line.split("|")[1:4:2])

@@ -15,7 +15,7 @@ import pytest
 import ep
 from ep.train import commandline as cli
 
-PATH = Path(__file__).parents[1] / "examples" / "sweep.py"
+PATH = Path(__file__).parents[1] / "examples" / "laboratory" / "sweep.py"
 spec = importlib.util.spec_from_file_location("sweep", PATH)
 spec.loader.exec_module(sweep := importlib.util.module_from_spec(spec))
 

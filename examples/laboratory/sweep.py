@@ -1,8 +1,8 @@
 """Which settings of the main job are right on most images that it has not seen?
 
-    python examples/sweep.py --grid beta=0.05,0.1,0.2 feedback=0.005,0.01 --data DIR                  # every combination
-    python examples/sweep.py --random lr=1e-3..1e-2 steps-free=1..4 --trials 12 --data DIR            # 12 drawn at random
-    python examples/sweep.py --grid "lr=3e-3 9e-3,4e-3 1.2e-2" seed=0,1,2 --data DIR -- --epochs 2    # two rates a setting
+    python examples/laboratory/sweep.py --grid beta=0.05,0.1,0.2 feedback=0.005,0.01 --data DIR          # every combination
+    python examples/laboratory/sweep.py --random lr=1e-3..1e-2 steps-free=1..4 --trials 12 --data DIR    # 12 drawn at random
+    python examples/laboratory/sweep.py --grid "lr=3e-3 9e-3,4e-3 1.2e-2" seed=0,1,2 -- --epochs 2       # two rates a setting
 
 A choice that looks at test images makes their accuracy too good. So every training here is evaluated on training images that
 are held out (--validation-images), and the test images are not looked at: train once more with the chosen settings for those.
@@ -20,8 +20,8 @@ The figure: 12 trainings of a small network on 4,000 images of CIFAR-10 (JPEG co
 programs used, too. One seed and 1,000 held-out images cannot tell 36% from 37%. The colours say more: at the gains 0.005 and 0.02
 every smallest cosine was above 0.97, and at 0.1 none was above 0.21.
 
-    python examples/sweep.py --grid beta=0.05,0.1,0.2,0.5 feedback=0.005,0.02,0.1 --images 4000 --validation-images 1000 \\
-        --data DIR -- --channels 16 32 64 64 --epochs 2 --warm-up 40
+    python examples/laboratory/sweep.py --grid beta=0.05,0.1,0.2,0.5 feedback=0.005,0.02,0.1 --images 4000 \\
+        --validation-images 1000 --data DIR -- --channels 16 32 64 64 --epochs 2 --warm-up 40
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Does it matter on which side of the free phase one nudges?
 
-    python examples/14_which_side.py --data DIR       # 22 trainings of a small network; 87 minutes on a busy core
+    python examples/laboratory/which_side.py --data DIR       # 22 trainings of a small network; 87 minutes on a busy core
 
 One-sided nudging compares the free state with one that is nudged towards the target (beta > 0) or away from it (beta < 0).
 For small beta both estimate the same gradient. But this network clips, s = clip(u/2, 0, 1). The exact gradient teaches the

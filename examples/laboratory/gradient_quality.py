@@ -1,9 +1,9 @@
 """How many relaxation steps does a good gradient need, and which beta?
 
-    python examples/gradient_quality.py --run runs/NAME    # the network that a run has trained, around the run's own phases
-    python examples/gradient_quality.py --run runs/NAME/network.npz     # or what Network.save wrote
-    python examples/gradient_quality.py --data DIR         # the paper's network (gain 1), as initialised
-    python examples/gradient_quality.py --run runs/NAME --against bptt --schedule synchronous --steps-free 16
+    python examples/laboratory/gradient_quality.py --run runs/NAME  # the network of a run, around the run's own phases
+    python examples/laboratory/gradient_quality.py --run runs/NAME/network.npz     # or what Network.save wrote
+    python examples/laboratory/gradient_quality.py --data DIR         # the paper's network (gain 1), as initialised
+    python examples/laboratory/gradient_quality.py --run runs/NAME --against bptt --schedule synchronous --steps-free 16
 
 For every T (steps of the free phase; fewer where the tolerance stops it), K (steps of each nudged phase) and beta: the cosine
 between the batch gradient, in float32, and the exact one at the fixed point (recurrent backpropagation, float64), the

@@ -1,8 +1,8 @@
 """What does a GPU do with this code? One command answers everything, in about 15 minutes on an H100.
 
-    python examples/gpu_report.py --data DIR                 # every part that is not finished yet
-    python examples/gpu_report.py --data DIR --parts steps   # one part
-    python examples/gpu_report.py --only-draw                # report.md and report.png from what is finished
+    python examples/laboratory/gpu_report.py --data DIR                 # every part that is not finished yet
+    python examples/laboratory/gpu_report.py --data DIR --parts steps   # one part
+    python examples/laboratory/gpu_report.py --only-draw                # report.md and report.png from what is finished
 
 Each part runs in a process of its own, within a time limit, and leaves PART.json in the output folder (default docs/gpu). A part
 that is there is not repeated, so the report can be interrupted and continued. --quick takes a tiny network.
@@ -39,7 +39,7 @@ from ep.fast.graph import Recorded
 from ep.train import commandline as cli
 from ep.train.equilibrium import cosines
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 GAIN, BETA = 0.005, 0.1
 SETTLED = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"))  # the phases of --preset cpu
 PAPER = ep.Phases(ep.Phase(250, check_every=10), ep.Phase(25, check_every=10), deviations=False)
@@ -109,7 +109,7 @@ def tests(args):
         command += ["-n", str(min(12, cli.cores()))]
     except ImportError:
         pass
-    done = subprocess.run(command, cwd=HERE.parent, env={**os.environ, "REQUIRE_GPU": "1"}, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "REQUIRE_GPU": "1"}, capture_output=True, text=True)
     lines = done.stdout.splitlines()
     return dict(summary=lines[-1], failed=[line for line in lines if line.startswith(("FAILED", "ERROR"))])
 
@@ -188,7 +188,6 @@ def steps(args):
 def with_torch(args):
     """Milliseconds: the paper's step by autograd of Phi, as the paper's code has it, and backpropagation, of the same batch."""
     import torch
-    sys.path.insert(0, str(HERE))
     from pytorch_twin import FeedForward, Twin
 
     torch.set_default_device("cuda")
@@ -335,7 +334,7 @@ def draw(folder):
     """report.md, and report.png if there is a training."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
     lines = ["# Measured on a GPU", "",
-             "Written by `python examples/gpu_report.py`; each part has its numbers in a file beside this one.", ""]
+             "Written by `python examples/laboratory/gpu_report.py`; each part has its numbers in a file beside this one.", ""]
     for name in PARTS:
         for key in (name, f"{name}-tf32"):
             if key in found:
@@ -399,7 +398,7 @@ def options(arguments):
     parser.add_argument("--only-draw", action="store_true", help="report.md and report.png from what is finished")
     parser.add_argument("--child", choices=list(PARTS), help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    args.out = args.out or (HERE.parent / "runs" / "gpu-quick" if args.quick else HERE.parent / "docs" / "gpu")
+    args.out = args.out or (ROOT / "runs" / "gpu-quick" if args.quick else ROOT / "docs" / "gpu")
     return args
 
 

@@ -1,10 +1,10 @@
 """Do the paper's findings hold where the phases settle, and what does the feedback gain change?
 
-    python examples/paper_table.py --data DIR --workers 14      # everything that is not finished yet; see --plan for the time
-    python examples/paper_table.py --plan                       # what that would train, in which order, how long; trains nothing
-    python examples/paper_table.py --only-draw                  # tables and figure from what is finished
-    python examples/paper_table.py --data DIR --block gains     # only one of the three comparisons
-    python examples/paper_table.py --data DIR --minutes 9       # stop after 9 minutes, to be continued by the same command
+    python examples/laboratory/paper_table.py --data DIR --workers 14     # everything that is not finished yet
+    python examples/laboratory/paper_table.py --plan                      # what that would train, in which order, how long
+    python examples/laboratory/paper_table.py --only-draw                 # tables and figure from what is finished
+    python examples/laboratory/paper_table.py --data DIR --block gains    # only one of the three comparisons
+    python examples/laboratory/paper_table.py --data DIR --minutes 9      # stop after 9 minutes; the same command goes on
 
 Block `preset`: the network and the recipe of the CPU preset (gain 0.01). Every nudging, BPTT, and feed-forward backpropagation of
 the same network; feedback weights of their own. Block `squared`: the same with squared error, half as long. Block `gains`: a
@@ -76,7 +76,7 @@ ROWS = {  # in block `preset` rates are the preset's, and nothing is chosen for 
     "four-point": Row("preset", "--nudging four-point", 5.0, 3, BETAS),
     "bptt": Row("preset", BPTT, 16, 3, paper="about 89%", threads=2),
     "feed-forward": Row("preset", "--feedback 0 --nudging symmetric --beta 0.01 --steps-free 1", 4.2, 3),  # EP at gain 0 is that
-    "pytorch": Row("preset", "", 4.0),  # examples/backpropagation.py, with the recipe of `feed-forward`
+    "pytorch": Row("preset", "", 4.0),  # examples/laboratory/backpropagation.py, with the recipe of `feed-forward`
     "one-sided-squared": Row("squared", "--nudging one-sided", 2.0, 1, SQUARED, paper="14%"),
     "symmetric-squared": Row("squared", "--nudging symmetric", 2.2, 1, SQUARED),
     "bptt-squared": Row("squared", "--algorithm bptt --steps-free 7 --steps-nudged 5", 10, 1, SQUARED_RATES, threads=2),
@@ -215,9 +215,9 @@ def started(job, args):
     if job.row == "pytorch":
         command = [HERE / "backpropagation.py", recipe_of_feed_forward(job, folder, args), *data]
     elif (folder / "checkpoint.npz").exists():
-        command = [HERE / "cifar10_sym_ep.py", "--resume", folder, *data, *here]
+        command = [HERE.parent / "cifar10_sym_ep.py", "--resume", folder, *data, *here]
     else:
-        command = [HERE / "cifar10_sym_ep.py", *shlex.split(options_of(job, args.out)), "--out", folder, *data, *here]
+        command = [HERE.parent / "cifar10_sym_ep.py", *shlex.split(options_of(job, args.out)), "--out", folder, *data, *here]
     folder.mkdir(parents=True, exist_ok=True)
     command = list(map(str, [sys.executable, "-u", *command]))
     one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
@@ -466,7 +466,7 @@ def options():
     one_of("--plan", action="store_true", help="only print what is to be trained, and its core-minutes")
     one_of("--only-draw", action="store_true", help="train nothing")
     add("--data", type=cli.path, metavar="DIR", help="where cifar-10-batches-bin is")
-    add("--out", type=cli.path, metavar="DIR", default=HERE.parent / "docs" / "paper_table",
+    add("--out", type=cli.path, metavar="DIR", default=HERE.parents[1] / "docs" / "paper_table",
         help="results (default: docs/paper_table)")
     add("--runs", metavar="DIR", type=cli.path, default=Path("runs/paper_table"),
         help="run folders with checkpoints (default: runs/paper_table)")

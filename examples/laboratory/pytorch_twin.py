@@ -3,9 +3,9 @@
     s_n <- clip(u/2, 0, 1),  u = d[Phi - beta C]/ds_n / w_n  autograd.grad instead of drive_post and drive_pre
     g = - sum_k c_k dPhi/dtheta (s^{beta_k})                 autograd.grad instead of hebbian
 
-An oracle for the hand-written derivatives (tests/test_pytorch_twin.py), and what examples/benchmark.py compares with: this is
-how the published PyTorch code relaxes, one graph of Phi per step. Networks from `convnet` with the hard sigmoid and
-max-pooling. Images go in and out as (N, H, W, C), inside they are (N, C, H, W) as PyTorch wants them.
+An oracle for the hand-written derivatives (tests/test_pytorch_twin.py), and what benchmark.py compares with: this is how the
+published PyTorch code relaxes, one graph of Phi per step. Networks from `convnet` with the hard sigmoid and max-pooling. Images
+go in and out as (N, H, W, C), inside they are (N, C, H, W) as PyTorch wants them.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """What does backpropagation reach with the same recipe? Needs PyTorch and a finished run of the main job.
 
-    python examples/backpropagation.py RUN                # RUN: the run folder of examples/cifar10_sym_ep.py
+    python examples/laboratory/backpropagation.py RUN                # RUN: the run folder of examples/cifar10_sym_ep.py
 
 Trains the feed-forward network of that run, the limit of no feedback, by PyTorch's autograd: the same initial weights, order
 of images, augmentation, optimizer, rates and number of updates. Only the gradient is another one. So the difference to the

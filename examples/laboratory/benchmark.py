@@ -1,13 +1,12 @@
 """How fast is it here, and what of this machine's speed does it use?
 
-    python examples/benchmark.py            # about 2 minutes on two cores, 3 with PyTorch installed
-    python examples/benchmark.py --quick    # half a minute: fewer repetitions, no long relaxations, no PyTorch
+    python examples/laboratory/benchmark.py            # about 2 minutes on two cores, 3 with PyTorch installed
+    python examples/laboratory/benchmark.py --quick    # half a minute: fewer repetitions, no long relaxations, no PyTorch
 
 Prints the rate of sgemm (n = 4096), of every convolution, and of whole training steps, all counted in the FLOPs that im2col
-takes; seconds per image; threads, batch sizes, steps; peak memory. Where PyTorch is installed, examples/pytorch_twin.py does
-in turn the reference's training step (synchronous, T = 250, K = 25), and a training step of backpropagation to compare EP at a
-weak feedback gain with; the ratios are printed. benchmark.json and benchmark.png go to --out. docs/performance.md explains the
-numbers.
+takes; seconds per image; threads, batch sizes, steps; peak memory. Where PyTorch is installed, pytorch_twin.py does in turn the
+reference's training step (synchronous, T = 250, K = 25), and a training step of backpropagation to compare EP at a weak feedback
+gain with; the ratios are printed. benchmark.json and benchmark.png go to --out. docs/performance.md explains the numbers.
 """
 
 import importlib.util
