@@ -32,7 +32,7 @@ from ep.train import checkpoint, equilibrium, experiment, job, loop, runs
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PLACES = [str(EXAMPLES), str(EXAMPLES / "laboratory")]
 MAIN = "cifar10_sym_ep"
-NONE = {"01_eqprop_by_hand", "pytorch_twin", "trained"}  # without a command line; `trained` lends its options to others
+NONE = {"01_eqprop_by_hand", "pytorch_twin", "trained", "trainings"}  # without a command line; `trained` lends its options to others
 SETTLING = dict.fromkeys(("accuracy_at_T", "fixed_point_accuracy", "smallest_cosine"), 1.0) | dict(
     fixed_point_images=1, changed_images=0.0, cosine_1=1.0)
 
@@ -384,21 +384,26 @@ def cell(column, value):
     return lambda a, b: cells(b, column) == value != cells(a, column)
 
 
-def paper_table(spy, module):
-    """Trainings are processes: none is started, but each leaves what it would leave, or never ends."""
-    def process(command, **options):
-        folder = Path(command[command.index("--out") + 1])
-        for name, content in (("config.json", vars(experiment.Config())), ("result.json", dict(test_accuracy=0.5)),
-                              ("log.jsonl", dict(converged=0.0, steps_free=8))):
-            (folder / name).write_text(json.dumps(content) + "\n")
+def not_trained(spy, module, results):
+    """Trainings are processes: none is started, but each leaves results, {name of a file: what is in it}, or never ends."""
+    def process(training):
+        spy.calls.setdefault("commands", []).append(" ".join(map(str, training.command())))
+        training.folder.mkdir(parents=True, exist_ok=True)
+        for name, content in results.items():
+            (training.folder / name).write_text(json.dumps(content) + "\n")
         busy = "--minutes" in sys.argv
         return SimpleNamespace(poll=lambda: None if busy else 0, returncode=0, send_signal=lambda number: None, wait=lambda: 0)
 
-    spy(module.subprocess, "Popen", process)
+    spy.patch.setattr(module.trainings, "process_of", process)
+    spy.patch.setattr(module.trainings.time, "sleep", lambda seconds: None)
+    spy.patch.setattr(module.trainings, "tqdm", functools.partial(module.trainings.tqdm, disable=True))
+    spy(module.trainings, "work")
+
+
+def paper_table(spy, module):
+    not_trained(spy, module, {"config.json": vars(experiment.Config()), "result.json": dict(test_accuracy=0.5),
+                              "log.jsonl": dict(converged=0.0, steps_free=8)})
     spy(module, "draw", lambda args: args.out.mkdir(exist_ok=True))
-    spy(module, "work")
-    spy.patch.setattr(module.time, "sleep", lambda seconds: None)
-    spy.patch.setattr(module, "tqdm", functools.partial(module.tqdm, disable=True))
     spy.patch.setattr(module, "ROWS", {name: module.ROWS[name] for name in ("symmetric", "bptt", "bptt-gain-1")})
     Path("out").mkdir(exist_ok=True)
     for end, text in (("json", "{}"), ("jsonl", "")):  # finished long ago
@@ -406,23 +411,14 @@ def paper_table(spy, module):
 
 
 def commands(ran):
-    return [" ".join(map(str, arguments[0])) for name in ("Popen", "run") for arguments, _ in ran.calls.get(name, [])]
+    return ran.calls.get("commands", []) + [" ".join(map(str, arguments[0])) for arguments, _ in ran.calls.get("run", [])]
 
 
 def sweep(spy, module):
-    """As of `paper_table`: no training is started."""
-    def process(command, **options):
-        folder = Path(command[command.index("--out") + 1])
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(dict.fromkeys(module.NUMBERS.values(), 0.5)))
-        return SimpleNamespace(returncode=0)
-
-    spy(module.subprocess, "run", process)
+    not_trained(spy, module, {"result.json": dict.fromkeys(module.NUMBERS.values(), 0.5)})
     spy(datasets, "load", lambda *arguments: tiny(32))
-    for name in ("ThreadPoolExecutor", "drawn"):
-        spy(module, name)
+    spy(module, "drawn")
     spy(module, "plot", lambda *arguments: None)
-    spy.patch.setattr(module, "tqdm", functools.partial(module.tqdm, disable=True))
 
 
 def every_command(words):
@@ -564,7 +560,7 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--data": ("somewhere", every_command("--data somewhere")),
         "--out": ("elsewhere", lambda a, b: Path("elsewhere/bptt-0.json").exists()),
         "--runs": ("others", every_command("--out others/")),
-        "--workers": ("2", lambda a, b: (a.of("work", 1).workers, b.of("work", 1).workers) == (4, 2)),
+        "--workers": ("2", argument("work", 1, 2)),
         "--minutes": ("0.001", lambda a, b: "minutes are over" in b.printed or len(commands(b)) < len(commands(a)))}),
     "which_side": (which_side, "", {
         "--data": ("somewhere", every_command("--data somewhere")), "--images": ("7", every_command("--images=7")),
@@ -581,7 +577,7 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--images": ("12", every_command("--train-images 12")),
         "--validation-images": ("6", every_command("--validation-images 6")),
         "--data": ("somewhere", lambda a, b: every_command("--data somewhere")(a, b) and b.of("load", 1) == Path("somewhere")),
-        "--jobs": ("3", argument("ThreadPoolExecutor", 0, 3)),
+        "--jobs": ("3", argument("work", 1, 3)),
         "--out": ("elsewhere", lambda a, b: len(list(Path("elsewhere").glob("beta=*"))) == 2
                   and Path("elsewhere/table.csv").exists()),
         "shared": ("-- --epochs 7", every_command("--epochs 7"))}),

@@ -26,16 +26,13 @@ import json
 import os
 import re
 import shlex
-import signal
-import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+import trainings
 
 import ep
 from ep.train import commandline as cli, experiment, loop, runs
@@ -167,64 +164,24 @@ def result_of(stem):
 # --- doing it ---------------------------------------------------------------------------------------------------------
 
 
-def work(jobs, args):
-    """Run the jobs, --workers threads at a time; returns the commands that failed. If it is stopped, trainings save and stop."""
-    waiting, running, failed, start = list(jobs), {}, [], time.monotonic()
-    bar = tqdm(total=len(jobs), unit="training", desc=f"{args.workers} at a time")
-    try:
-        while waiting or running:
-            for job in [job for job in waiting if all((args.out / f"{stem}.json").exists() for stem in job.needs)]:
-                if sum(threads_of(other) for other in running) + threads_of(job) <= max(args.workers, threads_of(job)):
-                    waiting.remove(job)
-                    running[job] = started(job, args)
-            if not running:  # what is left waits for something that failed
-                break
-            time.sleep(0.2)
-            for job, (process, command, _) in [item for item in running.items() if item[1][0].poll() is not None]:
-                del running[job]
-                bar.update()
-                if process.returncode:
-                    failed.append(shlex.join(map(str, command)))
-                else:
-                    accuracy = collect(job, args)
-                    bar.write(f"{job.stem}: {accuracy:.1%}{' held out' if job.trial else ''}")
-            if args.minutes and time.monotonic() - start > 60 * args.minutes:
-                bar.write(f"{args.minutes:g} minutes are over: saving {len(running)} trainings; the same command continues")
-                break
-    finally:
-        for process, *_ in running.values():
-            process.send_signal(signal.SIGTERM)  # it saves and stops
-        for process, *_ in running.values():
-            process.wait()
-        bar.close()
-    return failed
+def training(job, args, failed):
+    """The `Training` of a job; one that fails appends its command to `failed`."""
+    folder = args.runs / job.stem.replace("/", "-")
 
+    def command():
+        if job.row == "pytorch":
+            data = ["--data", args.data] if args.data else []
+            return [sys.executable, HERE / "backpropagation.py", recipe_of_feed_forward(job, folder, args), *data]
+        return trainings.main_job(folder, shlex.split(options_of(job, args.out)), args.data, ROWS[job.row].threads)
 
-def threads_of(job):
-    return ROWS[job.row].threads
+    def ended(code):
+        if code:
+            failed.append(shlex.join(map(str, command())))
+            return f"failed, {trainings.last_words(folder)}"
+        return f"{collect(job, folder, args.out):.1%}{' held out' if job.trial else ''}"
 
-
-def folder_of(job, args):
-    return args.runs / job.stem.replace("/", "-")
-
-
-def started(job, args):
-    """(process, its command, its output) of a training, resumed if it was interrupted; a finished one has nothing left to do."""
-    folder = folder_of(job, args)
-    data, here = ["--data", args.data] if args.data else [], ["--threads", threads_of(job), "--device", "cpu", "--no-download"]
-    if job.row == "pytorch":
-        command = [HERE / "backpropagation.py", recipe_of_feed_forward(job, folder, args), *data]
-    elif (folder / "checkpoint.npz").exists():
-        command = [HERE.parent / "cifar10_sym_ep.py", "--resume", folder, *data, *here]
-    else:
-        command = [HERE.parent / "cifar10_sym_ep.py", *shlex.split(options_of(job, args.out)), "--out", folder, *data, *here]
-    folder.mkdir(parents=True, exist_ok=True)
-    command = list(map(str, [sys.executable, "-u", *command]))
-    one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
-    with open(folder / "output.txt", "a") as output:  # in a session of its own: a signal reaches it once, from here
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | one_thread,
-                                   start_new_session=True)
-    return process, command, folder / "output.txt"
+    needs = tuple(args.out / f"{stem}.json" for stem in job.needs)
+    return trainings.Training(folder, command, ended, needs, ROWS[job.row].threads)
 
 
 def recipe_of_feed_forward(job, folder, args):
@@ -233,13 +190,12 @@ def recipe_of_feed_forward(job, folder, args):
     folder.mkdir(parents=True, exist_ok=True)
     runs.write_text(folder / "config.json", json.dumps(record["config"] | dict(data=None)))
     runs.write_text(folder / "log.jsonl", log)
-    (folder / "output.txt").unlink(missing_ok=True)  # of an interrupted attempt: this one has no checkpoint
     return folder
 
 
-def collect(job, args):
+def collect(job, folder, out):
     """Write STEM.json and STEM.jsonl of a training that has ended; returns its accuracy."""
-    folder, stem = folder_of(job, args), args.out / job.stem
+    stem = out / job.stem
     stem.parent.mkdir(parents=True, exist_ok=True)
     config = json.loads((folder / "config.json").read_text())
     del config["data"]  # a path of this machine
@@ -253,7 +209,7 @@ def collect(job, args):
         result = json.loads((folder / "result.json").read_text())
         cost = cost_of(experiment.Config(**config), log)
     runs.write_text(f"{stem}.jsonl", "".join(json.dumps(line) + "\n" for line in log))
-    record = dict(row=job.row, seed=job.seed, options=options_of(job, args.out), numpy=np.__version__, **cost, result=result,
+    record = dict(row=job.row, seed=job.seed, options=options_of(job, out), numpy=np.__version__, **cost, result=result,
                   config=config)
     runs.write_text(f"{stem}.json", json.dumps(record, indent=1) + "\n")
     return result["test_accuracy"]
@@ -443,11 +399,8 @@ def main():
         if not find_spec("torch"):
             print("PyTorch is not installed: no row `pytorch`")
         args.out.mkdir(parents=True, exist_ok=True)
-        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-        try:
-            failed = work([job for job in jobs if not (args.out / f"{job.stem}.json").exists()], args)
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        left, failed = [job for job in jobs if not (args.out / f"{job.stem}.json").exists()], []
+        trainings.work([training(job, args, failed) for job in left], args.workers, args.minutes)
         if failed:
             raise ep.EPError(f"{len(failed)} of the trainings failed, the others are unharmed; see the first with {failed[0]}",
                              exit_code=1)

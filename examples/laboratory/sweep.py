@@ -29,13 +29,11 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+import trainings
 
 import ep
 from ep import datasets
@@ -52,11 +50,11 @@ def main():
     ranges = {name: choices for name, choices in map(choices_of, args.grid or args.random)}
     trials = combinations(ranges) if args.grid else drawn(ranges, args.trials, args.seed)
     work = checked(trials, args)  # a mistake in any of them ends here, before the first is trained
-    unfinished = sum(not (folder / "result.json").exists() for folder, _ in work)
-    print(f"{len(work)} trainings, {unfinished} of them to do", flush=True)
-    with tqdm(total=unfinished, unit="training", dynamic_ncols=True) as bar, ThreadPoolExecutor(args.jobs) as pool:
-        outcomes = list(pool.map(lambda one: outcome(*one, bar), work))
-    rows = [dict(trial, **found, folder=folder.name) for trial, (folder, _), found in zip(trials, work, outcomes)]
+    unfinished = [(folder, words) for folder, words in work if not (folder / "result.json").exists()]
+    print(f"{len(work)} trainings, {len(unfinished)} of them to do", flush=True)
+    trainings.work([trainings.Training(folder, partial(trainings.main_job, folder, words, args.data), partial(said, folder))
+                    for folder, words in unfinished], args.jobs)
+    rows = [dict(trial, **outcome(folder), folder=folder.name) for trial, (folder, _) in zip(trials, work)]
     runs.write_text(args.out / "table.csv", runs.as_csv(rows))
     if not any("held_out_accuracy" in row for row in rows):
         raise ep.EPError(f"every training failed; the first: {rows[0]['failed']}", exit_code=1)
@@ -109,7 +107,7 @@ def drawn(ranges, trials, seed):
 
 
 def checked(trials, args):
-    """[(run folder, command line of the main job)] of these trials; EPError if one of them cannot be trained."""
+    """[(run folder, options of the main job)] of these trials; EPError if one of them cannot be trained."""
     parser, dataset, work = job.parser("", {}), None, []
     settings = {action.dest: action for action in parser._actions if action.dest in vars(experiment.Config())}
     given = {action.dest for action in parser._actions if set(action.option_strings) & set(args.shared)}
@@ -117,10 +115,9 @@ def checked(trials, args):
         raise ep.EPError(f"--{name.replace('_', '-')} is not for behind the --: use {SET_HERE[name]} of the sweep")
     for trial in trials:
         words = [*args.shared, "--train-images", str(args.images), "--validation-images", str(args.validation_images)]
-        words += ["--data", str(args.data)] if args.data else []
         for name, value in trial.items():
             words += as_words(name, value, settings)
-        asked = parser.parse_args(words)
+        asked = parser.parse_args([*words, *(["--data", str(args.data)] if args.data else [])])
         if dataset is None or "dataset" in trial:
             whole = datasets.load(asked.dataset or "auto", args.data, not asked.no_download)
             dataset = datasets.hold_out(whole, args.validation_images)
@@ -158,29 +155,21 @@ def refuse_another(folder, config):
             raise ep.EPError(f"{folder} holds a training with other settings ({', '.join(changed)}): choose another --out")
 
 
-# --- one training -----------------------------------------------------------------------------------------------------------
+# --- what came out ------------------------------------------------------------------------------------------------------------
 
 
-def outcome(folder, words, bar):
-    """Its numbers, {"failed": why} if there are none; trained now, or continued, unless it is finished."""
-    if not (folder / "result.json").exists():
-        recipe = ["--resume", str(folder)] if (folder / "checkpoint.npz").exists() else [*words, "--out", str(folder)]
-        data = words[words.index("--data"):][:2] if "--resume" in recipe and "--data" in words else []
-        command = [sys.executable, "-m", "ep.train", *recipe, *data, "--threads", "1", "--device", "cpu"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode > 128 or done.returncode < 0:  # a signal: it has saved, and so the sweep ends
-            raise ep.EPError(f"interrupted; the same command goes on with {folder.name}", 130)
-        bar.update()
-        if done.returncode:
-            why = done.stderr.strip().splitlines()[-1].removeprefix("error: ")
-            bar.write(f"{folder.name}: failed, {why}")
-            return dict(failed=why)
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    bar.write(f"{folder.name}: {result['test_accuracy']:.1%}")
+def outcome(folder):
+    """The numbers of a training that has ended, {"failed": why} if there are none."""
+    path = folder / "result.json"
+    if not path.exists():
+        return dict(failed=trainings.last_words(folder))
+    result = json.loads(path.read_text(encoding="utf-8"))
     return {here: result[there] for here, there in NUMBERS.items()}
 
 
-# --- what came out ------------------------------------------------------------------------------------------------------------
+def said(folder, code):
+    """What is printed of a training that has ended with this exit code."""
+    return f"failed, {trainings.last_words(folder)}" if code else f"{outcome(folder)['held_out_accuracy']:.1%}"
 
 
 def table(rows, names):
