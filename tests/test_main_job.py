@@ -100,7 +100,7 @@ def test_run_folder(start, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("options", ["--preset small", "--feedback 0.5", "--nudged-phases states", "--optimizer sgd",
+@pytest.mark.parametrize("options", ["--feedback 0.5", "--nudged-phases states", "--optimizer sgd",
                                      "--schedule-nudged checkerboard", "--nudging one-sided", "--nudging random-sign",
                                      "--nudging four-point", "--algorithm bptt",
                                      "--cost squared-error", "--schedule synchronous", "--connections asymmetric"])
@@ -267,7 +267,6 @@ BAD = {
     "--nudging sideways": "invalid choice: 'sideways'",
     "--cost hinge": "invalid choice: 'hinge'",
     "--channels 4 4 4 4 4 4 --scale 1 --lr 0.1": "leaves nothing of a 1x1 image",
-    "--preset small --channels 4 4": "give --scale and --lr too",
     "--train-images 5000": "train images: 5000 asked for, but embedded synthetic images (not CIFAR-10) has 4000",
     "--lr 0.1 0.1 0.1": "one for each of the 5 layers",
     "--preset paper": "refuses embedded synthetic images",
@@ -356,7 +355,7 @@ def test_quiet_failures_are_said_once(start, tmp_path):
 
 def test_a_network_that_does_not_settle_is_told_so(start, tmp_path):
     """Strong feedback, large weights, few steps: accuracies part, or the gradient is another one; the run says it, once."""
-    options = "--preset small --scale 12 --steps-free 2 --steps-nudged 1 --tolerance 0".split()
+    options = "--feedback 1 --nudged-phases states --scale 12 --steps-free 2 --steps-nudged 1".split()
     code, out, err = start(*TINY, *options, "--out", tmp_path / "run")
     assert code == 0
     line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])

@@ -32,7 +32,7 @@ from ep.train import checkpoint, equilibrium, experiment, job, loop, runs
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PLACES = [str(EXAMPLES), str(EXAMPLES / "laboratory")]
 MAIN = "cifar10_sym_ep"
-NONE = {"01_eqprop_by_hand", "pytorch_twin", "trained", "trainings"}  # without a command line; `trained` lends its options to others
+NONE = {"01_eqprop_by_hand", "pytorch_twin", "trained", "trainings"}  # without a command line; `trained` lends others its options
 SETTLING = dict.fromkeys(("accuracy_at_T", "fixed_point_accuracy", "smallest_cosine"), 1.0) | dict(
     fixed_point_images=1, changed_images=0.0, cosine_1=1.0)
 
@@ -115,7 +115,7 @@ def run(module, arguments, calls):
 
 def of_training(spy, module):
     """Of a training of the library: a data set of 8x8 pixels, no distance to equilibrium, no picture."""
-    spy(datasets, "load", lambda *arguments: tiny())
+    spy(datasets, "load", lambda name, *arguments: tiny(name="cifar10" if name == "cifar10" else "synthetic"))
     spy(idx, "load", lambda *arguments: tiny(28, 1, name="fashion-mnist"))
     spy(backend, "device_module", lambda device: np)
     for owner, name in ((ep, "worker_threads"), (loop, "worker_threads"), (datasets, "augment"), (datasets, "hold_out"),
@@ -231,7 +231,7 @@ def resumed(a, b):
 
 ASYMMETRIC, STATES = "--connections asymmetric", "--nudged-phases states"
 MAIN_JOB = {
-    "--preset": ("small", lambda a, b: phases(b).free.schedule == "checkerboard" != phases(a).free.schedule),
+    "--preset": ("paper", lambda a, b: phases(b).free.schedule == "synchronous" != phases(a).free.schedule, "--dataset cifar10"),
     "--nudging": ("one-sided", lambda a, b: nudging(b).points == (0.0, nudging(a).points[1]) and moved(a, b)),
     "--algorithm": ("bptt", lambda a, b: "bptt_gradient" in b.calls and "eqprop_gradient" not in b.calls and moved(a, b)),
     "--cost": ("squared-error", lambda a, b: "readout.W" in a.parameters and "readout.W" not in b.parameters),
@@ -551,7 +551,7 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--data": ("somewhere", argument("load", 1, Path("somewhere"))), "--seed": ("3", argument("convnet", "seed", 3)),
         "--threads": ("2", argument("worker_threads", 0, 2)), "--out": ("elsewhere", argument("write", 0, Path("elsewhere")))}),
     "paper_table": (paper_table, "--out out --runs runs --workers 4", {
-        "--block": ("gains", lambda a, b: len(commands(b)) == 4 and all("--preset small" in c for c in commands(b))),
+        "--block": ("gains", lambda a, b: len(commands(b)) == 4 and all("--optimizer sgd" in c for c in commands(b))),
         "--row": ("symmetric", lambda a, b: len(commands(b)) == 6 and all("--nudging symmetric" in c for c in commands(b))),
         "--seed": ("1", lambda a, b: len([c for c in commands(b) if "--seed 1 " in c]) == 2 and not any(
             "--seed 2" in c for c in commands(b)) and any("--seed 2" in c for c in commands(a))),

@@ -89,7 +89,7 @@ def parser(description, chosen):
 def add_gradient(add):
     """The options of the energy, and of how its gradient is estimated."""
     add("--preset", choices=experiment.NAMES, help="settings to start from: cpu is small, fast, and settles, for its feedback "
-        "is weak; paper is what the paper did; small is that at a CPU's scale (default: cpu, on a GPU too)")
+        "is weak; paper is what the paper did (default: cpu, on a GPU too)")
     add("--nudging", choices=list(NUDGINGS), help="which nudged phases estimate the gradient (default: symmetric)")
     add("--algorithm", choices=["eqprop", "bptt"], help="bptt: backpropagation through the last K steps (default: eqprop)")
     add("--cost", choices=list(COSTS), help="default: cross-entropy")

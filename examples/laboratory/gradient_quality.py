@@ -115,9 +115,8 @@ def trained(path):
     if Path(path).is_file():
         network = ep.load(path)
         about = network.about or {}  # it knows its free phase, and the rest is as the main job has it for such a phase
-        sweeps = about.get("schedule") == "up"
-        own = experiment.Config(**{**(experiment.CPU if sweeps else experiment.SMALL), **{
-            key: about[key] for key in ("steps_free", "schedule") if key in about}})
+        alike = experiment.CPU if about.get("schedule") == "up" else dict(schedule="checkerboard", nudged_phases="states")
+        own = experiment.Config(**alike | {key: about[key] for key in ("steps_free", "schedule") if key in about})
         return network, around(own, "own" if network.has_phi else "exact")
     checkpoint = Path(path) / "checkpoint.npz"
     config, arrays = experiment.Config(**read_meta(checkpoint)["config"]), read_npz(checkpoint)

@@ -41,7 +41,8 @@ HERE = Path(__file__).resolve().parent
 COMMON = {  # block -> what all of its trainings share
     "preset": "--dataset cifar10 --preset cpu --epochs 2",
     "squared": "--dataset cifar10 --preset cpu --cost squared-error --epochs 1",
-    "gains": "--dataset cifar10 --preset small --channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --train-images 10000 --epochs 3"}
+    "gains": "--dataset cifar10 --channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --optimizer sgd --batch-size 32 --pad 0 "
+             "--train-images 10000 --epochs 3"}
 TRIAL = {  # block -> what a trial has instead
     "preset": "--train-images 15000 --validation-images 5000 --epochs 1 --warm-up 60",
     "squared": "--train-images 10000 --validation-images 5000 --warm-up 40",
@@ -85,9 +86,9 @@ ROWS = {  # in block `preset` rates are the preset's, and nothing is chosen for 
 GAINS = {  # gain -> (K of each nudged phase; T and K of BPTT, synchronous; minutes of one-sided, symmetric, BPTT)
     1.0: (25, 100, 16, (3.0, 4.5, 9.0)), 0.3: (12, 60, 12, (2.0, 2.5, 6.5)), 0.1: (6, 30, 8, (1.2, 1.4, 4.0)),
     0.01: (4, 12, 6, (0.8, 0.9, 3.0))}
-SMALLER_BETAS = ("--beta 0.02", "--beta 0.1", "--beta 0.5")  # at the rates of the preset `small`, which are those of symmetric EP
+SMALLER_BETAS = ("--beta 0.02", "--beta 0.1", "--beta 0.5")  # at the first of the rates, which was found by symmetric EP
 RATES = tuple(f"--lr {' '.join(f'{share * rate:g}' for rate in (0.2, 0.03, 0.02, 0.015, 0.01))}" for share in (1, 0.5, 0.25))
-SETTLING = "--tolerance 1e-4 --steps-free 100"
+SETTLING = f"{RATES[0]} --schedule checkerboard --schedule-nudged checkerboard --tolerance 1e-4 --steps-free 100"
 for gain, (K, bptt_T, bptt_K, minutes) in GAINS.items():
     at = f"--feedback {gain:g}"
     for nudging, m in zip(("one-sided", "symmetric"), minutes):
