@@ -28,6 +28,7 @@ every_block = pytest.mark.parametrize("path,language,reason,code,output", CODE)
 every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
+@pytest.mark.slow
 @every_block
 def test_code_runs_and_prints_what_the_page_says(path, language, reason, code, output, tmp_path, monkeypatch):
     """Each block by itself; the marked ones are left out, and only for a reason that is known."""
@@ -49,6 +50,7 @@ def test_code_runs_and_prints_what_the_page_says(path, language, reason, code, o
         assert printed == output
 
 
+@pytest.mark.slow
 def test_the_loop_of_ones_own_learns(tmp_path, monkeypatch):
     """Ten lines of training on one's own arrays: it learns, and saves what it says."""
     monkeypatch.chdir(tmp_path)

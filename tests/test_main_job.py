@@ -1,7 +1,6 @@
 """The main job, end to end on a few embedded images: run folder, resuming, and one sentence for every bad input."""
 
 import functools
-import importlib.util
 import json
 import re
 import signal
@@ -9,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from ep.npz import read_npz, write_npz
 from ep.train import commandline as cli, job, runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-LABORATORY = EXAMPLES / "laboratory"
 TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
         "--steps-nudged 2 --threads 1 --device cpu").split()
 
@@ -184,6 +181,7 @@ def test_asymmetric_connections(start, tmp_path, monkeypatch, feedback_update, o
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_asymmetric_recipe(tmp_path):
     """cifar10_asym_ep.py: the main job with asymmetric connections, Kolen-Pollack, and its own weight decay on a CPU."""
     command = [sys.executable, EXAMPLES / "cifar10_asym_ep.py", *TINY, "--epochs", "1", "--out", tmp_path / "run"]
@@ -222,6 +220,7 @@ def test_interrupted_and_resumed_is_bit_for_bit(start, tmp_path, monkeypatch, st
             json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_sigterm_to_a_real_process(tmp_path):
     """The process itself: SIGTERM during training exits with 143 and leaves a checkpoint that continues."""
     command = [sys.executable, EXAMPLES / "cifar10_sym_ep.py", *TINY, "--epochs", "10000", "--out", tmp_path / "run"]
@@ -363,6 +362,7 @@ def test_a_network_that_does_not_settle_is_told_so(start, tmp_path):
     assert "no exact gradient" in out or len(re.findall("WARNING: the gradient of layer . has a cosine of", out + err)) == 1
 
 
+@pytest.mark.slow
 def test_the_package_runs_as_a_program(tmp_path):
     """python -m ep.train, from an empty folder: the network that the example trains, and mistakes in one sentence."""
     for name, program in (("package", ["-m", "ep.train"]), ("example", [EXAMPLES / "cifar10_sym_ep.py"])):
@@ -374,6 +374,7 @@ def test_the_package_runs_as_a_program(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: argument --beta"), done.stderr
 
 
+@pytest.mark.slow
 def test_uninstalled_package_is_one_sentence(tmp_path):
     """Without the package on the path, the example says how to install it."""
     code = f"import sys; sys.modules['ep'] = None; sys.argv = ['x']; exec(open({str(EXAMPLES / 'cifar10_sym_ep.py')!r}).read())"
@@ -381,40 +382,7 @@ def test_uninstalled_package_is_one_sentence(tmp_path):
     assert done.returncode == 1 and "pip install -e ." in done.stderr and "Traceback" not in done.stderr
 
 
-def test_gradient_quality(start, tmp_path):
-    """On the network of a run: more steps are nearer to the converged gradient, and table and picture are there."""
-    assert start(*TINY, "--out", tmp_path / "run")[0] == 0
-    command = [sys.executable, LABORATORY / "gradient_quality.py", "--run", tmp_path / "run", "--out", tmp_path, "--threads", "1",
-               *"--images 20 --steps-free 3 300 --steps-nudged 2 60 --beta 0.025 0.1".split()]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    table = json.loads((tmp_path / "gradient_quality.json").read_text())["table"]
-    assert [(row["T"], row["K"], row["beta"]) for row in table] == [(T, K, beta) for T in (3, 300) for K in (2, 60)
-                                                                    for beta in (0.025, 0.1)]
-    settings = json.loads((tmp_path / "gradient_quality.json").read_text())["settings"]
-    assert [settings[key] for key in ("schedule", "schedule_nudged", "nudged_phases")] == ["up", "down", "deviations"]  # its own
-    assert table[1]["batch"] < table[6]["batch"] <= 1.0000001 and (tmp_path / "gradient_quality.png").exists()
-
-
-def test_gradient_quality_against_bptt(tmp_path):
-    """The reference of --against bptt is BPTT through all T steps: EP agrees where they settle, not where they do not."""
-    spec = importlib.util.spec_from_file_location("gradient_quality", LABORATORY / "gradient_quality.py")
-    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-    network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID, scale=2.0, dtype="float64")
-    x, y = np.random.default_rng(0).random((20, 32, 32, 3)), np.arange(20) % 10
-    args = SimpleNamespace(nudging="symmetric", feedback_update="exact", schedule="synchronous", schedule_nudged="synchronous",
-                           tolerance=0.0, tolerance_nudged=0.0, nudged_phases="states")
-    for T, agrees in (3, False), (200, True):
-        found, exact = (module.by_chunk(one, network, x, y, map) for one in (
-            module.estimate(network, args, T, 60, 1e-3), module.unrolled(args, T)))
-        assert (module.compared(found, exact)["batch"] > 0.999) == agrees
-    network.save(tmp_path / "network.npz")
-    command = [sys.executable, LABORATORY / "gradient_quality.py", "--run", tmp_path / "network.npz", "--out", tmp_path,
-               *"--against bptt --schedule checkerboard --images 2 --threads 1".split()]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "schedule='synchronous'" in done.stderr
-
-
+@pytest.mark.slow
 def test_eqprop_by_hand_prints_what_its_header_says():
     """examples/01: imports nothing from ep, and its output is the one in its docstring."""
     source = (EXAMPLES / "01_eqprop_by_hand.py").read_text()

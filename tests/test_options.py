@@ -607,6 +607,7 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, option", [(name, option) for name, (_, _, checks) in OTHERS.items() for option in checks])
 def test_an_option_of_another_example_acts(main_job, tmp_path, monkeypatch, name, option):
     """In an empty folder, so that nothing is there but what the example makes."""

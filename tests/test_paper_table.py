@@ -115,6 +115,7 @@ def test_the_plan_starts_with_what_most_waits_for(monkeypatch):
     assert table.plan(Namespace(row=None, block="gains", seed=None)) == []
 
 
+@pytest.mark.slow
 def test_table_of_trainings(run, monkeypatch, tmp_path):
     """Numbers of the tables are those of the logs, the rows have the trial that was best, and a second call trains nothing."""
     tiny(monkeypatch, bptt_gain_1=table.Row("gains", "--algorithm bptt --steps-free 4 --steps-nudged 2", 1),
@@ -150,6 +151,7 @@ def test_table_of_trainings(run, monkeypatch, tmp_path):
     assert run(*places)[0] == 0 and (tmp_path / "out" / "table.md").read_text() == before
 
 
+@pytest.mark.slow
 def test_backpropagation_beside_ep_without_feedback(run, monkeypatch, tmp_path):
     """The two feed-forward rows, EP at gain 0 and PyTorch, learn the same."""
     pytest.importorskip("torch")
@@ -164,6 +166,7 @@ def test_backpropagation_beside_ep_without_feedback(run, monkeypatch, tmp_path):
     assert "Largest difference" in out and theirs["test_images"] == 200
 
 
+@pytest.mark.slow
 def test_a_failed_training_is_one_sentence(run, monkeypatch, tmp_path):
     """Its command is given, the exit code is that of a failure while running, and what does not need it is trained."""
     tiny(monkeypatch, symmetric=table.Row("preset", "--nudging symmetric", 9, 1, ("--beta 0.1 --lr 1 2 3",)),

@@ -39,6 +39,7 @@ def in_shell(folder, script, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script, environment, warned", [
     ("$JOB", dict(MPLBACKEND="nonsense"), "curves.png"), ("$JOB 2>&-", {}, None), ("$JOB 2>/dev/full", {}, "standard error"),
     ("$JOB | head -1", {}, "standard output"), ("$JOB >/dev/full", {}, "standard output"), ("$JOB >&- 2>&-", {}, None)])
@@ -51,6 +52,7 @@ def test_output_that_nobody_reads(tmp_path, script, environment, warned):
         assert (out + err).count("WARNING") == 1 and warned in (out + err).split("WARNING")[1]
 
 
+@pytest.mark.slow
 def test_names_that_matplotlib_or_ascii_cannot_print(tmp_path):
     """A data set called $$, with characters that the terminal does not have: trained, drawn, and printed with escapes."""
     script = "cp images.npz '$$\u00e9.npz'; $JOB --dataset './$$\u00e9.npz'"

@@ -46,6 +46,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_sweep(run, monkeypatch, tmp_path):
     """Four real trainings: each has its own settings, the table their numbers; a second call trains none."""
     code, out, err = run(f"--grid beta=0.1,0.5 seed=0,1 {SHARED}")
