@@ -554,7 +554,6 @@ OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
         "--row": ("symmetric", lambda a, b: len(commands(b)) == 6 and all("--nudging symmetric" in c for c in commands(b))),
         "--seed": ("1", lambda a, b: len([c for c in commands(b) if "--seed 1 " in c]) == 2 and not any(
             "--seed 2" in c for c in commands(b)) and any("--seed 2" in c for c in commands(a))),
-        "--plan": ("", lambda a, b: commands(a) and not commands(b) and "core-minutes" in b.printed),
         "--only-draw": ("", lambda a, b: commands(a) and not commands(b)),
         "--data": ("somewhere", every_command("--data somewhere")),
         "--out": ("elsewhere", lambda a, b: Path("elsewhere/bptt-0.json").exists()),
@@ -690,7 +689,6 @@ def test_the_asymmetric_recipe_is_the_main_job(monkeypatch):
     ("predict", predict, "a.png --count 2", "--count and --data are for test images"),
     ("predict", predict, "a.png --data b", "--count and --data are for test images"),
     ("gradient_quality", gradient_quality, "--run tiny.npz --seed 0", "--seed is for the initial network"),
-    ("paper_table", paper_table, "--plan --only-draw", "not allowed with argument"),
     (MAIN, lambda spy, module: None, "--dataset synthetic --data somewhere", "embedded in the package")])
 def test_an_option_that_would_be_ignored_is_refused(tmp_path, monkeypatch, name, calls, options, sentence):
     """In one sentence; those of the main job's settings are in test_experiment.py."""

@@ -85,41 +85,36 @@ def leave(out, stem, accuracy):
 
 def test_the_best_trial_is_taken(monkeypatch, tmp_path):
     """The highest held-out accuracy, the first of several, and none before all are there; a row may take over another's."""
-    row = table.Row("preset", "--nudging symmetric", 1, 1, ("--beta 0.1", "--beta 0.3", "--beta 1.0"))
-    tiny(monkeypatch, symmetric=row, other=table.Row("preset", "--pad 1", 1, as_row="symmetric"))
+    row = table.Row("preset", "--nudging symmetric", 1, ("--beta 0.1", "--beta 0.3", "--beta 1.0"))
+    tiny(monkeypatch, symmetric=row, other=table.Row("preset", "--pad 1", as_row="symmetric"))
     for trial, accuracy in zip(row.trials, (0.4, 0.6, 0.6)):
         assert table.best("symmetric", tmp_path) is None
         leave(tmp_path, table.trial_stem("symmetric", trial), accuracy)
     assert table.best("symmetric", tmp_path) == "--beta 0.3"
-    job = table.Job("other-2", "other", 2, 1)
+    job = table.Job("other-2", "other", 2)
     assert table.options_of(job, tmp_path) == f"{table.COMMON['preset']} --pad 1 --beta 0.3 --seed 2"
-    trial = table.Job("x", "symmetric", 0, 1, trial="--beta 1.0")
+    trial = table.Job("x", "symmetric", 0, trial="--beta 1.0")
     assert table.options_of(trial, tmp_path).endswith("--nudging symmetric --test-images 16 --epochs 1 --beta 1.0 --seed 0")
 
 
-def test_the_plan_starts_with_what_most_waits_for(monkeypatch):
-    """The first block first; in it the longest chain, so that no trial comes after the row that takes the best of them."""
-    args = Namespace(row=None, block=None, seed=None)
-    jobs = table.plan(args)
+def test_the_plan_has_trials_before_their_rows():
+    """Block by block, each training once, and none before what it needs; --row and --block leave the others out."""
+    jobs = table.plan(Namespace(row=None, block=None, seed=None))
     places = {job.stem: place for place, job in enumerate(jobs)}
     assert len(places) == len(jobs)
     assert all(places[need] < places[job.stem] for job in jobs for need in job.needs)
     blocks = [table.ROWS[job.row].block for job in jobs]
     assert blocks == sorted(blocks, key=list(table.COMMON).index)
     assert {job.stem for job in jobs if job.row == "symmetric" and not job.trial} == {f"symmetric-{seed}" for seed in range(3)}
-    tiny(monkeypatch, short=table.Row("preset", "", 1), long=table.Row("preset", "", 9),
-         chain=table.Row("preset", "", 5, 1, ("--beta 1", "--beta 2")))
-    monkeypatch.setattr(table, "TRIAL_SHARE", dict(preset=0.9))
-    assert [job.row for job in table.plan(args)] == ["chain", "chain", "long", "chain", "short"]
-    assert [job.stem for job in table.plan(Namespace(row="short", block=None, seed=None))] == ["short-0"]
-    assert table.plan(Namespace(row=None, block="gains", seed=None)) == []
+    assert [job.stem for job in table.plan(Namespace(row="bptt", block=None, seed=1))] == ["bptt-1"]
+    assert table.plan(Namespace(row="bptt", block="gains", seed=None)) == []
 
 
 @pytest.mark.slow
 def test_table_of_trainings(run, monkeypatch, tmp_path):
     """Numbers of the tables are those of the logs, the rows have the trial that was best, and a second call trains nothing."""
-    tiny(monkeypatch, bptt_gain_1=table.Row("gains", "--algorithm bptt --steps-free 4 --steps-nudged 2", 1),
-         symmetric=table.Row("preset", "--nudging symmetric", 1, 2, ("--beta 0.1", "--beta 0.9"), paper="88.3%"))
+    tiny(monkeypatch, bptt_gain_1=table.Row("gains", "--algorithm bptt --steps-free 4 --steps-nudged 2"),
+         symmetric=table.Row("preset", "--nudging symmetric", 2, ("--beta 0.1", "--beta 0.9"), paper="88.3%"))
     places = ("--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 2)
     code, out, err = run(*places)
     assert code == 0 and "**" in out, err
@@ -155,8 +150,8 @@ def test_table_of_trainings(run, monkeypatch, tmp_path):
 def test_backpropagation_beside_ep_without_feedback(run, monkeypatch, tmp_path):
     """The two feed-forward rows, EP at gain 0 and PyTorch, learn the same."""
     pytest.importorskip("torch")
-    tiny(monkeypatch, feed_forward=table.Row("preset", "--feedback 0 --nudging symmetric --beta 0.01 --steps-free 1", 1),
-         pytorch=table.Row("preset", "", 1))
+    tiny(monkeypatch, feed_forward=table.Row("preset", "--feedback 0 --nudging symmetric --beta 0.01 --steps-free 1"),
+         pytorch=table.Row("preset", ""))
     more = "--dataset synthetic --preset cpu --channels 8 8 16 16 --train-images 960 --test-images 200 --batch-size 16 --epochs 2"
     monkeypatch.setattr(table, "COMMON", {"preset": f"{more} --warm-up 5", "squared": "", "gains": ""})
     code, out, err = run("--row", "pytorch", "--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 2)
@@ -169,8 +164,8 @@ def test_backpropagation_beside_ep_without_feedback(run, monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_a_failed_training_is_one_sentence(run, monkeypatch, tmp_path):
     """Its command is given, the exit code is that of a failure while running, and what does not need it is trained."""
-    tiny(monkeypatch, symmetric=table.Row("preset", "--nudging symmetric", 9, 1, ("--beta 0.1 --lr 1 2 3",)),
-         bptt=table.Row("preset", "--algorithm bptt --steps-free 4 --steps-nudged 2", 1))
+    tiny(monkeypatch, symmetric=table.Row("preset", "--nudging symmetric", 1, ("--beta 0.1 --lr 1 2 3",)),
+         bptt=table.Row("preset", "--algorithm bptt --steps-free 4 --steps-nudged 2"))
     places = ("--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 1)
     code, _, err = run(*places)
     assert code == 1 and err.splitlines()[-1].startswith("error: 1 of the trainings failed") and "--lr 1 2 3" in err

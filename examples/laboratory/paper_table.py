@@ -1,7 +1,6 @@
 """Do the paper's findings hold where the phases settle, and what does the feedback gain change?
 
     python examples/laboratory/paper_table.py --data DIR --workers 14     # everything that is not finished yet
-    python examples/laboratory/paper_table.py --plan                      # what that would train, in which order, how long
     python examples/laboratory/paper_table.py --only-draw                 # tables and figure from what is finished
     python examples/laboratory/paper_table.py --data DIR --block gains    # only one of the three comparisons
     python examples/laboratory/paper_table.py --data DIR --minutes 9      # stop after 9 minutes; the same command goes on
@@ -18,8 +17,8 @@ images, and takes the best. Every estimator of a comparison has the same number 
 
 Each training is a process of its own with one thread (two for the longest). A finished one leaves ROW-SEED.json (its
 configuration and outcome) and ROW-SEED.jsonl (its log, a line per epoch) in --out, trials in its folder choices/, and is never
-trained again. An unfinished one continues from its checkpoint in --runs. The files are drawn as table.md, squared.md, gains.md,
-choices.md and comparison.png.
+trained again. An unfinished one continues from its checkpoint in --runs. All of them took about six hours of busy cores. The
+files are drawn as table.md, squared.md, gains.md, choices.md and comparison.png.
 """
 
 import json
@@ -53,7 +52,6 @@ FILES = {"preset": "table.md", "squared": "squared.md", "gains": "gains.md"}  # 
 class Row(NamedTuple):
     block: str
     options: str  # what differs from the block's COMMON
-    minutes: float  # of one core for one seed, about
     seeds: int = 1
     trials: tuple = ()  # options of which the best on held-out images is added
     as_row: str = ""  # a row whose choice is taken over
@@ -68,38 +66,34 @@ SQUARED = (f"--beta 0.1 {SQUARED_RATES[0]}", f"--beta 0.5 {SQUARED_RATES[0]}",  
 ASYMMETRIC = "--nudging symmetric --connections asymmetric --feedback-update"
 BPTT = "--algorithm bptt --steps-free 6 --steps-nudged 4"  # synchronous: about as far as 2 sweeps up and 1 down
 ROWS = {  # in block `preset` rates are the preset's, and nothing is chosen for BPTT and backpropagation, which have no beta
-    "one-sided": Row("preset", "--nudging one-sided", 3.9, 3, BETAS),
-    "random-sign": Row("preset", "--nudging random-sign", 3.9, 3, BETAS),
-    "symmetric": Row("preset", "--nudging symmetric", 4.2, 3, BETAS, paper="88.3%"),
-    "four-point": Row("preset", "--nudging four-point", 5.0, 3, BETAS),
-    "bptt": Row("preset", BPTT, 16, 3, paper="about 89%", threads=2),
-    "feed-forward": Row("preset", "--feedback 0 --nudging symmetric --beta 0.01 --steps-free 1", 4.2, 3),  # EP at gain 0 is that
-    "pytorch": Row("preset", "", 4.0),  # examples/laboratory/backpropagation.py, with the recipe of `feed-forward`
-    "one-sided-squared": Row("squared", "--nudging one-sided", 2.0, 1, SQUARED, paper="14%"),
-    "symmetric-squared": Row("squared", "--nudging symmetric", 2.2, 1, SQUARED),
-    "bptt-squared": Row("squared", "--algorithm bptt --steps-free 7 --steps-nudged 5", 10, 1, SQUARED_RATES, threads=2),
-    "asymmetric-own": Row("preset", f"{ASYMMETRIC} own --weight-decay 0.02", 5.5, 1, as_row="symmetric"),
-    "asymmetric-kolen-pollack": Row("preset", f"{ASYMMETRIC} kolen-pollack --weight-decay 0.2", 5.5, 1, as_row="symmetric",
+    "one-sided": Row("preset", "--nudging one-sided", 3, BETAS),
+    "random-sign": Row("preset", "--nudging random-sign", 3, BETAS),
+    "symmetric": Row("preset", "--nudging symmetric", 3, BETAS, paper="88.3%"),
+    "four-point": Row("preset", "--nudging four-point", 3, BETAS),
+    "bptt": Row("preset", BPTT, 3, paper="about 89%", threads=2),
+    "feed-forward": Row("preset", "--feedback 0 --nudging symmetric --beta 0.01 --steps-free 1", 3),  # EP at gain 0 is that
+    "pytorch": Row("preset", ""),  # examples/laboratory/backpropagation.py, with the recipe of `feed-forward`
+    "one-sided-squared": Row("squared", "--nudging one-sided", 1, SQUARED, paper="14%"),
+    "symmetric-squared": Row("squared", "--nudging symmetric", 1, SQUARED),
+    "bptt-squared": Row("squared", "--algorithm bptt --steps-free 7 --steps-nudged 5", 1, SQUARED_RATES, threads=2),
+    "asymmetric-own": Row("preset", f"{ASYMMETRIC} own --weight-decay 0.02", 1, as_row="symmetric"),
+    "asymmetric-kolen-pollack": Row("preset", f"{ASYMMETRIC} kolen-pollack --weight-decay 0.2", 1, as_row="symmetric",
                                     paper="86.8%"),  # decay aligns W and B: this one needs more of it
-    "asymmetric-exact": Row("preset", f"{ASYMMETRIC} exact --weight-decay 0.02", 5.5, 1, as_row="symmetric"),
+    "asymmetric-exact": Row("preset", f"{ASYMMETRIC} exact --weight-decay 0.02", 1, as_row="symmetric"),
 }
-GAINS = {  # gain -> (K of each nudged phase; T and K of BPTT, synchronous; minutes of one-sided, symmetric, BPTT)
-    1.0: (25, 100, 16, (3.0, 4.5, 9.0)), 0.3: (12, 60, 12, (2.0, 2.5, 6.5)), 0.1: (6, 30, 8, (1.2, 1.4, 4.0)),
-    0.01: (4, 12, 6, (0.8, 0.9, 3.0))}
+GAINS = {1.0: (25, 100, 16), 0.3: (12, 60, 12), 0.1: (6, 30, 8), 0.01: (4, 12, 6)}  # gain -> K of EP; T, K of BPTT, synchronous
 SMALLER_BETAS = ("--beta 0.02", "--beta 0.1", "--beta 0.5")  # at the first of the rates, which was found by symmetric EP
 RATES = tuple(f"--lr {' '.join(f'{share * rate:g}' for rate in (0.2, 0.03, 0.02, 0.015, 0.01))}" for share in (1, 0.5, 0.25))
 SETTLING = f"{RATES[0]} --schedule checkerboard --schedule-nudged checkerboard --tolerance 1e-4 --steps-free 100"
-for gain, (K, bptt_T, bptt_K, minutes) in GAINS.items():
-    at = f"--feedback {gain:g}"
-    for nudging, m in zip(("one-sided", "symmetric"), minutes):
-        ROWS[f"{nudging}-gain-{gain:g}"] = Row("gains", f"{at} --nudging {nudging} --nudged-phases deviations {SETTLING} "
-                                               f"--steps-nudged {K}", m, 1, SMALLER_BETAS)
-    ROWS[f"bptt-gain-{gain:g}"] = Row("gains", f"{at} --algorithm bptt --steps-free {bptt_T} --steps-nudged {bptt_K}", minutes[2],
-                                      1, RATES, threads=2)
-for nudging, m in (("one-sided", 3.0), ("symmetric", 4.5)):  # as the paper did it, and at one of its betas: nothing is chosen
+for gain, (K, bptt_T, bptt_K) in GAINS.items():
+    for nudging in ("one-sided", "symmetric"):
+        ROWS[f"{nudging}-gain-{gain:g}"] = Row("gains", f"--feedback {gain:g} --nudging {nudging} --nudged-phases deviations "
+                                               f"{SETTLING} --steps-nudged {K}", 1, SMALLER_BETAS)
+    ROWS[f"bptt-gain-{gain:g}"] = Row("gains", f"--feedback {gain:g} --algorithm bptt --steps-free {bptt_T} "
+                                      f"--steps-nudged {bptt_K}", 1, RATES, threads=2)
+for nudging in ("one-sided", "symmetric"):  # as the paper did it, and at one of its betas: nothing is chosen
     ROWS[f"{nudging}-states-gain-1"] = Row("gains", f"--feedback 1 --nudging {nudging} --nudged-phases states --beta 0.5 "
-                                           f"{SETTLING} --steps-nudged 25", m)
-TRIAL_SHARE = {"preset": 0.17, "squared": 0.23, "gains": 0.17}  # of a row's minutes, for each of its trials
+                                           f"{SETTLING} --steps-nudged 25")
 COLOURS = {"one-sided": "#D55E00", "symmetric": "#0072B2", "bptt": "#000000"}  # of the paper's figures of the gain
 
 
@@ -112,7 +106,6 @@ class Job(NamedTuple):
     stem: str
     row: str
     seed: int
-    minutes: float
     needs: tuple = ()
     trial: str = ""  # the options that are tried; "": not a trial
 
@@ -122,22 +115,21 @@ def trial_stem(row, trial):
 
 
 def plan(args):
-    """[Job] in the order in which they are started: block by block, and within it those first that most has to wait for."""
-    jobs, rank = [], {}
-    names = [name for name, row in ROWS.items() if args.row in (None, name) and args.block in (None, row.block)]
-    for name in names:
-        row, chooser = ROWS[name], ROWS[name].as_row or name
-        trials = tuple(trial_stem(chooser, trial) for trial in ROWS[chooser].trials)
-        share = TRIAL_SHARE[row.block] * ROWS[chooser].minutes
+    """[Job] in the order in which they are started: block by block, the trials of a row before it."""
+    jobs = []
+    for name, row in ROWS.items():
+        if args.row not in (None, name) or args.block not in (None, row.block):
+            continue
+        chooser = row.as_row or name
+        trials = {trial_stem(chooser, trial): trial for trial in ROWS[chooser].trials}
+        jobs += [Job(stem, chooser, 0, trial=trial) for stem, trial in trials.items()]
+        needs = tuple(trials)
         if name == "pytorch":
-            jobs += [Job("feed-forward-0", "feed-forward", 0, ROWS["feed-forward"].minutes)]
-        jobs += [Job(stem, chooser, 0, share, trial=trial) for stem, trial in zip(trials, ROWS[chooser].trials)]
-        needs = ("feed-forward-0",) if name == "pytorch" else trials
-        jobs += [Job(f"{name}-{seed}", name, seed, row.minutes, needs) for seed in range(row.seeds) if args.seed in (None, seed)]
-    jobs = list({job.stem: job for job in jobs}.values())  # two rows may share their trials
-    for job in reversed(jobs):  # minutes from the start of a job to the end of the last one that waits for it
-        rank[job.stem] = job.minutes + max([rank[later.stem] for later in jobs if job.stem in later.needs], default=0.0)
-    return sorted(jobs, key=lambda job: (list(COMMON).index(ROWS[job.row].block), -rank[job.stem]))
+            needs = ("feed-forward-0",)
+            jobs.append(Job("feed-forward-0", "feed-forward", 0))
+        jobs += [Job(f"{name}-{seed}", name, seed, needs) for seed in range(row.seeds) if args.seed in (None, seed)]
+    jobs = {job.stem: job for job in jobs}.values()  # two rows may share their trials
+    return sorted(jobs, key=lambda job: (list(COMMON).index(ROWS[job.row].block), not job.trial))
 
 
 def options_of(job, out):
@@ -378,24 +370,9 @@ def plot_rows(axes, rows):
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-def show_plan(jobs, out, workers):
-    """Print the jobs in their order, and the core-minutes of each part."""
-    minutes = {}
-    for job in jobs:
-        there = (out / f"{job.stem}.json").exists()
-        part = f"{ROWS[job.row].block}, {'choices' if job.trial else 'rows'}"
-        minutes[part] = minutes.get(part, 0.0) + (0.0 if there else job.minutes)
-        print(f"{job.minutes:5.1f}  {job.stem}{'  (finished)' if there else ''}")
-    total = sum(minutes.values())
-    print("\n".join(f"{part}: {m:.0f} core-minutes" for part, m in minutes.items()))
-    print(f"left: {total:.0f} core-minutes, at least {total / workers:.0f} minutes with {workers} workers")
-
-
 def main():
     args = options()
     jobs = [job for job in plan(args) if job.row != "pytorch" or find_spec("torch")]
-    if args.plan:
-        return show_plan(jobs, args.out, args.workers)
     if not args.only_draw:
         if not find_spec("torch"):
             print("PyTorch is not installed: no row `pytorch`")
@@ -416,9 +393,7 @@ def options():
     add("--block", choices=list(COMMON), help="only this comparison")
     add("--row", choices=list(ROWS), metavar="NAME", help=f"only this row, and its trials: {', '.join(ROWS)}")
     add("--seed", type=cli.whole, help="only this seed (default: all of the row)")
-    one_of = parser.add_mutually_exclusive_group().add_argument
-    one_of("--plan", action="store_true", help="only print what is to be trained, and its core-minutes")
-    one_of("--only-draw", action="store_true", help="train nothing")
+    add("--only-draw", action="store_true", help="train nothing")
     add("--data", type=cli.path, metavar="DIR", help="where cifar-10-batches-bin is")
     add("--out", type=cli.path, metavar="DIR", default=HERE.parents[1] / "docs" / "paper_table",
         help="results (default: docs/paper_table)")
