@@ -23,7 +23,7 @@ def test_parts(xp, part, tmp_path):
     result = gpu_report.PARTS[part](args)
     if part == "passes":
         assert all(math.isfinite(row["ms"]) and row["MB"] > 0 for row in result["rows"]) and len(result["rows"]) > 15
-    gpu_report.write(tmp_path / f"{part}.json", json.dumps(result))
+    (tmp_path / f"{part}.json").write_text(json.dumps(result))
     gpu_report.draw(tmp_path)
     assert f"## {part}" in (tmp_path / "report.md").read_text()
 

@@ -36,7 +36,7 @@ from ep.backend import device_module, tf32, to_host
 from ep.fast import Recorder, kernels
 from ep.fast.blas import direct, matmul
 from ep.fast.graph import Recorded
-from ep.train import commandline as cli
+from ep.train import commandline as cli, runs
 from ep.train.equilibrium import cosines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,18 +73,13 @@ def run_part(args, name, part, precision):
     except subprocess.TimeoutExpired as error:
         result, failure = None, f"not finished after {error.timeout:.0f} s"
     if result is None:
-        write(args.out / f"{name}.failed.txt", failure)
+        runs.write_text(args.out / f"{name}.failed.txt", failure)
         print(f"{name}: failed, see {name}.failed.txt", flush=True)
         return
     (args.out / f"{name}.failed.txt").unlink(missing_ok=True)
-    write(target, json.dumps(dict(result, tf32=precision == "1", seconds_for_this_part=time.time() - start), indent=1) + "\n")
+    result |= dict(tf32=precision == "1", seconds_for_this_part=time.time() - start)
+    runs.write_text(target, json.dumps(result, indent=1) + "\n")
     print(f"{name}: {time.time() - start:.0f} s", flush=True)
-
-
-def write(path, text):
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 # --- the parts --------------------------------------------------------------------------------------------------------
@@ -339,7 +334,7 @@ def draw(folder):
         for key in (name, f"{name}-tf32"):
             if key in found:
                 lines += [f"## {key}", "", *table(name, found[key]), ""]
-    write(folder / "report.md", "\n".join(lines))
+    runs.write_text(folder / "report.md", "\n".join(lines))
     if "epochs" in found:
         plot(found["epochs"]["log"], found, folder / "report.png")
 
