@@ -22,7 +22,6 @@ files are drawn as table.md, squared.md, gains.md, choices.md and comparison.png
 """
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -314,13 +313,11 @@ def draw(args):
     for name, text in texts.items():
         runs.write_text(args.out / name, text)
         print(text)
-    figure, temporary = plot(blocks, args.out), args.out / "comparison.png.tmp"
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, args.out / "comparison.png")
+    plot(blocks).savefig(args.out / "comparison.png", dpi=110)
     print(f"written: {', '.join(str(args.out / name) for name in [*texts, 'comparison.png'])}")
 
 
-def plot(blocks, out):
+def plot(blocks):
     """Left: every seed of every row at the preset's gain. Right: accuracy and cosine over the gain."""
     from matplotlib.figure import Figure  # slow to import, and no display is needed
 

@@ -27,7 +27,6 @@ every smallest cosine was above 0.97, and at 0.1 none was above 0.21.
 import itertools
 import json
 import math
-import os
 import re
 from functools import partial
 from pathlib import Path
@@ -222,9 +221,7 @@ def plot(rows, names, path):
     axes[0].set_ylabel("held-out accuracy (%)")
     axes[0].legend(fontsize="small")
     figure.colorbar(dots, ax=axes, label="smallest cosine with the exact gradient")
-    temporary = Path(f"{path}.tmp")
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, path)
+    figure.savefig(path, dpi=110)
 
 
 def positions(values):
