@@ -7,8 +7,7 @@ point): the angle between them, above 90 degrees a step climbs; and the share of
 where feedback is strong (gain 1, the paper's network). Drift: a free phase of T steps that has not converged goes on moving
 during the K nudged ones, and "s^beta minus s_T" takes that for the response; between two phases of K steps it cancels, also if
 one of them has beta = 0. Bias: O(beta) is left then, which two phases at +beta and -beta cancel to leading order. The paper found
-that one nudged phase does not train on CIFAR-10; in this project's short trainings at gain 1 with unsettled phases it does,
-once the drift cancels (docs/notebook.md).
+that one nudged phase does not train on CIFAR-10 (docs/theory/estimators.md has what this project's trainings say to that).
 
 At a weak gain 2 sweeps nearly settle, but what then still moves is far more than the response, which is weaker still by the gain
 in every layer further down: the difference from s_T has nothing to do with the gradient below the last layer. A deviation

@@ -32,7 +32,7 @@ import ep
 from ep import Nudging, datasets
 from ep.train import commandline as cli, equilibrium
 
-CHANNELS, SCALE, RATES, BATCH = (8, 16, 16, 16), (6, 2, 2, 2, 2), (0.2, 0.03, 0.02, 0.015, 0.01), 32  # as the preset `small`
+CHANNELS, SCALE, RATES, BATCH = (8, 16, 16, 16), (6, 2, 2, 2, 2), (0.2, 0.03, 0.02, 0.015, 0.01), 32
 NEAREST = 1e-5  # to a cosine of 1, in the figure
 SETTLED = 1e-4  # largest change of any unit in a step
 ESTIMATORS = {  # title: (nudging, whether by deviations)

@@ -61,7 +61,6 @@ def test_what_is_given_wins_over_choices_and_they_over_the_preset():
         config = resolve(dataset(), "paper", **given)
         assert (config.nudged_phases, config.conventions) == ("deviations", "here")
     assert resolve(dataset(), conventions="paper").nudged_phases == "states"
-    assert resolve(dataset(), "small", connections="asymmetric", feedback_update="exact").nudged_phases == "deviations"
     assert resolve(dataset(), device="cupy", ranks=3, preset="cpu", batch_size=32).chunk == 11
     assert resolve(dataset(), epochs=7).anneal_epochs == 7 and resolve(dataset(), "paper", epochs=7).anneal_epochs == 100
 
@@ -76,7 +75,9 @@ def test_a_configuration_is_frozen_and_survives_json():
 
 
 @pytest.mark.parametrize("given, sentence", [
-    (dict(channels=[4, 4], preset="small"), "give --scale and --lr too"),
+    (dict(channels=[4, 4], preset="paper"), "give --lr too"),
+    (dict(feedback_update="own"), "--feedback-update is for feedback weights of their own: add --connections asymmetric"),
+    (dict(algorithm="bptt", beta=0.5), "--beta is for --algorithm eqprop"),
     (dict(algorithm="bptt", nudging="one-sided", nudged_phases="states"), "--nudging and --nudged-phases are for --algorithm eq"),
     (dict(connections="asymmetric", feedback_update="exact", conventions="paper"), "--conventions is for --nudged-phases states"),
     (dict(initial_drive=0.5, scale=[2.0, 6.0]), "--scale is for initial weights that --initial-drive does not scale"),

@@ -1,4 +1,4 @@
-"""examples/gpu_report.py on the double of a GPU: every part that needs no other program runs, and what it finds is drawn."""
+"""gpu_report.py on the double of a GPU: every part that needs no other program runs, and what it finds is drawn."""
 
 import importlib.util
 import json
@@ -11,7 +11,8 @@ from cupy_on_cpu import running
 
 from ep.errors import EPError
 
-spec = importlib.util.spec_from_file_location("gpu_report", Path(__file__).parents[1] / "examples" / "gpu_report.py")
+PATH = Path(__file__).parents[1] / "examples" / "laboratory" / "gpu_report.py"
+spec = importlib.util.spec_from_file_location("gpu_report", PATH)
 spec.loader.exec_module(gpu_report := importlib.util.module_from_spec(spec))
 
 
@@ -54,7 +55,7 @@ def test_parts(xp, part, tmp_path):
     result = gpu_report.PARTS[part](args)
     if part == "passes":
         assert all(math.isfinite(row["ms"]) and row["MB"] > 0 for row in result["rows"]) and len(result["rows"]) > 15
-    gpu_report.write(tmp_path / f"{part}.json", json.dumps(result))
+    (tmp_path / f"{part}.json").write_text(json.dumps(result))
     gpu_report.draw(tmp_path)
     assert f"## {part}" in (tmp_path / "report.md").read_text()
 

@@ -4,7 +4,6 @@ Its options are in test_options.py. One training is quick; every other test that
 """
 
 import functools
-import importlib.util
 import json
 import re
 import signal
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -250,7 +248,6 @@ BAD = {
     "--beta 0": "beta must be a finite number other than 0",
     "--steps-free 0": "whole number of at least 1 and at most 2147483647, got '0'",
     "--channels 4 4 4 4 4 4 --scale 1 --lr 0.1": "leaves nothing of a 1x1 image",
-    "--preset small --channels 4 4": "give --scale and --lr too",
     "--train-images 5000": "train images: 5000 asked for, but embedded synthetic images (not CIFAR-10) has 4000",
     "--lr 0.1 0.1 0.1": "one for each of the 5 layers",
     "--preset paper": "refuses embedded synthetic images",
@@ -328,7 +325,7 @@ def test_quiet_failures_are_said_once(start, tmp_path):
 @slow
 def test_a_network_that_does_not_settle_is_told_so(start, tmp_path):
     """Strong feedback, large weights, few steps: accuracies part, or the gradient is another one; the run says it, once."""
-    options = "--preset small --scale 12 --steps-free 2 --steps-nudged 1 --tolerance 0".split()
+    options = "--feedback 1 --nudged-phases states --scale 12 --steps-free 2 --steps-nudged 1".split()
     code, out, err = start(*TINY, *options, "--out", tmp_path / "run")
     assert code == 0
     line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
@@ -358,42 +355,6 @@ def test_uninstalled_package_is_one_sentence(tmp_path):
     code = f"import sys; sys.modules['ep'] = None; sys.argv = ['x']; exec(open({str(EXAMPLES / 'cifar10_sym_ep.py')!r}).read())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1 and "pip install -e ." in done.stderr and "Traceback" not in done.stderr
-
-
-@slow
-def test_gradient_quality(start, tmp_path):
-    """On the network of a run: more steps are nearer to the converged gradient, and table and picture are there."""
-    assert start(*TINY, "--out", tmp_path / "run")[0] == 0
-    command = [sys.executable, EXAMPLES / "gradient_quality.py", "--run", tmp_path / "run", "--out", tmp_path, "--threads", "1",
-               *"--images 20 --steps-free 3 300 --steps-nudged 2 60 --beta 0.025 0.1".split()]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    table = json.loads((tmp_path / "gradient_quality.json").read_text())["table"]
-    assert [(row["T"], row["K"], row["beta"]) for row in table] == [(T, K, beta) for T in (3, 300) for K in (2, 60)
-                                                                    for beta in (0.025, 0.1)]
-    settings = json.loads((tmp_path / "gradient_quality.json").read_text())["settings"]
-    assert [settings[key] for key in ("schedule", "schedule_nudged", "nudged_phases")] == ["up", "down", "deviations"]  # its own
-    assert table[1]["batch"] < table[6]["batch"] <= 1.0000001 and (tmp_path / "gradient_quality.png").exists()
-
-
-@slow
-def test_gradient_quality_against_bptt(tmp_path):
-    """The reference of --against bptt is BPTT through all T steps: EP agrees where they settle, not where they do not."""
-    spec = importlib.util.spec_from_file_location("gradient_quality", EXAMPLES / "gradient_quality.py")
-    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-    network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID, scale=2.0, dtype="float64")
-    x, y = np.random.default_rng(0).random((20, 32, 32, 3)), np.arange(20) % 10
-    args = SimpleNamespace(nudging="symmetric", feedback_update="exact", schedule="synchronous", schedule_nudged="synchronous",
-                           tolerance=0.0, tolerance_nudged=0.0, nudged_phases="states")
-    for T, agrees in (3, False), (200, True):
-        found, exact = (module.by_chunk(one, network, x, y, map) for one in (
-            module.estimate(network, args, T, 60, 1e-3), module.unrolled(args, T)))
-        assert (module.compared(found, exact)["batch"] > 0.999) == agrees
-    network.save(tmp_path / "network.npz")
-    command = [sys.executable, EXAMPLES / "gradient_quality.py", "--run", tmp_path / "network.npz", "--out", tmp_path,
-               *"--against bptt --schedule checkerboard --images 2 --threads 1".split()]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "schedule='synchronous'" in done.stderr
 
 
 @slow

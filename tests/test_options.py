@@ -36,22 +36,25 @@ from ep.train import commandline as cli, equilibrium, experiment, job, loop, run
 from ep.train.settings import OPTIONS, Config, flag
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+PLACES = [str(EXAMPLES), str(EXAMPLES / "laboratory")]
 MAIN = "cifar10_sym_ep"
-NONE = {"01_eqprop_by_hand", "pytorch_twin", "trained"}  # without a command line; `trained` lends its options to others
+NONE = {"01_eqprop_by_hand", "pytorch_twin", "trained", "trainings"}  # without a command line; `trained` lends others its options
 SETTLING = dict.fromkeys(("accuracy_at_T", "fixed_point_accuracy", "smallest_cosine"), 1.0) | dict(
     fixed_point_images=1, changed_images=0.0, cosine_1=1.0)
 
 
+def source_of(name):
+    return next(EXAMPLES.rglob(f"{name}.py"))
+
+
 def load(name):
-    """examples/NAME.py as a module; skipped where it needs a package that is not installed."""
+    """An example as a module; skipped where it needs a package that is not installed."""
     if name == "backpropagation":
         pytest.importorskip("torch")
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        spec = importlib.util.spec_from_file_location(f"options_of_{name}", EXAMPLES / f"{name}.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*PLACES, *sys.path])
+        spec = importlib.util.spec_from_file_location(f"options_of_{name}", source_of(name))
         spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-    finally:
-        sys.path.remove(str(EXAMPLES))
     return module
 
 

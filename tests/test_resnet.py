@@ -210,7 +210,7 @@ def test_training_learns_and_resumes_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize("activation", ["relu6", "hard-sigmoid"])
 def test_without_feedback_ep_is_pytorchs_backpropagation(activation):
-    """What examples/backpropagation.py trains by, strides and identities included: the same gradient at gamma = 0."""
+    """What examples/laboratory/backpropagation.py trains by, strides and identities included: the same gradient at gamma = 0."""
     pytest.importorskip("torch")
     from test_options import load as load_example
 

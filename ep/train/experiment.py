@@ -40,24 +40,18 @@ CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 6.0), f
            batch_size=32)  # weak feedback: the phases end near their fixed points
 RESNET = dict(channels=(32, 64, 128), initial_drive=0.333, scale=(1.0, 3.0), feedback=0.001, beta=0.02,
               lr=(1.2e-3, 3e-3))  # beside CPU
-SMALL = dict(channels=(32, 64, 128, 128), scale=(6.0, 2.0, 2.0, 2.0, 2.0), nudged_phases="states", beta=1.0, steps_free=8,
-             schedule="checkerboard", tolerance=1e-3, steps_nudged=3, optimizer="sgd", lr=(0.2, 0.03, 0.02, 0.015, 0.01),
-             weight_decay=3e-4, batch_size=32)  # the paper's energy and rule, in too few steps to settle: docs/paper_table
 PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states", conventions="paper", beta=1.0, steps_free=250,
              steps_nudged=25, schedule="synchronous", optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4,
              batch_size=128, check_every=10)  # the log says at which step the residual passed 1e-6
 SYNTHETIC = dict(epochs=3, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0)
-CIFAR10 = dict(epochs=5, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0)
-WHOLE = dict(batch_size=64, epochs=6, train_images=50000, test_images=2000, final_test_images=10000, flip=True, pad=2)
+CIFAR10 = dict(batch_size=64, epochs=6, train_images=50000, test_images=2000, final_test_images=10000, flip=True, pad=2)
 PAPERS_IMAGES = dict(epochs=120, anneal_epochs=100, train_images=50000, test_images=10000, final_test_images=10000, flip=True,
                      pad=4)
 CALIBRATION = 256  # images whose drives `calibrate` looks at
 VISITS = 40_000  # of any other data set: as many epochs as make so many visits of images, but 5 to 50
 PRESETS = {  # (preset, data set) -> its settings; `row` says what any other data set gets
     ("cpu", "synthetic"): CPU | SYNTHETIC,
-    ("cpu", "cifar10"): CPU | WHOLE,
-    ("small", "synthetic"): SMALL | SYNTHETIC,
-    ("small", "cifar10"): SMALL | CIFAR10,
+    ("cpu", "cifar10"): CPU | CIFAR10,
     ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
     ("paper", "cifar100"): PAPER | PAPERS_IMAGES,
 }
@@ -65,12 +59,10 @@ NAMES = tuple(dict.fromkeys(preset for preset, _ in PRESETS))
 CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings with it)
     (("paper",), dict(cost="squared-error"), dict(beta=0.5, steps_nudged=30)),  # the paper's other two numbers
     (("paper",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
-    (("small",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
     (("cpu",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4, warm_up=0)),
     (("cpu",), dict(network="resnet"), RESNET),
     (NAMES, dict(connections="asymmetric"), dict(feedback_update="kolen-pollack")),
     (("paper",), dict(connections="asymmetric"), dict(steps_nudged=30)),
-    (("small",), dict(connections="asymmetric"), dict(weight_decay=3e-3)),  # by it W and B align: docs/results.md
     (("cpu",), dict(connections="asymmetric", optimizer="adam"), dict(weight_decay=0.2)),  # as good as 2: 70.8 and 70.6% held out
     (("cpu",), dict(connections="asymmetric", optimizer="sgd"), dict(weight_decay=3e-3)),
     (NAMES, dict(nudged_phases="deviations"), dict(conventions="here")),  # they leave nothing to choose
@@ -96,7 +88,7 @@ def row(preset, dataset):
         raise EPError(f"--preset paper is for CIFAR-10 and CIFAR-100, and refuses {dataset.source}: pass --data, or use --preset "
                       "cpu")
     train, test = len(dataset.train_labels), len(dataset.test_labels)
-    return dict(dict(cpu=CPU, small=SMALL)[preset], train_images=train, test_images=min(test, 2000), final_test_images=test,
+    return dict(CPU, train_images=train, test_images=min(test, 2000), final_test_images=test,
                 epochs=min(50, max(5, VISITS // train)), flip=dataset.flip, pad=dataset.pad)
 
 

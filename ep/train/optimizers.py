@@ -90,7 +90,7 @@ class Adam:
     anneal_steps: the number of updates of the whole training; None keeps the rates constant
     warm_up:      the first so many updates are made with a rate that rises in equal steps to its full value. While m and v
                   have seen few gradients, m/sqrt(v) is near +-1 for every parameter, however small its gradient is. Fewer
-                  units end up stuck at a bound with a warm-up (docs/notebook.md)
+                  units end up stuck at a bound with a warm-up (docs/negative_results.md)
     Raises EPError if the number of rates is not the number of layers, or for numbers that make no sense.
     """
 
