@@ -87,6 +87,7 @@ __all__ = [
     "AVERAGE_POOL", "Activation", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES",
     "HARD_SIGMOID", "Identity", "MAX_POOL", "NO_POOL", "Network", "Nudging", "Phase", "Phases", "Pooling", "RELU6",
     "SHIFTED_SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "Synapse", "TANH", "alignment", "array_module", "asymmetric",
-    "best_omega", "bptt_gradient", "bptt_increments", "convnet", "deviate", "device_module", "eqprop_gradient", "eqprop_increments",
-    "kolen_pollack", "load", "mlp", "papers_gradient", "rbp_gradient", "relax", "residual", "resnet", "response", "spectral_radius", "to_host",
+    "best_omega", "bptt_gradient", "bptt_increments", "convnet", "deviate", "device_module", "eqprop_gradient",
+    "eqprop_increments", "kolen_pollack", "load", "mlp", "papers_gradient", "rbp_gradient", "relax", "residual", "resnet",
+    "response", "spectral_radius", "to_host",
 ]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .backend import Array, Gradient, States, array_module
-from .checks import arrayed, instance, real, whole
+from .checks import arrayed, real, whole
 from .errors import EPError
 from .network import Network
 from .nudging import Nudging

@@ -157,8 +157,8 @@ def unchanged(size):
 class Pooling(NamedTuple):
     """Pooling: three functions, and how an image shrinks. A pooling of one's own needs no more than this.
 
-    window: how many rows of y a row of v is made of, where windows do not overlap, else None. Where it is known the engine works row
-    by row, and unpool takes out=, the array to write y into.
+    window: how many rows of y a row of v is made of, where windows do not overlap, else None. Where it is known the engine works
+    row by row, and unpool takes out=, the array to write y into.
     """
 
     name: str

@@ -26,9 +26,9 @@ ROUNDS = 20  # of two steps each
 def spectral_radius(network: Network, x: Array, free: Relaxation, rounds: int = ROUNDS) -> np.ndarray:
     """r of each image, (N,): power iteration on (13) from a random v, the same for every image.
 
-    free: the `Relaxation` of the free phase on x, settled. In a round of two steps v shrinks by r^2; one step alone would mislead,
-    because layers of even and odd depth take turns. Where the eigenvalues are complex (asymmetric weights) v turns while it
-    shrinks, and r is a mean over the second half of the rounds, right to a few per cent.
+    free: the `Relaxation` of the free phase on x, settled. In a round of two steps v shrinks by r^2; one step alone would
+    mislead, because layers of even and odd depth take turns. Where the eigenvalues are complex (asymmetric weights) v turns while
+    it shrinks, and r is a mean over the second half of the rounds, right to a few per cent.
     """
     u, xp = network.drives(x, free.states)[0], array_module(x)
     slopes, rng = [network.activation.dsigma(u_n) for u_n in u], np.random.default_rng(0)
@@ -55,6 +55,6 @@ def norm(xp, v):
 def best_omega(r: float) -> float:
     """The over-relaxation that settles fastest, 2 / (1 + sqrt(1 - r^2)) (Young 1954). Raises EPError unless 0 <= r < 1."""
     if not 0 <= r < 1:
-        raise EPError(f"a network whose spectral radius is {r:.3g} does not settle, whatever the over-relaxation: make its hidden "
-                      "weights smaller (r is about in proportion to them), or its feedback gain")
+        raise EPError(f"a network whose spectral radius is {r:.3g} does not settle, whatever the over-relaxation: make its "
+                      "hidden weights smaller (r is about in proportion to them), or its feedback gain")
     return 2 / (1 + math.sqrt(1 - r * r))

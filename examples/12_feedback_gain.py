@@ -59,7 +59,7 @@ def trained(network, dataset, nudging, args):
     optimizer = ep.SGD(network, RATES, weight_decay=3e-4)
 
     def gradient(network, x, y, rng):
-        return ep.eqprop_gradient(network, x, y, phases(args), nudging=nudging, solver=ep.fast.prepared(network))
+        return ep.eqprop_gradient(network, x, y, phases(args), nudging=nudging)
 
     def prepare(images, rng):
         return dataset.normalise(images)

@@ -53,7 +53,7 @@ class Scaled(Identity):
     def hebbian(self, pre, post, switches=None):
         return {"g": (pre * post).sum(0)}
 
-    linear_hebbian = hebbian
+    hebbian_down = hebbian
 
 
 def _dense(xp, pre_shape):

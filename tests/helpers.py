@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ep.backend import to_host
+from ep.errors import EPError
 
 
 def sentence(call, *arguments, **options):

@@ -60,7 +60,7 @@ def check(xp, case, nudging, order, betas, bound, **options):
         forward = increments(net, x, y, free, nudging(beta), **options)
         errors.append([relative(ours, bptts) for ours, bptts in zip(zip(*forward), zip(*backward))])
     # a difference of states has lost as many digits as its layer's response is smaller than the nudge: a factor w_n and more
-    lost = 1e-10 if options.get("deviations", True) else 1e-9 * max(net.weights) / betas[0] * 1e-3
+    lost = 1e-10 if options.get("deviations", True) else 1e-9 * max(net.energy_factors) / betas[0] * 1e-3
     assert np.max(errors[-1]) < max(bound, lost) and all(falls_as(order, pair, betas, lost) for pair in zip(*errors))
 
 

@@ -103,7 +103,7 @@ def test_float32_stays_float32(xp, cost, connections):
 
 
 @counted
-@pytest.mark.parametrize("activation", [ep.HARD_SIGMOID, ep.CLIP, ep.SIGMOID, ep.TANH], ids=lambda a: a.name)
+@pytest.mark.parametrize("activation", [ep.HARD_SIGMOID, ep.CLIP, ep.SHIFTED_SIGMOID, ep.TANH], ids=lambda a: a.name)
 def test_every_difference_stays_float32(xp, activation):
     check_float32(xp, example(xp, activation=activation, pool=ep.AVERAGE_POOL, feedback=0.3)[0])
 

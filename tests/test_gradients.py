@@ -85,7 +85,7 @@ def test_ep_by_deviations_is_the_slope_of_the_loss(xp, case):
     found = eqprop_gradient(net, x, y, case.at_rest, nudging=TINY)
     exact = rbp_gradient(net, x, y, case.at_rest).gradient
     for phase in found.nudged:
-        states = [s + d / w for s, d, w in zip(found.free.states, phase.states, net.weights)]
+        states = [s + d / w for s, d, w in zip(found.free.states, phase.states, net.energy_factors)]
         assert phase.residual < 1e-14 and stays(net, found.free, states, phase.switches)
     assert dot(found.gradient, random_direction(net)) == pytest.approx(settled_slope(xp, case), rel=1e-9)
     assert all(relative(found.gradient[name], g) < 1e-8 for name, g in exact.items())
@@ -97,7 +97,7 @@ def test_ep_by_the_difference_of_states_is_the_slope_of_the_loss(xp, case):
     the last, so that it knows as many fewer."""
     net, x, y = case.example(xp)
     found = eqprop_gradient(net, x, y, states_of(case.at_rest), nudging=FINE)
-    exact, lost = rbp_gradient(net, x, y, case.at_rest).gradient, 10 * max(net.weights)
+    exact, lost = rbp_gradient(net, x, y, case.at_rest).gradient, 10 * max(net.energy_factors)
     assert all(phase.residual < 1e-14 and stays(net, found.free, phase.states, phase.switches) for phase in found.nudged)
     assert dot(found.gradient, random_direction(net)) == pytest.approx(settled_slope(xp, case), rel=1e-10 * lost)
     assert all(relative(found.gradient[name], g) < 1e-9 * lost for name, g in exact.items())
@@ -152,7 +152,7 @@ def test_all_schedules_give_the_same_gradient(xp, case, free, nudged, deviations
     net, x, y = case.example(xp)
     phases = Phases(Phase(case.steps, free, 3e-15), Phase(case.steps, nudged), deviations)
     one = eqprop_gradient(net, x, y, case.at_rest, nudging=FINE).gradient
-    other, lost = eqprop_gradient(net, x, y, phases, nudging=FINE), 1 if deviations else 10 * max(net.weights)
+    other, lost = eqprop_gradient(net, x, y, phases, nudging=FINE), 1 if deviations else 10 * max(net.energy_factors)
     assert other.free.steps < case.steps and relative(other.gradient, one) < 1e-9 * lost
     assert relative(rbp_gradient(net, x, y, phases).gradient, one) < 1e-9
 
@@ -259,9 +259,9 @@ def check_deviations(net, x, y, free, beta, schedule, transposed=True):
         delta = deviate(net, y, beta, free, phase, transposed)
         states = relax(net, x, phase, y, beta, start=free.states, switches=free.switches).states
         assert delta.steps == steps and same_switches(delta.switches, free.switches)
-        for d, w, s, rest in zip(delta.states, net.weights, states, free.states):
+        for d, w, s, rest in zip(delta.states, net.energy_factors, states, free.states):
             assert abs(to_host(rest + d / w - s)).max() < 1e-14  # round-off of states of size 1, and of a few sums
-        assert relative([d / w for d, w in zip(delta.states, net.weights)],
+        assert relative([d / w for d, w in zip(delta.states, net.energy_factors)],
                         [s - rest for s, rest in zip(states, free.states)]) < 1e-12
     assert max(abs(to_host(d)).max() for d in delta.states) > 0.01
 
@@ -363,7 +363,7 @@ def test_the_own_rule_is_wrong_where_B_is_not_W_and_right_where_it_is(xp, case):
     backward = bptt_gradient(other, x, y, case.at_rest).gradient
     assert backward.keys() - expected.keys() == {name for name in other.parameters() if name.endswith(".B")} != set()
     assert relative({name: kolen_pollack(backward)[name] for name in expected}, expected) < 1e-11
-    small, lost = Nudging.four_point(1e-4), 10 * max(net.weights)
+    small, lost = Nudging.four_point(1e-4), 10 * max(net.energy_factors)
     for phases, nudging, bound in ((case.at_rest, TINY, 1e-8), (states_of(case.at_rest), small, 1e-8 * lost)):
         found = eqprop_gradient(other, x, y, phases, nudging=nudging, transposed=False).gradient
         joined = kolen_pollack(found)

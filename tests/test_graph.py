@@ -70,7 +70,7 @@ def test_every_number_of_sweeps_and_every_gain(xp, feedback, steps):
 
 @pytest.mark.parametrize("cost", [ep.SoftmaxCrossEntropy, ep.SquaredError])
 @pytest.mark.parametrize("activation, pool", [
-    (ep.HARD_SIGMOID, ep.MAX_POOL), (ep.CLIP, ep.MAX_POOL), (ep.RELU6, ep.AVERAGE_POOL), (ep.SIGMOID, ep.AVERAGE_POOL),
+    (ep.HARD_SIGMOID, ep.MAX_POOL), (ep.CLIP, ep.MAX_POOL), (ep.RELU6, ep.AVERAGE_POOL), (ep.SHIFTED_SIGMOID, ep.AVERAGE_POOL),
     (ep.TANH, ep.AVERAGE_POOL)],
     ids=lambda part: part.name)
 def test_every_part(xp, activation, pool, cost):
@@ -124,7 +124,7 @@ def test_other_arrays_the_next_time(xp):
 
 
 def test_what_it_cannot_do_is_done_as_before(xp):
-    network, x, y = example(xp, pool=ep.AVERAGE_POOL, activation=ep.SIGMOID)
+    network, x, y = example(xp, pool=ep.AVERAGE_POOL, activation=ep.SHIFTED_SIGMOID)
     symmetric, holomorphic = NUDGINGS["symmetric"], ep.Nudging.holomorphic(0.3, 4)
     for phases, nudging, why in ((ep.Phases(3, 2, deviations=False), symmetric, "real deviations"),
                                  (ep.Phases(3, 2), holomorphic, "real deviations"),

@@ -99,7 +99,7 @@ def test_the_way_down_and_its_adjoint(xp, name):
     on the way down."""
     synapse, v, post, switches = synapse_case(xp, name)
     value = dot(v, synapse.drive_pre(post, switches))
-    products = synapse.linear_hebbian(v, post, switches)
+    products = synapse.hebbian_down(v, post, switches)
     assert dot(synapse.drive_pre_adjoint(v, switches), post) == pytest.approx(value, rel=1e-12)
     assert not products or dot(products, synapse.parameters()) == pytest.approx(value, rel=1e-12)
     assert products.keys() == {"B"} if name in ASYMMETRIC else products.keys() == synapse.parameters().keys() - {"b"}
@@ -148,7 +148,7 @@ def test_drives_and_products_are_the_derivatives_of_phi(xp, case):
     net, x, _ = case.example(xp)
     states = random_states(xp, net)
     u, switches = net.drives(x, states)
-    for n, w in enumerate(net.weights):
+    for n, w in enumerate(net.energy_factors):
         d = [normal(xp, s.shape, [9, k]) * (k == n) for k, s in enumerate(states)]
         by_state = complex_step(lambda t, d=d: total(net.phi(x, moved(states, d, t))))
         assert by_state == pytest.approx(w * dot(u[n], d[n]), rel=1e-12) and abs(by_state) > 1e-2 * w
@@ -164,7 +164,7 @@ def test_phi_by_each_of_its_faces(xp, case):
     identities, which have no theta, = < theta, hebbian >. E = sum_n w_n G(s_n) - Phi."""
     net, x, _ = case.example(xp)
     states = random_states(xp, net)
-    layers, w, by_up, by_down, skipped = [x, *states], [None, *net.weights], 0.0, 0.0, 0.0
+    layers, w, by_up, by_down, skipped = [x, *states], [None, *net.energy_factors], 0.0, 0.0, 0.0
     switches = net.drives(x, states)[1]
     for synapse, (i, j), gain, sw in zip(net.synapses, net.wiring, net.gains, switches):
         by_up += w[j] * dot(synapse.drive_post(layers[i], sw)[0], layers[j])
@@ -174,7 +174,7 @@ def test_phi_by_each_of_its_faces(xp, case):
     phi, products = total(net.phi(x, states)), net.hebbian(x, states, switches)
     by_theta = skipped + dot({name: net.parameters()[name] for name in products}, products)
     assert [by_up, by_down, by_theta] == pytest.approx([phi] * 3, rel=1e-12)
-    G = sum(w * to_host(net.activation.G(s)).reshape(len(x), -1).sum(1) for w, s in zip(net.weights, states))
+    G = sum(w * to_host(net.activation.G(s)).reshape(len(x), -1).sum(1) for w, s in zip(net.energy_factors, states))
     assert np.allclose(to_host(net.energy(x, states)), G - to_host(net.phi(x, states)), rtol=1e-12, atol=0)
 
 
@@ -190,7 +190,7 @@ def test_the_slope_of_the_energy_anywhere(xp, case):
     net, x, _ = case.example(xp)
     states = random_states(xp, net)
     u, directions = net.drives(x, states)[0], like(xp, states, 4)
-    for found, w, s, u_n, d in zip(energy_slopes(net, x, states, directions), net.weights, states, u, directions):
+    for found, w, s, u_n, d in zip(energy_slopes(net, x, states, directions), net.energy_factors, states, u, directions):
         expected = w * (INVERSE[case.activation](flat(s)) - flat(u_n)) @ flat(d)
         assert found == pytest.approx(expected, rel=1e-11) and abs(expected) > 1e-2 * w
 
@@ -215,7 +215,7 @@ def test_the_free_fixed_point_is_stationary_for_the_energy(xp, case):
     assert largest_violation(net, x, free.states) < 1e-11
     assert largest_violation(net, x, random_states(xp, net)) > 0.1
     inside = [d * ((s > low) & (s < high)) for d, s in zip(like(xp, free.states, 5), free.states)]
-    assert max(map(abs, energy_slopes(net, x, free.states, inside))) < 1e-11 * max(net.weights)
+    assert max(map(abs, energy_slopes(net, x, free.states, inside))) < 1e-11 * max(net.energy_factors)
 
 
 def test_a_wrong_G_is_not_stationary(xp):
@@ -231,15 +231,15 @@ def test_a_wrong_G_is_not_stationary(xp):
 def test_weights_and_gains(xp):
     """w_n = gamma^(depth_n - depth_L), gains w_j/w_i; on a skip over two layers gamma^2; at gamma = 0 nothing comes down."""
     net = Case("triangle", gain=0.3).network(xp)
-    assert net.depths == [0, 1, 2, 3] and net.weights == pytest.approx([1 / 0.09, 1 / 0.3, 1.0])
+    assert net.depths == [0, 1, 2, 3] and net.energy_factors == pytest.approx([1 / 0.09, 1 / 0.3, 1.0])
     assert net.gains[1:] == pytest.approx([0.3, 0.3, 0.09])
     net.feedback = 0
-    assert net.weights == [np.inf, np.inf, 1.0] and net.gains[1:] == [0.0, 0.0, 0.0] and type(net.feedback) is float
+    assert net.energy_factors == [np.inf, np.inf, 1.0] and net.gains[1:] == [0.0, 0.0, 0.0] and type(net.feedback) is float
     net.feedback = 1
-    assert net.weights == [1.0] * 3 and net.gains == [1.0] * 4
+    assert net.energy_factors == [1.0] * 3 and net.gains == [1.0] * 4
     for gain, weights in ((0.3, [1 / 0.3, 1, 0.3, 1]), (0.0, [np.inf, 1, 0, 1])):  # a layer deeper than the last
         net = Case("dead end", gain=gain).network(xp)
-        assert net.depths == [0, 1, 2, 3, 2] and net.weights == pytest.approx(weights)
+        assert net.depths == [0, 1, 2, 3, 2] and net.energy_factors == pytest.approx(weights)
 
 
 def test_a_drive_that_comes_down_is_multiplied_by_its_gain(xp):
@@ -269,7 +269,7 @@ def test_transposed_drives_are_the_transposed_jacobian(xp, case):
     there is an energy and only there; and the group that is asked for is the group that comes."""
     net, x, _ = case.example(xp)
     states = random_states(xp, net)
-    mu, v, w, switches = like(xp, states, 1), like(xp, states, 2), net.weights, net.drives(x, states)[1]
+    mu, v, w, switches = like(xp, states, 1), like(xp, states, 2), net.energy_factors, net.drives(x, states)[1]
 
     def response(direction, onto):  # < D direction, onto >
         return complex_step(lambda t: dot(net.drives(x, moved(states, direction, t))[0], onto))

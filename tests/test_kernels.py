@@ -167,7 +167,7 @@ def test_fused(xp):
 
 def test_complex_states_take_the_twins(xp):
     """The kernels are for real numbers; holomorphic EP goes past them."""
-    network, x, y = example(xp, pool=ep.AVERAGE_POOL, activation=ep.SIGMOID)
+    network, x, y = example(xp, pool=ep.AVERAGE_POOL, activation=ep.SHIFTED_SIGMOID)
     run = partial(ep.eqprop_gradient, nudging=ep.Nudging.holomorphic(0.3, 4))
     expected, found = (run(net, x, y, ep.Phases(12, 6)).gradient for net in (network, kernels.fused(network)))
     for name, g in expected.items():

@@ -111,7 +111,7 @@ def test_gradient_quality(tmp_path):
 
 def test_gradient_quality_against_bptt():
     """The reference of --against bptt is BPTT through all T steps: EP agrees where they settle, not where they do not."""
-    network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID, scale=2.0, dtype="float64")
+    network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SHIFTED_SIGMOID, scale=2.0, dtype="float64")
     x, y = np.random.default_rng(0).random((20, 32, 32, 3)), np.arange(20) % 10
     args = SimpleNamespace(nudging="symmetric", feedback_update="exact", schedule="synchronous", schedule_nudged="synchronous",
                            tolerance=0.0, tolerance_nudged=0.0, nudged_phases="states")

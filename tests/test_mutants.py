@@ -184,7 +184,7 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
         "self.feedback.drive_pre(post, switches[1])", (UP, "asymmetric dense"), (SWEEP, TILTED_MAX), (RBP, TILTED_MAX)),
     "reverse sweep not transposed": of("network:Network.transposed_drives", "synapse.drive_post_adjoint", "synapse.drive_pre",
                                        (SWEEP, TILTED_MAX), (RBP, TILTED_MAX), (JACOBIAN, TILTED)),
-    "forward switches for both products": of("vectorfield:Asymmetric.linear_hebbian", "switches[1]", "switches[0]",
+    "forward switches for both products": of("vectorfield:Asymmetric.hebbian_down", "switches[1]", "switches[0]",
                                              (DOWN, "asymmetric conv, max"), (RBP, TILTED_MAX)),
     "transposed ignored in deviate": of("dynamics:deviate", "free.switches, group, transposed)", "free.switches, group)",
                                         (FROZEN, TILTED_MAX)),

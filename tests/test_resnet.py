@@ -135,7 +135,7 @@ def test_fast_float32():
                        {name: w.astype("float64") for name, w in net.parameters().items()})
     x, y = data(np, net, dtype="float32")
     phases = Phases(Phase(3, "up"), Phase(2, "down"))
-    found = eqprop_gradient(net, x, y, phases, nudging=SYMMETRIC, solver=fast.prepared(net))
+    found = eqprop_gradient(net, x, y, phases, nudging=SYMMETRIC)
     expected = eqprop_gradient(wide, x.astype("float64"), y, phases, nudging=SYMMETRIC)
     for s, s_expected in zip(found.free.states, expected.free.states):
         assert s.dtype == np.float32 and abs(s - s_expected).max() < 1e-4
@@ -154,7 +154,7 @@ def cosines_of(blocks, phases, nudging=None, dtype="float32"):
     calibrate(net, x, 1.0)
     exact = equilibrium.exact_gradient(net, x, y, phases.free)
     assert exact.free.converged and exact.free.steps < 12
-    estimate = eqprop_gradient(net, x, y, phases, nudging=nudging or Nudging.symmetric(0.1), solver=fast.prepared(net))
+    estimate = eqprop_gradient(net, x, y, phases, nudging=nudging or Nudging.symmetric(0.1))
     return equilibrium.cosines(estimate.gradient, exact.gradient), estimate
 
 

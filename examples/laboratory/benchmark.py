@@ -328,7 +328,7 @@ def eqprop_step(network, chunk):
     x, y = rng.random((N, 32, 32, 3), dtype=np.float32), rng.integers(0, 10, N)
 
     def step():
-        gradient = partial(ep.eqprop_gradient, phases=SWEEPS, nudging=ep.Nudging.symmetric(0.2), solver=fast.prepared(network))
+        gradient = partial(ep.eqprop_gradient, phases=SWEEPS, nudging=ep.Nudging.symmetric(0.2))
         optimizer.step(ep.in_chunks(gradient, network, x, y, size=chunk).gradient)
 
     return step

@@ -69,7 +69,7 @@ def estimate(network, args, T, K, beta):
     phases = Phases(Phase(T, args.schedule, args.tolerance), Phase(K, args.schedule_nudged, args.tolerance_nudged),
                     deviations=args.nudged_phases == "deviations")
     return partial(ep.eqprop_gradient, phases=phases, nudging=NUDGINGS[args.nudging](beta, np.random.default_rng(0)),
-                   transposed=FEEDBACK_UPDATES[args.feedback_update][0], solver=fast.prepared(network))
+                   transposed=FEEDBACK_UPDATES[args.feedback_update][0])
 
 
 def references(network, x, y, args, threads):

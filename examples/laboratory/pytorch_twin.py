@@ -27,7 +27,7 @@ class Twin:
     def phi(self, x, states):
         """Phi(x, s) = sum_n w_n Phi_n, summed over the batch; all w_n are 1 at the paper's feedback gain, gamma = 1."""
         layers, total = [x, *states], 0.0
-        for n, (synapse, w) in enumerate(zip(self.network.synapses, self.network.weights), start=1):
+        for n, (synapse, w) in enumerate(zip(self.network.synapses, self.network.energy_factors), start=1):
             W, b, pre, post = self.theta[f"{n}.W"], self.theta[f"{n}.b"], layers[n - 1], layers[n]
             if W.ndim == 4:
                 drive = F.max_pool2d(F.conv2d(pre, W, b, padding=synapse.padding), 2)
@@ -53,7 +53,7 @@ class Twin:
                     objective = objective - beta * self.cost(states[-1], y)
                 u = torch.autograd.grad(objective, [states[n - 1] for n in group])
                 for n, u_n in zip(group, u):
-                    states[n - 1] = torch.clamp(0.5 * u_n / self.network.weights[n - 1], 0.0, 1.0)
+                    states[n - 1] = torch.clamp(0.5 * u_n / self.network.energy_factors[n - 1], 0.0, 1.0)
         return [s.detach() for s in states]
 
     def gradient(self, x, y, steps_free, steps_nudged, *, nudging, schedule="synchronous", start=None):
