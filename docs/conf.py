@@ -1,6 +1,6 @@
 """The book: how Sphinx builds it.    sphinx-build -W docs build/book
 
-Written by hand: index.md, theory/, code/. Made here, so that they cannot fall behind: gallery/ from examples/*.py (the header,
+Written by hand: index.md, theory/, code/. Made here, so that they cannot fall behind: gallery/ from examples/ (the header,
 the figure of the same name, the source) and api/ from ep/*.py. Every other .md file in this folder is a page too.
 Nothing comes from the network: MathJax is one file (tex-svg.js, no fonts) out of the package sphinx-mathjax-offline.
 """
@@ -38,7 +38,7 @@ autodoc_preserve_defaults = True  # SIGMOID, not the functions in it
 autodoc_mock_imports = [name for name in ("cupy", "cupyx", "mpi4py") if find_spec(name) is None]
 exclude_patterns = ["_build", "paper_table/*"]
 
-TOOLS = {"benchmark", "predict", "pytorch_twin", "trained"}  # examples that answer no question of their own
+TOOLS = {"predict", "trained"}  # examples that answer no question of their own
 FIGURES = {"cifar10_sym_ep": ["run.png"]}  # examples whose figure has another name
 CORE = ["nudging", "ops", "activations", "synapse", "cost", "vectorfield", "network", "dynamics", "eqprop", "bptt", "rbp"]
 
@@ -77,23 +77,31 @@ def write(folder, pages):
 
 
 def gallery():
-    """gallery/NAME.md for every example: question, header, figures, source; gallery/index.md shows them all."""
+    """gallery/NAME.md for every example, and gallery/index.md, which shows them all: examples, tools, the laboratory."""
     pages, names = {}, []
-    index = {False: ["# Examples\n", "One question each. Run them from the repository's root.\n"], True: ["## Tools\n"]}
-    for path in sorted((ROOT / "examples").glob("*.py"), key=lambda path: (path.stem in TOOLS, path.stem)):
-        module = ast.parse(path.read_text(encoding="utf-8"))
-        question, header = (ast.get_docstring(module) + "\n").split("\n", 1)
-        stems = dict.fromkeys((path.stem, re.sub(r"^\d+_", "", path.stem)))  # 02_faces.py may have the figure faces.png
-        candidates = FIGURES.get(path.stem, []) + [
-            f"{folder}{stem}{end}" for folder in ("", "figures/") for stem in stems for end in (".png", ".gif")]
-        figures = [f"![{question}](../{name})\n" for name in candidates if (DOCS / name).exists()]
-        pages[f"{path.stem}.md"] = "\n".join([
-            f"# {question}\n", f"`examples/{path.name}`\n", "```{eval-rst}", literal(header), "```\n", *figures,
-            f"```{{literalinclude}} ../../examples/{path.name}", ":language: python", ":lineno-match:",
-            f":lines: {module.body[0].end_lineno + 1}-", "```\n"])
-        index[path.stem in TOOLS] += [f"**[{question}]({path.stem}.md)**\n`examples/{path.name}`\n", *figures[:1]]
+    index = [["# Examples\n", "One question each. Run them from the repository's root.\n"], ["## Tools\n"],
+             ["## The laboratory\n", "What measures and compares. Nothing else needs it.\n"]]
+    parts = {path: 2 if path.parent.name == "laboratory" else int(path.stem in TOOLS)
+             for path in sorted((ROOT / "examples").rglob("*.py"))}
+    for path, part in sorted(parts.items(), key=lambda item: item[1]):
+        question, figures, pages[f"{path.stem}.md"] = page(path)
+        index[part] += [f"**[{question}]({path.stem}.md)**\n`{path.relative_to(ROOT)}`\n", *figures[:1]]
         names.append(f"{path.stem} <{path.stem}>")
-    write("gallery", {**pages, "index.md": "\n".join([*index[False], *index[True], "```{toctree}", ":hidden:", *names, "```\n"])})
+    write("gallery", {**pages, "index.md": "\n".join([*sum(index, []), "```{toctree}", ":hidden:", *names, "```\n"])})
+
+
+def page(path):
+    """(question, [figure], page) of an example: question, header, figures, source."""
+    module, name = ast.parse(path.read_text(encoding="utf-8")), path.relative_to(ROOT)
+    question, header = (ast.get_docstring(module) + "\n").split("\n", 1)
+    stems = dict.fromkeys((path.stem, re.sub(r"^\d+_", "", path.stem)))  # 02_faces.py may have the figure faces.png
+    candidates = FIGURES.get(path.stem, []) + [
+        f"{folder}{stem}{end}" for folder in ("", "figures/") for stem in stems for end in (".png", ".gif")]
+    figures = [f"![{question}](../{name})\n" for name in candidates if (DOCS / name).exists()]
+    return question, figures, "\n".join([
+        f"# {question}\n", f"`{name}`\n", "```{eval-rst}", literal(header), "```\n", *figures,
+        f"```{{literalinclude}} ../../{name}", ":language: python", ":lineno-match:",
+        f":lines: {module.body[0].end_lineno + 1}-", "```\n"])
 
 
 def api():

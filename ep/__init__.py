@@ -16,6 +16,7 @@ Bias" (arXiv:2006.03824). Read the files in this order; each imports only from t
     bptt.py        the gradient by backpropagation through time             equation (6)
     rbp.py         the same at the fixed point, without the time            equation (9)
     gdu.py         EP and BPTT step by step                                 equation (5)
+    radius.py      how recurrent a network is: its spectral radius          equation (13)
     papers_code.py what the paper's published code chose otherwise
     builders.py    mlp(), convnet(), resnet(), load()
 
@@ -53,7 +54,7 @@ from .backend import array_module, device_module, to_host
 from .bptt import bptt_gradient, bptt_increments
 from .builders import CONNECTIONS, convnet, load, mlp, resnet
 from .cost import SoftmaxCrossEntropy, SquaredError
-from .dynamics import Phase, Phases, deviate, relax, response
+from .dynamics import Phase, Phases, deviate, relax, residual, response
 from .eqprop import eqprop_gradient
 from .errors import EPError
 from .gdu import eqprop_increments
@@ -61,6 +62,7 @@ from .network import Network
 from .nudging import Nudging
 from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL, Pooling
 from .papers_code import papers_gradient
+from .radius import best_omega, spectral_radius
 from .rbp import rbp_gradient
 from .synapse import Conv, Dense, Identity, Synapse
 from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, kolen_pollack
@@ -85,6 +87,7 @@ __all__ = [
     "AVERAGE_POOL", "Activation", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES",
     "HARD_SIGMOID", "Identity", "MAX_POOL", "NO_POOL", "Network", "Nudging", "Phase", "Phases", "Pooling", "RELU6",
     "SHIFTED_SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "Synapse", "TANH", "alignment", "array_module", "asymmetric",
-    "bptt_gradient", "bptt_increments", "convnet", "deviate", "device_module", "eqprop_gradient", "eqprop_increments",
-    "kolen_pollack", "load", "mlp", "papers_gradient", "rbp_gradient", "relax", "resnet", "response", "to_host",
+    "best_omega", "bptt_gradient", "bptt_increments", "convnet", "deviate", "device_module", "eqprop_gradient",
+    "eqprop_increments", "kolen_pollack", "load", "mlp", "papers_gradient", "rbp_gradient", "relax", "residual", "resnet",
+    "response", "spectral_radius", "to_host",
 ]

@@ -70,7 +70,7 @@ def device_error(error):
     """The EPError for memory that was not there, and for all else that CuPy, CUDA, cuBLAS raise; None for another exception."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, MemoryError):  # of the host or, since CuPy's is one too, of a GPU
-        return EPError(f"out of memory ({reason}): use a smaller --chunk or --batch-size", exit_code=1)
+        return EPError(f"out of memory ({reason}): use a smaller --chunk or --batch-size, or fewer --channels", exit_code=1)
     if type(error).__module__.split(".")[0] in ("cupy", "cupy_backends"):
         return EPError(f"the GPU failed ({reason}): {DOCTOR}", exit_code=1)
     return None

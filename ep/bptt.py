@@ -15,6 +15,7 @@ and `parameter_adjoint`): no new calculus, for asymmetric networks neither.
 """
 
 from .backend import Array, Gradient, States
+from .checks import instance
 from .dynamics import Estimate, Phase, Phases, Relaxation, estimate, relax
 from .errors import EPError
 from .network import Network
@@ -28,6 +29,7 @@ def bptt_gradient(network: Network, x: Array, y: Array, phases: Phases) -> Estim
     zero. Costs the memory of K states.
     Raises EPError unless 1 <= K <= T, for schedules other than synchronous, and for a tolerance.
     """
+    instance(phases, Phases, "phases")
     T, K = phases.free.steps, phases.nudged.steps
     if any(phase.schedule != "synchronous" or phase.tolerance for phase in (phases.free, phases.nudged)):
         raise EPError("BPTT unrolls a fixed number of synchronous steps: use schedule='synchronous' and no tolerance")

@@ -1,6 +1,7 @@
 """Networks to start from, and their files: `mlp`, `convnet`, `resnet`, and `load` for what `Network.save` wrote."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from . import ops
 from .activations import ACTIVATIONS, HARD_SIGMOID, RELU6, Activation
-from .backend import Array
+from .backend import Array, array_module
 from .checks import named, real, whole, wholes
 from .cost import COSTS, SoftmaxCrossEntropy
 from .errors import EPError
@@ -17,6 +18,7 @@ from .npz import read_npz
 from .synapse import Conv, Dense, Identity
 from .vectorfield import asymmetric
 
+LARGEST = 2**50  # numbers in an array
 CONNECTIONS = {"symmetric": lambda network, **options: network, "asymmetric": asymmetric}
 
 
@@ -125,9 +127,9 @@ def cost_class(cost):
     """A class of costs, or one of this package's by its name. Raises EPError for anything else."""
     cost = named(cost, COSTS, "cost")
     methods = ("value", "force", "output", "parameters", "gradient")
-    if not (isinstance(cost, type) and hasattr(cost, "readout") and all(callable(getattr(cost, name, None)) for name in methods)):
-        raise EPError(f"expected a class of costs, with `readout` and the methods {', '.join(methods)} (see ep/cost.py), or a name "
-                      f"({', '.join(COSTS)}): got {cost!r}")
+    if not (isinstance(cost, type) and hasattr(cost, "readout") and all(hasattr(cost, name) for name in methods)):
+        raise EPError(f"expected a class of costs, with `readout` and the methods {', '.join(methods)} (see ep/cost.py), or a "
+                      f"name ({', '.join(COSTS)}): got {cost!r}")
     return cost
 
 
@@ -162,7 +164,9 @@ def calibrate(network: Network, x: Array, deviation: float, mean: float = 0.0) -
         if weighted:
             u = sum(synapse.drive_post(layers[i])[0] for synapse, i in weighted)
             over = tuple(range(u.ndim - 1))  # images and places
-            factor = share / (u.std(over) + 1e-12)
+            spread = u.std(over)
+            flat = spread <= 1e-5 * abs(u).max(over)  # but for rounding: there is nothing to scale
+            factor = array_module(u).where(flat, 1.0, share / (spread + flat))
             for synapse, _ in weighted:
                 synapse.W *= factor
                 synapse.b *= 0.0
@@ -182,7 +186,9 @@ def load(path: str | Path) -> Network:
     try:
         about = json.loads(str(arrays.pop("about", "null")))
         network = from_recipe(json.loads(str(arrays.pop("recipe"))), arrays)
-    except (KeyError, ValueError, TypeError):
+    except EPError:
+        raise
+    except Exception:  # a recipe or an array of another kind
         raise EPError(f"{path} is not a network that was written by Network.save, or by another version of it") from None
     network.about = about
     return network
@@ -237,6 +243,8 @@ class _Draw:
             raise EPError(f"expected dtype float32 or float64: got {dtype}")
 
     def __call__(self, shape, fan_in):
+        if math.prod(shape) > LARGEST:
+            raise EPError(f"no memory is large enough for weights of shape {shape}: use fewer channels or units")
         return [self.rng.uniform(-factor / fan_in**0.5, factor / fan_in**0.5, size).astype(self.dtype)
                 for size, factor in ((shape, next(self.scales)), (shape[-1:], 1.0))]
 

@@ -9,6 +9,7 @@ import operator
 
 import numpy as np
 
+from .backend import array_module
 from .errors import EPError
 
 
@@ -30,24 +31,50 @@ def wholes(values, what, least=0):
     return [whole(value, what, least) for value in values]
 
 
-def real(value, what, least=-math.inf):
-    """A finite real number of at least `least`, Python's or NumPy's, as a Python float. Raises EPError for anything else."""
+def real(value, what, least=-math.inf, most=math.inf):
+    """A finite real number from `least` to `most`, Python's or NumPy's, as a Python float. Raises EPError for anything else."""
     try:
         number = math.nan if isinstance(value, str) else float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not (math.isfinite(number) and number >= least):
-        raise EPError(f"{what}: expected a finite number{'' if least == -math.inf else f' of at least {least:g}'}, got {value!r}")
+    if not (math.isfinite(number) and least <= number <= most):
+        limits = "" if least == -math.inf else f" of at least {least:g}" if most == math.inf else f" from {least:g} to {most:g}"
+        raise EPError(f"{what}: expected a finite number{limits}, got {value!r}")
     return number
 
 
+def instance(value, kind, what):
+    """The value itself. Raises EPError if it is of another class."""
+    if not isinstance(value, kind):
+        raise EPError(f"{what}: expected a {kind.__name__}, got {value!r}")
+    return value
+
+
 def named(value, table, what):
-    """A constant of the table, if `value` is its name; any other value as it is. Raises EPError for an unknown name."""
+    """A constant of the table, if `value` is its name; another of its class as it is. Raises EPError for anything else."""
     if not isinstance(value, str):
-        return value
+        return instance(value, type(next(iter(table.values()))), f"{what} ({', '.join(table)}, or one of your own)")
     if value not in table:
         raise EPError(f"{what}: unknown '{value}', expected one of {', '.join(table)}")
     return table[value]
+
+
+def arrayed(value, what, axes=1):
+    """`value` as a NumPy array (or CuPy's, as it is) of at least so many axes, whose elements are counted by position.
+
+    A list, or whatever has __array__ (a pandas Series, a torch tensor, an h5py data set) becomes one; a memory map is not copied.
+    Raises EPError for anything else, such as a generator.
+    """
+    if array_module(value) is not np:
+        return value
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # ragged lists, and what __array__ of other libraries raises, as of tensors on a GPU
+        raise EPError(f"{what}: {type(value).__name__} cannot be made a NumPy array ({' '.join(str(error).split())})") from None
+    if array.ndim < axes or array.dtype.kind in "OSUMm":  # objects, words, dates
+        raise EPError(f"{what}: expected an array or a list of numbers, got {type(value).__name__}"
+                      f"{f' of {array.dtype}' if array.ndim else ''}")
+    return array
 
 
 def floats(array, what, ndim):

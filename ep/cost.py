@@ -1,4 +1,4 @@
-"""Costs C(s, y): s is the last state (N, ...), y the targets (N, classes), one-hot or any numbers.
+"""Costs C(s, y): s is the last state (N, ...), y the targets (N, classes), one-hot or any numbers (of rows with any sum).
 
 The nudged dynamics need only the force -dC/ds. Both costs have the same five methods:
 
@@ -8,7 +8,7 @@ The nudged dynamics need only the force -dC/ds. Both costs have the same five me
     parameters()      weights that belong to the cost itself
     gradient(s, y)    dC/d(those), summed over the batch; EP takes it at the free state s*
 
-and two names: `name`, and `readout`, whether a builder makes the cost of weights W, b that lead from the last layer to the classes.
+and a `name`. `readout` says whether a builder has to make the cost of weights W, b that lead from the last layer to the classes.
 A cost of one's own is a class with these.
 """
 
@@ -54,10 +54,10 @@ class SoftmaxCrossEntropy:
     def value(self, s: Array, y: Array) -> Array:
         z = self._logits(s)
         xp = array_module(z)
-        return xp.log(xp.exp(z).sum(1)) - (y * z).sum(1)  # = - sum_i y_i log o_i for sum_i y_i = 1
+        return y.sum(1) * xp.log(xp.exp(z).sum(1)) - (y * z).sum(1)  # = - sum_i y_i log o_i
 
     def force(self, s: Array, y: Array) -> Array:
-        return ((y - self.output(s)) @ self.W.T).reshape(s.shape)  # -dC/ds = W (y - o)
+        return ((y - self.weighted(s, y)) @ self.W.T).reshape(s.shape)  # -dC/ds = W (y - o sum_i y_i)
 
     def output(self, s: Array) -> Array:
         z = self._logits(s)
@@ -68,8 +68,12 @@ class SoftmaxCrossEntropy:
         return {"W": self.W, "b": self.b}
 
     def gradient(self, s: Array, y: Array) -> Gradient:
-        error = self.output(s) - y  # dC/dz = o - y, (N, classes)
+        error = self.weighted(s, y) - y  # dC/dz = o sum_i y_i - y, (N, classes)
         return {"W": s.reshape(len(s), -1).T @ error, "b": error.sum(0)}
+
+    def weighted(self, s: Array, y: Array) -> Array:
+        """o sum_i y_i, (N, classes): the sum is 1 of one-hot targets, but not of two labels for one image."""
+        return self.output(s) * y.sum(1, keepdims=True)
 
     def _logits(self, s):
         """z = W^T s + b, shifted by its largest real part: o is the same, and exp cannot overflow."""

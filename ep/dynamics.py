@@ -11,7 +11,7 @@ about beta gamma^(L - n), and subtracting two float32 states leaves little more 
 difference itself, equation (11), which loses no digits however small it is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .backend import Array, Gradient, States, array_module
-from .checks import real, whole
+from .checks import arrayed, real, whole
 from .errors import EPError
 from .network import Network
 from .nudging import Nudging
@@ -188,6 +188,8 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
     Raises EPError for x, y or states that do not fit, and for complex beta in a network that is not holomorphic.
     """
     phase, (x, y, beta, start) = Phase.of(phase), checked(network, x, y, beta, start)
+    if switches is not None and len(switches) != len(network.synapses):
+        raise EPError(f"expected the switches of {len(network.synapses)} synapses: got a list of {len(switches)}")
     omega, L = over_relaxation(network, phase), len(network.shapes) - 1
     messages = Messages(network, x, beta, start, switches, network.input_drives(x) if inputs is None else inputs)
     states, u, activation = messages.states, [None] * L, network.activation
@@ -361,6 +363,11 @@ def largest_change(states, before):
     return reduce(xp.maximum, [abs(change).max() for change in changes])
 
 
+def residual(states: States, old: States) -> float:
+    """The same as a Python number."""
+    return float(largest_change(states, old))
+
+
 # --- over-relaxation ------------------------------------------------------------------------------------------------------
 
 
@@ -476,15 +483,17 @@ def checked(network, x, y, beta, start=None):
 
     Raises EPError for arguments that do not fit.
     """
+    beta = checked_beta(network, beta)
     if beta != 0 and y is None:
         raise EPError("nudging (beta != 0) needs the targets y, one per input")
     x, y = (network.inputs(x), None) if y is None else network.examples(x, y)
     expected = [(len(x), *shape) for shape in network.shapes[1:]]
+    start = None if start is None else [arrayed(s, "start") for s in start]
     if start is not None and [s.shape for s in start] != expected:
         raise EPError(f"expected a start of states of the shapes {expected}: got {[s.shape for s in start]}")
     if start is not None:
         start = [s.astype(x.dtype) if s.dtype != x.dtype and s.dtype.kind == x.dtype.kind else s for s in start]
-    return x, y, checked_beta(network, beta), start
+    return x, y, beta, start
 
 
 def checked_beta(network, beta):
@@ -492,4 +501,4 @@ def checked_beta(network, beta):
     if np.iscomplexobj(beta) and not network.holomorphic:
         raise EPError("complex nudging needs a holomorphic network: use a smooth activation (SHIFTED_SIGMOID, TANH) and average "
                       "(or no) pooling instead of clipping and max-pooling")
-    return complex(beta) if np.iscomplexobj(beta) else float(beta)
+    return complex(beta) if np.iscomplexobj(beta) else real(beta, "the nudging strength beta")

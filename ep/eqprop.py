@@ -16,6 +16,7 @@ products a synapse whatever the nudging, and it is the gradient for asymmetric n
 """
 
 from .backend import Array
+from .checks import instance
 from .dynamics import Estimate, Phases, checked_beta, estimate, relax, response
 from .errors import EPError
 from .network import Network
@@ -34,6 +35,8 @@ def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
     Raises EPError for inputs of a wrong shape, complex nudging of a network that is not holomorphic, and for the exact
     gradient of an asymmetric network from differences of states.
     """
+    instance(nudging, Nudging, "nudging")
+    instance(phases, Phases, "phases")
     for beta in nudging.points:
         checked_beta(network, beta)  # refuses what will not work before the free phase, not after it
     if not phases.deviations:
@@ -63,7 +66,7 @@ def nudged_phases(network, x, y, phases, nudging, free, inputs):
 
 
 def difference_of_states(network, x, free, nudged, nudging):
-    """The gradient summed over the batch from the states of the nudged phases, by equation (4); or by (7) where there is no Phi."""
+    """The gradient summed over the batch from the nudged states, by equation (4); or by (7) where there is no Phi."""
     if network.has_phi:
         gradient = {}
         for c, phase in zip(nudging.weights, nudged):
@@ -81,6 +84,8 @@ def check_energy(network, transposed):
     if network.feedback == 0:
         raise EPError("without feedback (gamma = 0) nudged states do not differ from free ones below the last layer: use "
                       "deviations, or a gain above 0")
+    if network.has_phi:
+        network.check_energy()
     if transposed and not network.has_phi:
         raise EPError("the exact gradient of an asymmetric network needs deviations: the nudged states of its own dynamics "
                       "respond through D, not through its transpose; use deviations, or transposed=False")

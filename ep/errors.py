@@ -8,5 +8,5 @@ class EPError(Exception):
     """
 
     def __init__(self, sentence: str, exit_code: int = 2) -> None:
-        super().__init__(sentence)
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence))  # of names: anything may be in one
         self.exit_code = exit_code

@@ -31,7 +31,7 @@ import numpy as np
 from . import ops
 from .activations import ACTIVATIONS, Activation, total
 from .backend import Array, Gradient, States, array_module, to_host
-from .checks import named, real, whole
+from .checks import arrayed, named, real, whole
 from .errors import EPError
 from .npz import write_npz
 from .synapse import Synapse
@@ -80,6 +80,8 @@ class Network:
             for layer, shape in zip(ends, (synapse.pre_shape, synapse.post_shape)):
                 if shapes.setdefault(layer, shape) != shape:
                     raise EPError(f"synapse {k} expects layer {layer} to have shape {shape}, but it has {shapes[layer]}")
+        if any(j == 0 for _, j in self.wiring):
+            raise EPError(f"the wiring {self.wiring} leads into layer 0, the input: a synapse (i, j) must lead away from it")
         if sorted(shapes) != list(range(len(shapes))):
             raise EPError(f"layers must be numbered 0 (the input), 1, 2, ... without a gap: the wiring has {sorted(shapes)}")
         return [shapes[n] for n in range(len(shapes))]
@@ -131,21 +133,25 @@ class Network:
 
     def phi(self, x: Array, states: States) -> Array:
         """Phi(x, s) per example, (N,). Raises EPError at gamma = 0, and with asymmetric synapses."""
-        self._check_energy()
+        self.check_energy()
         self.check_input(x)
         layers, w = [x, *states], [None, *self.energy_factors]
         return sum(w[j] * synapse.phi(layers[i], layers[j]) for synapse, (i, j) in zip(self.synapses, self.wiring))
 
     def energy(self, x: Array, states: States) -> Array:
         """E(x, s) = sum_n w_n G(s_n) - Phi(x, s) per example, (N,). Raises what `phi` raises."""
-        self._check_energy()
+        self.check_energy()
         G = self.activation.G
         return sum(w_n * G(s).reshape(len(s), -1).sum(1) for w_n, s in zip(self.energy_factors, states)) - self.phi(x, states)
 
-    def _check_energy(self):
+    def check_energy(self):
         if self.feedback == 0:
             raise EPError("a network without feedback (gamma = 0) has no Phi and no energy: nothing comes down in it, so its "
                           "drives are the derivatives of no scalar; use a small gain instead")
+        dtype = self._some.dtype
+        if max(self.weights) > 1e-8 * np.finfo(dtype).max:  # room for a sum over units
+            raise EPError(f"{dtype} has no room for an energy in which the first layer has the weight {max(self.weights):.0e} at "
+                          "this gain and depth: use dtype='float64', a larger gain, or deviations, which need no energy")
 
     # --- their derivatives --------------------------------------------------------------------------------------------
 
@@ -182,7 +188,8 @@ class Network:
     def deviation_terms(self, n, delta, switches, transposed=True):
         """[(factor, array), ...] that add up to (D^T delta)_n, at given switches, without x and without biases.
 
-            (D^T delta)_n = sum_{k: n -> j} drive_post_adjoint_k(delta_j)  +  sum_{k: i -> n} (w_n/w_i) drive_pre_adjoint_k(delta_i)
+            (D^T delta)_n = sum_{k: n -> j} drive_post_adjoint_k(delta_j)
+                          + sum_{k: i -> n} (w_n/w_i) drive_pre_adjoint_k(delta_i)
 
         drive_post carried s_n up to layer j, so its adjoint carries delta_j down to layer n; and the other way round. With
         symmetric synapses these are again drives, the way down without a factor and the way up with the gain.
@@ -245,7 +252,7 @@ class Network:
         A list becomes an array. Complex x, and x in a network with complex parameters, keep their dtype. Raises EPError for
         another shape or type, for no images at all, and, on the host, for numbers that are not finite.
         """
-        x, some = x if hasattr(x, "dtype") else np.asarray(x), self.any_parameter
+        x, some = arrayed(x, "the inputs"), self.any_parameter
         self.check_input(x)
         if len(x) == 0:
             raise EPError(f"expected at least one input: got none, shape {tuple(x.shape)}")
@@ -275,7 +282,7 @@ class Network:
 
         Raises EPError for another shape, for labels outside 0 ... classes - 1, and, on the host, for targets that are not finite.
         """
-        some, labels = self.any_parameter, labels if hasattr(labels, "dtype") else np.asarray(labels)
+        some, labels = self.any_parameter, arrayed(labels, "the labels")
         readout = self.cost.parameters()
         classes = len(readout["b"]) if readout else self.shapes[-1][0]  # the readout's, or the units of the last layer
         xp, dtype = array_module(some), dtype or some.dtype
@@ -310,7 +317,7 @@ class Network:
         that the parameter had. The device stays that of the network. Optimizers ask the network for its parameters, and follow.
         """
         own = self.parameters()
-        parameters = {key: w if hasattr(w, "dtype") else np.asarray(w) for key, w in parameters.items()}
+        parameters = {key: arrayed(w, f"parameter {key}", axes=0) for key, w in parameters.items()}
         if own.keys() != parameters.keys():
             raise EPError(f"these parameters belong to another architecture: expected {sorted(own)}, got "
                           f"{sorted(parameters)}")

@@ -1,8 +1,6 @@
 """Dictionaries of arrays as .npz files: never pickled, and never half written."""
 
 import os
-import zipfile
-import zlib
 
 import numpy as np
 
@@ -29,20 +27,24 @@ def read_npz(path):
     """The arrays that `write_npz` wrote. Raises EPError for a missing, unreadable, damaged or pickled file."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+            if any(member.comment for member in file.zip.infolist()):
+                raise ValueError("what looks like a comment may have been arrays")
+            return checked(dict(file))
     except FileNotFoundError:
         raise EPError(f"no such file: {path}") from None
     except IsADirectoryError:
         raise EPError(f"{path} is a folder: expected a file") from None
     except NotADirectoryError:
         raise EPError(f"{path}: a file stands where a folder is expected") from None
-    except OSError as error:
-        if error.errno is not None:
+    except Exception as error:  # zipfile, each decompressor and NumPy's reader of headers raise whatever damage makes them raise
+        if isinstance(error, OSError) and error.errno is not None:
             raise EPError(f"{path} cannot be read: {error.strerror}") from None
-        raise _damaged(path, error) from None
-    except ( ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(path, error) from None
+        other = "asks for more memory than there is" if isinstance(error, MemoryError) else "not a file of this package"
+        raise EPError(f"{path} is damaged or {other} ({type(error).__name__}): use another copy of it") from None
 
 
-def _damaged(path, error):
-    return EPError(f"{path} is damaged or not a file of this package ({type(error).__name__}): use another copy of it")
+def checked(arrays):
+    """The arrays; ValueError if one has no header, of which NumPy returns the bytes."""
+    if bare := [name for name, a in arrays.items() if not isinstance(a, np.ndarray)]:
+        raise ValueError(f"{bare[0]} is no array")
+    return arrays

@@ -59,9 +59,12 @@ class Nudging:
     @property
     def order(self) -> int:
         """The bias is O(beta^order): order = M - 1, M the first m >= 2 whose moment is not zero."""
-        m = 2
-        while abs(self.moment(m)) <= 1e-9 * self._magnitude(m):
-            m += 1
+        near_1 = _power_of_two(b for b, c in zip(self.points, self.weights) if c)  # b^m of tiny numbers would be 0
+        alike = [(b / near_1, c * near_1) for b, c in zip(self.points, self.weights)]
+        for m in range(2, 2 * len(alike) + 3):  # so many moments of so many points, and of their conjugates, cannot all be 0
+            total = sum(c * b**m for b, c in alike)
+            if abs(total.real if self.take_real else total) > 1e-9 * sum(abs(c) * abs(b) ** m for b, c in alike):
+                break
         return m - 1
 
     @property
@@ -117,12 +120,13 @@ class Nudging:
         points = tuple(_python(b) for b in points)
         if len(set(points)) != len(points) or len(points) < 2 or any(isinstance(b, complex) for b in points):
             raise EPError(f"nudging points must be at least two different real numbers: got {points}")
-        weights = []
-        for k, b in enumerate(points):
-            others = points[:k] + points[k + 1:]
+        near_1, weights = _power_of_two(points), []
+        alike = [b / near_1 for b in points]
+        for k, b in enumerate(alike):
+            others = alike[:k] + alike[k + 1:]
             # l_k(z) = prod_j (z - b_j)/(b_k - b_j), so l_k'(0) = sum_m prod_{j != m} (-b_j) / prod_j (b_k - b_j)
             slope = sum(math.prod(-o for j, o in enumerate(others) if j != m) for m in range(len(others)))
-            weights.append(slope / math.prod(b - o for o in others))
+            weights.append(slope / math.prod(b - o for o in others) / near_1)
         return cls(points, tuple(weights))
 
 
@@ -146,6 +150,11 @@ def _python(z):
     if isinstance(z, str) or not (isinstance(z, numbers.Number) or getattr(z, "ndim", None) == 0):
         raise EPError(f"expected a number: got {z!r}")
     return complex(z) if isinstance(z, numbers.Complex) and not isinstance(z, numbers.Real) else float(z)
+
+
+def _power_of_two(points):
+    """One that is near the largest |beta_k|, by which numbers are divided exactly."""
+    return math.ldexp(0.5, math.frexp(max(map(abs, points)))[1])
 
 
 def _unit(turn):

@@ -155,7 +155,11 @@ def unchanged(size):
 
 
 class Pooling(NamedTuple):
-    """Pooling: three functions, and how an image shrinks. A pooling of one's own needs no more than this."""
+    """Pooling: three functions, and how an image shrinks. A pooling of one's own needs no more than this.
+
+    window: how many rows of y a row of v is made of, where windows do not overlap, else None. Where it is known the engine works
+    row by row, and unpool takes out=, the array to write y into.
+    """
 
     name: str
     pool: Callable  # y -> (v, switches); switches None, or an array whose first axis is the images
@@ -163,8 +167,7 @@ class Pooling(NamedTuple):
     unpool: Callable  # (v, switches, (H, W)) -> y, the adjoint of pool_at
     output_size: Callable  # H -> H'
     holomorphic: bool
-    window: int | None = None  # rows of y per row of v, if windows do not overlap: the engine then works by rows, and unpool takes
-    # out=, where to write y
+    window: int | None = None
 
 
 MAX_POOL = Pooling("max", max_pool, max_pool_at, max_unpool, windows, holomorphic=False, window=SIZE)

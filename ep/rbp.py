@@ -12,6 +12,7 @@ s* (Almeida, Pineda 1987); it stores one state where BPTT stores K.
 
 from .activations import total
 from .backend import Array
+from .checks import instance
 from .dynamics import Estimate, Phases, estimate, iterate, relax
 from .network import Network
 
@@ -21,6 +22,7 @@ def rbp_gradient(network: Network, x: Array, y: Array, phases: Phases) -> Estima
 
     phases.nudged is the relaxation of mu. Right only as far as the free phase has converged: see `free.residual` of the result.
     """
+    instance(phases, Phases, "phases")
     x, y = network.examples(x, y)
     free = relax(network, x, phases.free)
     u, _ = network.drives(x, free.states)

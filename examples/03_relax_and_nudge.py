@@ -17,15 +17,18 @@ then from s* two nudged phases, towards the right class (+beta) and away from it
 seen: by the gain less than the one above it.)
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
-from trained import STRONG, add_options, network_and_images
 
 import ep
 from ep.train import commandline as cli
+
+sys.path.insert(0, str(Path(__file__).parent))  # also where python is started with -P
+from trained import STRONG, add_options, network_and_images
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")  # one per layer
 PHASES = {"free phase": "#000000", "+beta": "#D55E00", "-beta": "#0072B2"}

@@ -89,7 +89,7 @@ def main():
     args = parser.parse_args()
     images, y = synthetic_images(train=6, test=1)[:2]
     x = datasets.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)
-    options = dict(scale=2.0, paddings=[1, 1], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID)
+    options = dict(scale=2.0, paddings=[1, 1], pool=ep.AVERAGE_POOL, activation=ep.SHIFTED_SIGMOID)
     network, single = (ep.convnet([6, 8], (16, 16, 3), **options, dtype=dtype) for dtype in ("float64", "float32"))
     single.set_parameters({name: w.astype("float32") for name, w in network.parameters().items()})
     truth = as_vector(ep.bptt_gradient(network, x, y, ep.Phases(T, T)).gradient)

@@ -7,8 +7,7 @@ point): the angle between them, above 90 degrees a step climbs; and the share of
 where feedback is strong (gain 1, the paper's network). Drift: a free phase of T steps that has not converged goes on moving
 during the K nudged ones, and "s^beta minus s_T" takes that for the response; between two phases of K steps it cancels, also if
 one of them has beta = 0. Bias: O(beta) is left then, which two phases at +beta and -beta cancel to leading order. The paper found
-that one nudged phase does not train on CIFAR-10; in this project's short trainings at gain 1 with unsettled phases it does,
-once the drift cancels (docs/notebook.md).
+that one nudged phase does not train on CIFAR-10 (docs/theory/estimators.md has what this project's trainings say to that).
 
 At a weak gain 2 sweeps nearly settle, but what then still moves is far more than the response, which is weaker still by the gain
 in every layer further down: the difference from s_T has nothing to do with the gradient below the last layer. A deviation
@@ -43,16 +42,19 @@ from a class of which the network is sure, the harder the further it got. These 
 falls (11_bias_when_trained.py).
 """
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from trained import STRONG, WEAK, add_options, network_and_images
 
 import ep
 from ep import Nudging
 from ep.train import commandline as cli
+
+sys.path.insert(0, str(Path(__file__).parent))  # also where python is started with -P
+from trained import STRONG, WEAK, add_options, network_and_images
 
 NUDGINGS = {
     "minus s_T": (Nudging.one_sided, "#D55E00", "o--"),  # one-sided, against the state where the free phase stopped

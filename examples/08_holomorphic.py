@@ -60,7 +60,7 @@ def main():
     args = parser.parse_args()
     images, y = synthetic_images(train=6, test=1)[:2]
     x = datasets.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)
-    network = ep.convnet([6, 8], (16, 16, 3), scale=2.0, paddings=[1, 1], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID,
+    network = ep.convnet([6, 8], (16, 16, 3), scale=2.0, paddings=[1, 1], pool=ep.AVERAGE_POOL, activation=ep.SHIFTED_SIGMOID,
                          dtype="float64")
     truth = as_vector(ep.bptt_gradient(network, x, y, PHASES).gradient)
 

@@ -58,7 +58,7 @@ class Skip:
     def hebbian(self, pre, post, switches=None):  # dPhi/dg
         return {"g": (self._blocks(pre) * post).sum((0, 1, 2))}
 
-    linear_hebbian, drive_post_adjoint, drive_pre_adjoint = hebbian, drive_pre, linear_post  # it has a Phi, so D^T = D
+    hebbian_down, drive_post_adjoint, drive_pre_adjoint = hebbian, drive_pre, linear_post  # it has a Phi, so D^T = D
 
     def _blocks(self, pre):
         H, W, C = self.post_shape
@@ -77,7 +77,7 @@ def contract(synapse, rng, N=3):
 
 def networks(rng):
     """A chain of four convolutions (8x8, 4x4, 2x2, 1x1), and the same with a skip connection from layer 1 to layer 4."""
-    chain = ep.convnet([8, 8, 8, 8], (16, 16, 3), paddings=[1] * 4, scale=2.0, pool=ep.AVERAGE_POOL, activation=ep.SIGMOID,
+    chain = ep.convnet([8, 8, 8, 8], (16, 16, 3), paddings=[1] * 4, scale=2.0, pool=ep.AVERAGE_POOL, activation=ep.SHIFTED_SIGMOID,
                        dtype="float64")
     skip = Skip(rng.uniform(0.5, 1.5, 8), pre_shape=chain.shapes[1], r=8)
     wiring = [(0, 1), (1, 2), (2, 3), (3, 4), (1, 4)]

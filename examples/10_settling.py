@@ -41,14 +41,17 @@ Printed, for small networks:
     trained with T = 8: 52 answers differ from those after 200 steps
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from trained import STRONG, add_options, free_phase, network_and_images
 
 import ep
 from ep.train import commandline as cli
+
+sys.path.insert(0, str(Path(__file__).parent))  # also where python is started with -P
+from trained import STRONG, add_options, free_phase, network_and_images
 
 SETTLED = 1e-3  # an image counts as settled below this change per step
 

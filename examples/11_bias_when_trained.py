@@ -35,15 +35,18 @@ and at beta = 0.1, that of the preset `cpu`, the bias begins to show. Printed:
     4-point            8.6e-05   6.6e-04   1.4e-03   1.7e-03   5.0e-03   2.0e-02   4.7e-02
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from trained import STRONG, add_options, free_phase, network_and_images
 
 import ep
 from ep import Nudging
 from ep.train import commandline as cli
+
+sys.path.insert(0, str(Path(__file__).parent))  # also where python is started with -P
+from trained import STRONG, add_options, free_phase, network_and_images
 
 NUDGINGS = {"one-sided": (Nudging.one_sided, "#D55E00", "o"), "symmetric": (Nudging.symmetric, "#0072B2", "s"),
             "4-point": (Nudging.four_point, "#009E73", "^")}

@@ -32,7 +32,7 @@ import ep
 from ep import Nudging, datasets
 from ep.train import commandline as cli, equilibrium
 
-CHANNELS, SCALE, RATES, BATCH = (8, 16, 16, 16), (6, 2, 2, 2, 2), (0.2, 0.03, 0.02, 0.015, 0.01), 32  # as the preset `small`
+CHANNELS, SCALE, RATES, BATCH = (8, 16, 16, 16), (6, 2, 2, 2, 2), (0.2, 0.03, 0.02, 0.015, 0.01), 32
 NEAREST = 1e-5  # to a cosine of 1, in the figure
 SETTLED = 1e-4  # largest change of any unit in a step
 ESTIMATORS = {  # title: (nudging, whether by deviations)
@@ -59,7 +59,7 @@ def trained(network, dataset, nudging, args):
     optimizer = ep.SGD(network, RATES, weight_decay=3e-4)
 
     def gradient(network, x, y, rng):
-        return ep.eqprop_gradient(network, x, y, phases(args), nudging=nudging, solver=ep.fast.prepared(network))
+        return ep.eqprop_gradient(network, x, y, phases(args), nudging=nudging)
 
     def prepare(images, rng):
         return dataset.normalise(images)

@@ -11,14 +11,20 @@ of cifar10_sym_ep.py carries the names of its classes, the normalisation of its 
 are read as a person sees them, cut to their middle square and shrunk (ep/datasets/pictures.py).
 """
 
+import sys
+from pathlib import Path
+
 import numpy as np
-from trained import SHIPPED
 
 import ep
 from ep import datasets
 from ep.datasets import pictures
 from ep.train import commandline as cli
+from ep.train.curves import as_it_is
 from ep.train.equilibrium import settled
+
+sys.path.insert(0, str(Path(__file__).parent))  # also where python is started with -P
+from trained import SHIPPED
 
 CIFAR10 = dict(dataset="cifar10", classes=list(datasets.CLASSES), image_shape=[32, 32, 3], steps_free=8, schedule="checkerboard",
                mean=list(datasets.CIFAR10_MEAN), std=list(datasets.CIFAR10_STD))  # what older files are about, if anything
@@ -78,12 +84,11 @@ def read_files(args, about):
 def read_test_images(args, about):
     """(images, which they are, their true classes) of the data set that the network was trained on."""
     name = about.get("dataset", "auto")
-    if name in ("folder", "npz") and args.data is None:
+    if name not in datasets.NAMES and args.data is None:
         raise ep.EPError(f"this network was trained on {about.get('source', 'images of your own')}: name pictures, or where they "
                          "are with --data")
     dataset = datasets.load(name, args.data, download=False)
-    if list(dataset.classes) != about["classes"] or list(dataset.shape) != about["image_shape"]:
-        raise ep.EPError(f"{dataset.source} has other classes or another shape than the images this network was trained on")
+    datasets.check_seen(dataset, about)
     n = args.count or 5
     true = [dataset.classes[k] for k in dataset.test_labels[:n]]
     names, titles = ([f"{what} {name}" for name in true] for what in ("a test image of class", "true:"))
@@ -100,12 +105,14 @@ def plot(images, titles, probabilities, classes, path):
     for n, (image, title) in enumerate(zip(images, titles)):
         shown = image if image.shape[2] in (1, 3) else image[..., 0]  # of other channels the first
         axes[0, n].imshow(shown, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
-        axes[0, n].set_title(title, fontsize="medium")
+        axes[0, n].set_title(as_it_is(title), fontsize="medium", parse_math=False)
         axes[0, n].axis("off")
-        for k, colour in zip(np.argsort(-probabilities[-1, n])[:3], ("#0072B2", "#D55E00", "#009E73")):
-            axes[1, n].plot(steps, probabilities[:, n, k], color=colour, label=classes[k])
+        best, colours = np.argsort(-probabilities[-1, n])[:3], ("#0072B2", "#D55E00", "#009E73")
+        lines = [axes[1, n].plot(steps, probabilities[:, n, k], color=colour)[0] for k, colour in zip(best, colours)]
         axes[1, n].set(ylim=(0, 1), xlabel="step of the free phase")
-        axes[1, n].legend(fontsize="small", loc="upper left")
+        legend = axes[1, n].legend(lines, [""] * len(best), fontsize="small", loc="upper left")
+        for text, k in zip(legend.get_texts(), best):  # names are no formulas, and are shown with a leading _, too
+            text.set(text=as_it_is(classes[k]), parse_math=False)
         axes[1, n].grid(alpha=0.3)
     axes[1, 0].set_ylabel("probability")
     figure.savefig(path, dpi=110)
@@ -122,7 +129,7 @@ def options():
     add("--count", type=cli.count, help="number of test images (default: 5)")
     add("--steps", type=cli.count, metavar="T", help="steps of the free phase (default: as the network was trained; "
         "10_settling.py shows what more do)")
-    add("--out", type=cli.path, default="predict.png", metavar="FILE")
+    add("--out", type=cli.figure, default="predict.png", metavar="FILE")
     args = parser.parse_args()
     if args.files and (args.count or args.data):
         raise ep.EPError("--count and --data are for test images: leave them out where pictures are named")

@@ -18,7 +18,8 @@ from ep.train import commandline as cli, experiment, loop
 SHIPPED = Path(__file__).parent / "models" / "cifar10.npz"
 WEAK, STRONG = 0.005, 1.0
 SMALL = dict(channels=(16, 32, 32, 32), flip=False, pad=0)
-AT_GAIN_1 = dict(preset="small", scale=(1.5,), lr=(0.06,), beta=0.5, tolerance=0.0)
+AT_GAIN_1 = dict(scale=(1.5,), optimizer="sgd", lr=(0.06,), batch_size=32, nudged_phases="states", beta=0.5,
+                 schedule="checkerboard", schedule_nudged="checkerboard")
 
 
 def add_options(add, images):
@@ -47,6 +48,8 @@ def network_and_images(args, feedback=None, steps=(15, 6)):
         raise ep.EPError("--train-images, --epochs and --feedback are for a network that is trained first: leave them out with "
                          f"{path.name}")
     network = ep.load(path) if path else None
+    if args.model and network.about and "classes" in network.about:
+        datasets.check_seen(dataset, network.about)
     if network is None or (not args.model and gain not in (None, network.feedback)):
         n = args.train_images or 3000
         network = train(dataset, n, args.epochs or 5, WEAK if gain is None else gain, steps)
@@ -68,8 +71,8 @@ def train(dataset, images, epochs, feedback, steps=(15, 6)):
     steps_in_all = epochs * loop.steps_per_epoch(images, 32)
     weak = SMALL | dict(warm_up=steps_in_all // 8)
     recipe = weak if feedback < STRONG else SMALL | AT_GAIN_1 | dict(steps_free=steps[0], steps_nudged=steps[1])
-    config = experiment.resolve(dataset, **{"preset": "cpu", **recipe}, feedback=feedback, train_images=images, epochs=epochs)
-    first = dataset.normalise(dataset.train_images[:experiment.CALIBRATION])
+    config = experiment.resolve(dataset, **recipe, feedback=feedback, train_images=images, epochs=epochs)
+    first = experiment.for_calibration(dataset)
     with ep.worker_threads(cli.cores()) as threads:
         network, optimizer, gradient = experiment.build(config, map=threads, x=first)
         for epoch in range(epochs):

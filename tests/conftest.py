@@ -4,15 +4,11 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from ep.backend import device_module
 from ep.errors import EPError
 
-pytest.register_assert_rewrite("helpers")
-
-settings.register_profile("ep", deadline=None, derandomize=True, database=None, max_examples=30)
-settings.load_profile("ep")
+pytest.register_assert_rewrite("helpers", "cases")
 
 
 def pytest_addoption(parser):

@@ -1,15 +1,23 @@
 """Files: written whole or not at all, read back bit for bit, and refused in one sentence when they are not right."""
 
+import io
 import json
+import re
+import zipfile
 
 import numpy as np
 import pytest
 
-from ep import EPError, mlp
+import ep
+from ep import EPError, datasets, mlp
 from ep.backend import array_module, to_host
 from ep.npz import read_npz, write_npz
+from ep.train import runs
 from ep.train.checkpoint import FORMAT, read_meta, restore, save_checkpoint
+from ep.train.experiment import Config
 from ep.train.optimizers import OPTIMIZERS
+
+META = dict(config=vars(Config()), epoch=3, step=7, totals={"loss": 0.1 + 0.2}, log=[{"epoch": 1}], warned=[])
 
 
 def trained(sizes=(4, 3, 2), seed=0, xp=np, kind="sgd"):
@@ -25,9 +33,9 @@ def trained(sizes=(4, 3, 2), seed=0, xp=np, kind="sgd"):
 def test_round_trip(tmp_path, xp, written_on_the_host, kind):
     """Parameters, optimizer and meta come back exactly, into the arrays the optimizer holds, on whichever device those are."""
     network, optimizer = trained(xp=np if written_on_the_host else xp, kind=kind)
-    meta = dict(config={"beta": 0.1}, epoch=3, step=7, totals={"loss": 0.1 + 0.2}, log=[{"epoch": 1}])
-    save_checkpoint(tmp_path / "c.npz", network, optimizer, meta)
-    assert read_meta(tmp_path / "c.npz") == {"format": FORMAT, **meta}
+    save_checkpoint(tmp_path / "c.npz", network, optimizer, META)
+    meta = read_meta(tmp_path / "c.npz")
+    assert meta == json.loads(json.dumps({"format": FORMAT, **META})) and runs.config_of(meta, "c.npz") == Config()
     other, other_optimizer = trained(seed=5, xp=xp, kind=kind)
     assert any((a != other_optimizer.state()[key]).any() for key, a in optimizer.state().items())
     restore(tmp_path / "c.npz", other, other_optimizer)
@@ -41,54 +49,29 @@ def test_round_trip(tmp_path, xp, written_on_the_host, kind):
         assert (other_optimizer.state()[key] == a).all() and isinstance(a, np.ndarray)
 
 
-@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
-def test_cut_file(tmp_path, keep):
-    """A checkpoint that was cut anywhere is one sentence."""
+@pytest.mark.parametrize("change, named", [
+    (dict(format=1), "format 1, and this version reads format 2"), (dict(epoch=...), "lacks epoch"),
+    (dict(config=...), "lacks config"), (dict(config=dict(label_smoothing=0.1)), "label_smoothing"),
+    (dict(config=dict(nudging="six-point")), "does not know nudging six-point"), (dict(config=dict(beta=...)), "differ in beta")])
+def test_checkpoints_of_another_version(tmp_path, change, named):
+    """Another format, a setting more or less, a word that is new: whole, but to be continued by the version that wrote it."""
+    meta = META | {key: META[key] | value if isinstance(value, dict) else value for key, value in change.items()}
+    meta = {key: {name: v for name, v in value.items() if v is not ...} if isinstance(value, dict) else value
+            for key, value in meta.items() if value is not ...}
+    write_npz(tmp_path / "c.npz", {"meta": np.array(json.dumps({"format": FORMAT, **meta}))})
+    with pytest.raises(EPError, match=f"{named}.*continue it with the version that wrote it"):
+        runs.config_of(read_meta(tmp_path / "c.npz"), tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize("sizes, kind, named", [
+    ((4, 5, 2), "sgd", "another architecture"), ((4, 3, 2), "adam", "another optimizer: optimizer/updates has shape None")])
+def test_another_network_or_optimizer_changes_nothing(tmp_path, sizes, kind, named):
     save_checkpoint(tmp_path / "c.npz", *trained(), {})
-    whole = (tmp_path / "c.npz").read_bytes()
-    (tmp_path / "c.npz").write_bytes(whole[: int(keep * len(whole)) if keep < 1 else keep])
-    with pytest.raises(EPError, match="damaged"):
-        read_meta(tmp_path / "c.npz")
-
-
-def test_other_files(tmp_path):
-    with pytest.raises(EPError, match="no such file"):
-        read_meta(tmp_path / "absent.npz")
-    write_npz(tmp_path / "foreign.npz", {"a": np.zeros(3)})
-    with pytest.raises(EPError, match="not a checkpoint"):
-        read_meta(tmp_path / "foreign.npz")
-    write_npz(tmp_path / "newer.npz", {"meta": np.array(json.dumps({"format": FORMAT + 1}))})
-    with pytest.raises(EPError, match=f"format {FORMAT + 1}"):
-        read_meta(tmp_path / "newer.npz")
-    np.savez(tmp_path / "pickled.npz", meta=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(EPError, match="damaged or not"):
-        read_npz(tmp_path / "pickled.npz")
-
-
-def test_other_architecture_changes_nothing(tmp_path):
-    save_checkpoint(tmp_path / "c.npz", *trained(), {})
-    network, optimizer = trained((4, 5, 2))
+    network, optimizer = trained(sizes, seed=5, kind=kind)
     before = network.parameters()["1.W"].copy()
-    with pytest.raises(EPError, match="another architecture"):
+    with pytest.raises(EPError, match=named):
         restore(tmp_path / "c.npz", network, optimizer)
     assert (network.parameters()["1.W"] == before).all()
-
-
-def test_another_optimizer_is_refused(tmp_path):
-    """A checkpoint of SGD is none of Adam's: the first array that is missing is named, and nothing has changed."""
-    save_checkpoint(tmp_path / "c.npz", *trained(), {})
-    network, optimizer = trained(seed=5, kind="adam")
-    before = network.parameters()["1.W"].copy()
-    with pytest.raises(EPError, match="another optimizer: optimizer/updates has shape None in the file"):
-        restore(tmp_path / "c.npz", network, optimizer)
-    assert (network.parameters()["1.W"] == before).all() and optimizer.updates == 1
-
-
-def test_checkpoints_of_before_are_refused_in_one_sentence(tmp_path):
-    """Format 1 had the velocity of SGD by another name, and no feedback gain."""
-    write_npz(tmp_path / "old.npz", {"velocity/1.W": np.zeros(2), "meta": np.array(json.dumps({"format": 1}))})
-    with pytest.raises(EPError, match="format 1, this version reads format 2: continue it with the version that wrote it"):
-        read_meta(tmp_path / "old.npz")
 
 
 def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
@@ -104,3 +87,139 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         write_npz(tmp_path / "c.npz", {"a": np.zeros(3)})
     assert caught.value.exit_code == 1
     assert (read_npz(tmp_path / "c.npz")["a"] == np.arange(3)).all()
+
+
+# --- other files, and damaged ones --------------------------------------------------------------------------------------
+
+
+def checkpoint_of(path):
+    """Everything that is read from a checkpoint, as arrays."""
+    network, optimizer = trained(seed=5)
+    meta = read_meta(path)
+    runs.config_of(meta, path)
+    restore(path, network, optimizer)
+    return [*network.parameters().values(), *optimizer.state().values(), np.array(json.dumps(meta))]
+
+
+READERS = {"network": lambda path: [*(network := ep.load(path)).parameters().values(), np.array(json.dumps(network.about))],
+           "checkpoint": checkpoint_of, "data": lambda path: list(datasets.load(path)[:4])}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """{kind: (its bytes, what is read from it)} of one file of each kind, and of the data compressed in three ways."""
+    folder, rng, found = tmp_path_factory.mktemp("whole"), np.random.default_rng(0), {}
+    network = ep.convnet([2], (6, 6, 1), 3)
+    network.about = dict(classes=list("abc"))
+    network.save(folder / "network.npz")
+    save_checkpoint(folder / "checkpoint.npz", *trained(), META)
+    x, y = rng.integers(0, 256, (20, 6, 6, 1), dtype=np.uint8), np.arange(20) % 2
+    arrays = dict(x_train=x, y_train=y, x_test=x[:10], y_test=y[:10])
+    np.savez(folder / "data.npz", **arrays)
+    np.savez_compressed(folder / "data-deflated.npz", **arrays)
+    for name, method in (("bzip2", zipfile.ZIP_BZIP2), ("lzma", zipfile.ZIP_LZMA)):
+        rewrite(folder / "data.npz", folder / f"data-{name}.npz", lambda name, content: content, method)
+    for path in folder.iterdir():
+        found[path.stem] = path.read_bytes(), READERS[path.stem.split("-")[0]](path)
+    return found
+
+
+def rewrite(path, target, change, method=zipfile.ZIP_STORED):
+    """The .npz file with other members, change(name, bytes), whose checksums are right."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w", method) as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+
+
+def damaged(content, rng):
+    """The bytes of a file after one accident: cut, overwritten, lost, doubled, a bit turned; often among the names and sizes."""
+    n = len(content)
+    marks = [found.start() for found in re.finditer(rb"PK\x01\x02|PK\x03\x04|PK\x05\x06|NUMPY", content)]
+    near = int(rng.choice(marks)) + int(rng.integers(0, 70)) if rng.random() < 0.6 else int(rng.integers(n))
+    at, length = min(near, n - 1), int(rng.integers(1, 60))
+    end = min(at + length, n)
+    return [lambda: content[:at], lambda: content[:at] + content[end:], lambda: content[:end] + content[at:],
+            lambda: content[:at] + bytes(end - at) + content[end:],
+            lambda: content[:at] + rng.bytes(end - at) + content[end:],
+            lambda: content[:at] + bytes([content[at] ^ (1 << int(rng.integers(8)))]) + content[at + 1:],
+            lambda: content[:at] + bytes([int(rng.integers(256))]) + content[at + 1:]][int(rng.integers(7))]()
+
+
+def check_that_damage_is_told(whole, folder, instances):
+    """A damaged file is refused in one sentence that names it, or read as if nothing had happened; how many are refused."""
+    refused = 0
+    for k in range(instances):
+        kind = list(whole)[k % len(whole)]
+        content, expected = whole[kind]
+        path = folder / "damaged.npz"
+        path.write_bytes(damaged(content, np.random.default_rng(k)))
+        try:
+            found = READERS[kind.split("-")[0]](path)
+            assert all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(found, expected, strict=True)), (kind, k)
+        except EPError as error:
+            refused += 1
+            assert str(path) in str(error) and "\n" not in str(error) and error.exit_code == 2, (kind, k, error)
+    return refused
+
+
+@pytest.mark.parametrize("instances", [150, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_damaged_files(whole, tmp_path, instances):
+    assert check_that_damage_is_told(whole, tmp_path, instances) > 0.8 * instances
+
+
+HEADERS = {b"{'descr'": b"{{{{{{{{", b"'descr'": b"'desCr'", b"False": b"Fal\x00e", b"'shape': (": b"'shape': [",
+           b"(2": b"(99999999", b"(": b"(-", b"<": b">", b"|u1": b"|O8", b"'<U": b"'<V", b"<f4": b"<M8", b"}": b" "}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_arrays_whose_headers_lie(whole, tmp_path, kind):
+    """The checksums are right, the headers are not: another type, another shape, more than any memory."""
+    (tmp_path / "whole.npz").write_bytes(whole[kind][0])
+    refused = 0
+    for old, new in HEADERS.items():
+        for name in zipfile.ZipFile(tmp_path / "whole.npz").namelist():
+            def change(member, content, name=name, old=old, new=new):
+                head, data = content[:128], content[128:]
+                return (head.replace(old, new, 1)[:128].ljust(127) + b"\n" if member == name else head) + data
+            rewrite(tmp_path / "whole.npz", tmp_path / "h.npz", change)
+            try:
+                READERS[kind](tmp_path / "h.npz")
+            except EPError as error:
+                refused += 1
+                assert "\n" not in str(error) and "--chunk" not in str(error), (old, name)
+    assert refused > 20
+
+
+def test_files_of_another_kind(whole, tmp_path):
+    """Each kind for each other, an array, a text, a picture's first bytes, nothing, pickled objects: one sentence each."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(3))
+    contents = [*(content for content, _ in whole.values()), buffer.getvalue(), b"a text", b"\x89PNG\r\n", b"", b"PK\x03\x04"]
+    np.savez(tmp_path / "pickled.npz", meta=np.array([{"a": 1}], dtype=object), recipe=np.array([{"a": 1}], dtype=object))
+    contents += [(tmp_path / "pickled.npz").read_bytes()]
+    for meta in ("[1]", "3", "null", "{}", "no JSON"):
+        write_npz(tmp_path / "foreign.npz", {"meta": np.array(meta), "recipe": np.array(meta)})
+        contents += [(tmp_path / "foreign.npz").read_bytes()]
+    for kind, read in READERS.items():
+        for k, content in enumerate(contents):
+            if content not in [own for name, (own, _) in whole.items() if name.startswith(kind)]:
+                (tmp_path / "other.npz").write_bytes(content)
+                with pytest.raises(EPError, match="other.npz") as caught:
+                    read(tmp_path / "other.npz")
+                assert "\n" not in str(caught.value), (kind, k)
+
+
+def test_what_is_no_damage_is_not_called_so(tmp_path, monkeypatch):
+    """A folder for a file, a file for a folder, none, one that may not be read."""
+    (tmp_path / "file").touch()
+    for path, named in (("", "is a folder"), ("file/x", "a file stands"), ("none", "no such file")):
+        with pytest.raises(EPError, match=named) as caught:
+            ep.load(tmp_path / path)
+        assert "damaged" not in str(caught.value)
+
+    def refused(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(np, "load", refused)
+    with pytest.raises(EPError, match="cannot be read: Permission denied"):
+        ep.load(tmp_path / "file")

@@ -11,17 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import sentence
 
 from ep import datasets
 from ep.backend import to_host
-from ep.datasets import cifar, download
+from ep.datasets import cifar
 from ep.datasets.synthetic import CLASSES, SOURCE, synthetic_images
-from ep.errors import EPError
 
 RECORDS = 3  # per file; the real ones have 10,000 and 50,000
 NOWHERE = "http://127.0.0.1:9/"  # nobody answers there
 LAYOUTS = [cifar.CIFAR10, cifar.CIFAR100]
 both = pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    """The embedded images."""
+    return datasets.load("synthetic")
 
 
 @pytest.fixture(autouse=True)
@@ -61,43 +67,22 @@ def write_cifar(folder, name="cifar10", source=None):
     return inside
 
 
-def sentence(call, *arguments, **options):
-    """The one sentence that a call ends in."""
-    with pytest.raises(EPError) as error:
-        call(*arguments, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def test_layout_round_trip(tmp_path):
-    """Records of label, red, green, blue plane become channels-last images, in the order of the files."""
-    dataset = datasets.load("cifar10", write_cifar(tmp_path), download=False)
-    train, test = [contents(n) for n in range(5)], contents(5)
-    np.testing.assert_array_equal(dataset.train_images, np.concatenate([images for _, images, _ in train]))
-    np.testing.assert_array_equal(dataset.train_labels, np.concatenate([labels for _, _, labels in train]))
-    np.testing.assert_array_equal(dataset.test_images, test[1])
-    np.testing.assert_array_equal(dataset.test_labels, test[2])
-    assert dataset.train_images.dtype == dataset.train_labels.dtype == np.uint8 and dataset.train_images.flags.c_contiguous
-    assert dataset.name == "cifar10" and len(dataset.classes) == 10 and dataset.note == "" and dataset.shape == (32, 32, 3)
-    assert dataset.mean == (0.4914, 0.4822, 0.4465) and dataset.std == (3 * 0.2023, 3 * 0.1994, 3 * 0.2010)
-
-
-def test_cifar100(tmp_path):
-    """Of two labels the fine one is the class; its names are the official ones, or those that lie beside the records."""
-    inside = write_cifar(tmp_path, "cifar100")
-    dataset = datasets.load("cifar100", tmp_path, download=False)
-    for images, labels, number in ((*dataset[:2], 0), (*dataset[2:4], 1)):
-        np.testing.assert_array_equal(images, contents(number, 2)[1])
-        np.testing.assert_array_equal(labels, contents(number, 2)[2])
-    assert len(dataset.classes) == len(set(dataset.classes)) == 100 and dataset.classes[::99] == ("apple", "worm")
-    assert dataset.classes == tuple(sorted(dataset.classes)) and dataset.mean != cifar.CIFAR10_MEAN
-    (inside / "fine_label_names.txt").write_text("\n".join(f"n{k}" for k in range(100)) + "\n\n")
-    assert datasets.load("cifar100", tmp_path).classes[-1] == "n99"
-    (inside / "fine_label_names.txt").write_text("one\ntwo\n")
-    assert "2 names of classes, expected 100" in sentence(datasets.load, "cifar100", tmp_path)
+@both
+def test_layout_round_trip(tmp_path, name):
+    """Records of labels, red, green, blue plane become channels-last images in the order of files, the last label the class."""
+    dataset, layout = datasets.load(name, write_cifar(tmp_path, name), download=False), cifar.LAYOUTS[name]
+    parts = [contents(number, layout.labels) for number in range(len(layout.files))]
+    for images, labels, written in ((*dataset[:2], parts[:-1]), (*dataset[2:4], parts[-1:])):
+        np.testing.assert_array_equal(images, np.concatenate([part[1] for part in written]))
+        np.testing.assert_array_equal(labels, np.concatenate([part[2] for part in written]))
+        assert images.dtype == labels.dtype == np.uint8 and images.flags.c_contiguous
+    assert dataset.name == name and len(set(dataset.classes)) == len(dataset.classes) == (10 if name == "cifar10" else 100)
+    assert dataset.note == "" and dataset.shape == (32, 32, 3) and dataset.classes == tuple(sorted(dataset.classes))
+    published = (0.4914, 0.4822, 0.4465), (3 * 0.2023, 3 * 0.1994, 3 * 0.2010)
+    assert (dataset.mean, dataset.std) == (published if name == "cifar10" else datasets.measured(dataset.train_images))
 
 
 @pytest.mark.parametrize("where", ["argument", "string", "inside", "home", "EP_DATA", "cache"])
@@ -122,34 +107,43 @@ def test_provenance(tmp_path, text, source):
     assert datasets.load("cifar10", write_cifar(tmp_path, source=text)).source == source
 
 
-@pytest.mark.parametrize("name", ["cifar10", "auto"])
-@pytest.mark.parametrize("change,word", [(-1, "truncated"), (+1, "oversized")])
-def test_wrong_file_size(tmp_path, name, change, word):
-    """Both sizes are named; "auto" does not replace damaged files either."""
-    path = write_cifar(tmp_path) / "data_batch_4.bin"
-    path.write_bytes((path.read_bytes() + b"?")[: RECORDS * 3073 + change])
-    message = sentence(datasets.load, name, tmp_path)
-    assert f"data_batch_4.bin is {word}: {9219 + change:,} bytes, expected 9,219" in message
+def test_the_set_of_images_is_recognised(tmp_path, monkeypatch):
+    """In any order, whatever SOURCE.txt says; not with one pixel or label of another, nor with one image twice."""
+    inside, layout = write_cifar(tmp_path), cifar.LAYOUTS["cifar10"]
+    dataset = datasets.load("cifar10", tmp_path)
+    digests = tuple(cifar.set_digest(*split) for split in (dataset[:2], dataset[2:4]))
+    monkeypatch.setitem(cifar.LAYOUTS, "cifar10", layout._replace(sets=digests))
+    first = (inside / "data_batch_1.bin").read_bytes()
+    for change, known in (
+            (lambda b: b, True), (lambda b: b[6146:] + b[:6146], True), (lambda b: b[:-1] + bytes([b[-1] ^ 1]), False),
+            (lambda b: bytes([(b[0] + 1) % 10]) + b[1:], False), (lambda b: b[:6146] + b[:3073], False)):
+        (inside / "data_batch_1.bin").write_bytes(change(first))
+        assert datasets.load("cifar10", tmp_path).source == (layout.recognised if known else layout.unverified)
+    (inside / "data_batch_1.bin").write_bytes(first)
+    for line, source in ((layout.verified, layout.verified), ("a copy", layout.recognised)):
+        (inside / "SOURCE.txt").write_text(line)
+        assert datasets.load("cifar10", tmp_path).source == source
 
 
-@pytest.mark.parametrize("name,file,at,last", [
-    ("cifar10", "test_batch.bin", 2 * 3073, 9), ("auto", "test_batch.bin", 2 * 3073, 9),
-    ("cifar100", "train.bin", 2 * 3074 + 1, 99)])
-def test_label_above_the_last_class(tmp_path, name, file, at, last):
-    path = write_cifar(tmp_path, "cifar100" if last == 99 else "cifar10") / file
-    damaged = bytearray(path.read_bytes())
-    damaged[at] = last + 1
-    path.write_bytes(damaged)
-    expected = f"{file} is damaged: record 2 (counted from 0) has label {last + 1}, expected 0 to {last}"
-    assert expected in sentence(datasets.load, name, tmp_path)
+def changed(file, change):
+    """A damage: `change` of the bytes of a file."""
+    return lambda inside: (inside / file).write_bytes(change((inside / file).read_bytes()))
 
 
-@pytest.mark.parametrize("name", ["cifar10", "auto"])
-def test_incomplete_folder(tmp_path, name):
-    inside = write_cifar(tmp_path)
-    (inside / "data_batch_2.bin").unlink()
-    message = sentence(datasets.load, name, tmp_path)
-    assert message.startswith(f"incomplete CIFAR-10 in {inside}: data_batch_2.bin missing")
+@pytest.mark.parametrize("asked", ["by name", "auto"])
+@pytest.mark.parametrize("name, damage, match", [
+    ("cifar10", changed("data_batch_4.bin", lambda b: b[:-1]), "data_batch_4.bin is truncated: 9,218 bytes, expected 9,219"),
+    ("cifar10", changed("data_batch_4.bin", lambda b: b + b"?"), "data_batch_4.bin is oversized: 9,220 bytes, expected 9,219"),
+    ("cifar10", changed("test_batch.bin", lambda b: b[:6146] + bytes([10]) + b[6147:]),
+     "test_batch.bin is damaged: record 2 (counted from 0) has label 10, expected 0 to 9"),
+    ("cifar100", changed("train.bin", lambda b: b[:6149] + bytes([100]) + b[6150:]),
+     "train.bin is damaged: record 2 (counted from 0) has label 100, expected 0 to 99"),
+    ("cifar100", lambda inside: (inside / "fine_label_names.txt").write_text("one\ntwo\n"), "2 names of classes, expected 100"),
+    ("cifar10", lambda inside: (inside / "data_batch_2.bin").unlink(), "data_batch_2.bin missing")])
+def test_files_that_are_there_but_wrong(tmp_path, asked, name, damage, match):
+    """Sizes, labels, names, a file that is missing: "auto" does not take other images instead."""
+    damage(write_cifar(tmp_path, name))
+    assert match in sentence(datasets.load, name if asked == "by name" else asked, tmp_path)
 
 
 def test_file_that_cannot_be_read(tmp_path, monkeypatch):
@@ -178,7 +172,7 @@ def test_the_pickled_version_is_refused_with_the_reason(tmp_path, monkeypatch, t
     assert not (tmp_path / "owned").exists()
 
 
-def test_statistics_are_measured():
+def test_statistics_are_measured(shapes):
     """Measured: mean and three standard deviations of all values, per channel, in bytes or floats; a constant channel is left."""
     images = np.random.default_rng(0).integers(0, 256, (1500, 4, 5, 3), dtype=np.uint8)
     images[..., 2] = 51
@@ -187,7 +181,7 @@ def test_statistics_are_measured():
     assert np.allclose(mean, values.mean(0), atol=5e-5) and np.allclose(std[:2], 3 * values.std(0)[:2], atol=2e-4)
     assert mean[2] == 0.2 and std[2] == 1.0
     assert datasets.measured((images / 255).astype(np.float32)) == (mean, std)
-    x = datasets.load("synthetic")._replace(mean=mean, std=std).normalise(images)
+    x = shapes._replace(mean=mean, std=std).normalise(images)
     assert np.allclose(x.mean((0, 1, 2)), 0, atol=1e-3) and np.allclose(x.std((0, 1, 2))[:2], 1 / 3, atol=1e-3)
 
 
@@ -195,27 +189,18 @@ def test_statistics_are_measured():
 
 
 @both
-def test_absent_and_no_download(tmp_path, name):
-    """The sentence says where it was looked for and what to do."""
-    message = sentence(datasets.load, name, tmp_path, download=False)
-    assert str(tmp_path) in message and "switched off" in message and "--data" in message and "EP_DATA" in message
-
-
-@pytest.mark.parametrize("value,offline", [("1", True), ("0", False), ("", False)])
-def test_offline_switch(tmp_path, monkeypatch, value, offline):
-    monkeypatch.setenv("EP_OFFLINE", value)
-    message = sentence(datasets.load, "cifar10", tmp_path)
-    assert ("switched off" in message) is offline and ("Connection refused" in message) is not offline
-
-
-@both
-def test_unreachable(tmp_path, name):
-    """Where, from where, why; and no folder is left behind."""
-    layout = cifar.LAYOUTS[name]
-    message = sentence(datasets.load, name, tmp_path / "new" / "er")
-    assert f"the download of {layout.title} to {tmp_path / 'new' / 'er'} from {layout.url} failed: " in message
-    assert "Connection refused" in message and len(message) < 500
-    assert not (tmp_path / "new").exists()
+@pytest.mark.parametrize("value, download, offline", [(None, False, True), ("1", True, True), ("0", True, False),
+                                                      ("", True, False)])
+def test_what_is_not_there(tmp_path, monkeypatch, name, value, download, offline):
+    """Where it was looked for, and what to do; if it may be downloaded, from where, and why it cannot be. No folder is left."""
+    if value is not None:
+        monkeypatch.setenv("EP_OFFLINE", value)
+    layout, place = cifar.LAYOUTS[name], tmp_path / "new" / "er"
+    message = sentence(datasets.load, name, place, download=download)
+    for words in (["switched off", "--data", "EP_DATA"] if offline else
+                  [f"the download of {layout.title} to {place} from {layout.url} failed: ", "Connection refused"]):
+        assert words in message
+    assert str(place) in message and len(message) < 500 and not (tmp_path / "new").exists()
 
 
 def test_auto_takes_what_is_there(tmp_path):
@@ -234,8 +219,7 @@ def test_auto_falls_back_loudly(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("made,match", [(None, "no such folder or file"), ("empty/", "no data set in"),
-                                        ("text.txt", "is no data set"),
-                                        ("data.tar.gz", "is no data set")])
+                                        ("text.txt", "is no data set"), ("data.tar.gz", "is no data set")])
 def test_a_named_place_that_holds_nothing_is_an_error(tmp_path, made, match):
     """Never a silent fall-back, and never a download to a place that may be a typing mistake."""
     path = tmp_path / (made or "missing")
@@ -244,34 +228,40 @@ def test_a_named_place_that_holds_nothing_is_an_error(tmp_path, made, match):
     for call in (("auto", path), (str(path),)):
         message = sentence(datasets.load, *call)
         assert match in message and str(path) in message
-    if made and path.is_file():
-        assert "it is a file" in sentence(datasets.load, "cifar10", path)
+    assert not path.is_file() or "it is a file" in sentence(datasets.load, "cifar10", path)
 
 
-def test_banner(tmp_path):
+def test_banner(tmp_path, shapes):
+    """Provenance, sizes, and how many images of which class there are; of many classes some."""
     dataset = datasets.load("cifar10", write_cifar(tmp_path, source="somewhere\n"))
-    assert datasets.banner(dataset) == f"data: somewhere, 15 training and 3 test images, from {dataset.folder}"
+    first, second = datasets.banner(dataset).splitlines()
+    assert first == f"data: somewhere, 15 training and 3 test images, from {dataset.folder}"
+    trained, tested = (np.bincount(labels, minlength=10) for labels in (dataset.train_labels, dataset.test_labels))
+    assert second == f"classes (training + test): {', '.join(map('{} {} + {}'.format, dataset.classes, trained, tested))}"
     assert datasets.banner(dataset._replace(note="mind this")).endswith("\nnote: mind this")
-    assert "why" not in datasets.banner(datasets.load("synthetic"))
+    assert "why" not in datasets.banner(shapes)
+    many = datasets.banner(dataset._replace(classes=cifar.FINE, source="\udcff\x1b[31m\n of any bytes"))
+    assert many.startswith("data: ??[31m? of any bytes, 15") and many.endswith("and 80 more")
 
 
-def test_held_out_images_are_the_last_training_images():
+def test_held_out_images_are_the_last_training_images(shapes):
     """They take the place of the test images, are gone from the training images, and the provenance says so."""
-    whole = datasets.load("synthetic")
-    dataset = datasets.hold_out(whole, 300)
-    assert np.array_equal(np.concatenate([dataset.train_images, dataset.test_images]), whole.train_images)
-    assert np.array_equal(np.concatenate([dataset.train_labels, dataset.test_labels]), whole.train_labels)
-    assert len(dataset.test_labels) == 300 and "300 images held out" in dataset.source
-    assert datasets.hold_out(whole, 0) is whole
-    with pytest.raises(EPError, match="training images"):
-        datasets.hold_out(whole, len(whole.train_labels))
+    dataset = datasets.hold_out(shapes, 300)
+    assert np.array_equal(np.concatenate([dataset.train_images, dataset.test_images]), shapes.train_images)
+    assert np.array_equal(np.concatenate([dataset.train_labels, dataset.test_labels]), shapes.train_labels)
+    assert len(dataset.test_labels) == 300 and "300 images held out" in dataset.source and dataset.note == ""
+    assert datasets.hold_out(shapes, 0) is shapes
+    assert "training images" in sentence(datasets.hold_out, shapes, len(shapes.train_labels))
+    by_class = shapes._replace(train_labels=np.sort(shapes.train_labels), note="before")
+    assert datasets.hold_out(by_class, 300).note.startswith("before; held out are images of checkerboard, trained on are images")
+    rare = shapes._replace(train_labels=shapes.train_labels[:3], train_images=shapes.train_images[:3])
+    assert datasets.hold_out(rare, 1).note.startswith(f"held out are images of {CLASSES[shapes.train_labels[2]]}, ")
 
 
-def test_what_a_network_carries():
+def test_what_a_network_carries(shapes):
     """Everything that predict.py needs, as JSON, and no path."""
-    about = datasets.load("synthetic").about()
-    assert about == dict(dataset="synthetic", source=SOURCE, classes=list(CLASSES), image_shape=[32, 32, 3],
-                         mean=list(cifar.CIFAR10_MEAN), std=list(cifar.CIFAR10_STD))
+    assert shapes.about() == dict(dataset="synthetic", source=SOURCE, classes=list(CLASSES), image_shape=[32, 32, 3],
+                                  mean=list(cifar.CIFAR10_MEAN), std=list(cifar.CIFAR10_STD))
 
 
 def test_unknown_name(tmp_path):
@@ -318,7 +308,7 @@ def serve(monkeypatch):
                 pass
 
         servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
         layout = cifar.LAYOUTS[name]
         monkeypatch.setitem(cifar.LAYOUTS, name, layout._replace(
             md5=md5 or hashlib.md5(content).hexdigest(), url=f"http://127.0.0.1:{servers[-1].server_port}/{layout.archive}"))
@@ -345,43 +335,25 @@ def test_download(tmp_path, serve, capsys, name):
     assert asked == [f"/{layout.archive}"]
 
 
-def test_download_goes_to_the_cache(tmp_path, serve):
+def test_where_downloads_go(tmp_path, serve):
+    """To the cache, or into a folder that is empty."""
     serve(archive())
     assert datasets.load().folder == str(tmp_path / "cache" / "ep-convnets" / cifar.CIFAR10.folder)
-
-
-def test_download_fills_an_empty_folder(tmp_path, serve):
-    serve(archive())
     (tmp_path / cifar.CIFAR10.folder).mkdir()
     assert datasets.load("cifar10", tmp_path).source == cifar.CIFAR10.verified
-
-
-def test_wrong_md5_leaves_nothing(tmp_path, serve):
-    serve(archive(), md5="c32a1d4ab5d03f1284b67883e8d87530")
-    message = sentence(datasets.load, "cifar10", tmp_path)
-    assert "is damaged or cut short: its MD5 is not c32a1d4ab5d03f1284b67883e8d87530" in message
-    assert os.listdir(tmp_path) == []
-
-
-def test_connection_lost_halfway(tmp_path, serve):
-    content = archive()
-    serve(content, announced=2 * len(content))
-    message = sentence(datasets.load, "cifar10", tmp_path)
-    assert "from http://127.0.0.1" in message and ("IncompleteRead" in message or "cut short" in message)
-    assert os.listdir(tmp_path) == []
-
-
-def test_folder_that_cannot_be_written(tmp_path, serve):
-    serve(archive())
     (tmp_path / "file").write_text("")
-    message = sentence(datasets.load, "cifar10", tmp_path / "file" / "below")
-    assert "CIFAR-10 cannot be written to" in message
+    assert "CIFAR-10 cannot be written to" in sentence(datasets.load, "cifar10", tmp_path / "file" / "below")
 
 
-@pytest.mark.parametrize("content", [b"no archive at all", archive()[:-2000]])
-def test_archive_that_cannot_be_unpacked(tmp_path, serve, content):
-    serve(content)
-    assert "cannot be unpacked" in sentence(datasets.load, "cifar10", tmp_path)
+@pytest.mark.parametrize("content, options, match", [
+    (archive(), dict(md5=cifar.CIFAR10.md5), f"is damaged or cut short: its MD5 is not {cifar.CIFAR10.md5}"),
+    (archive(), dict(announced=10**6), "from http://127.0.0.1"), (b"no archive at all", {}, "cannot be unpacked"),
+    (archive()[:-2000], {}, "cannot be unpacked"),
+    *((archive(kind=kind), {}, "as ordinary files") for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE))],
+    ids=["wrong MD5", "connection lost", "no archive", "cut short", "symbolic links", "hard links", "folders"])
+def test_downloads_that_go_wrong_leave_nothing(tmp_path, serve, content, options, match):
+    serve(content, **options)
+    assert match in sentence(datasets.load, "cifar10", tmp_path)
     assert os.listdir(tmp_path) == []
 
 
@@ -393,13 +365,6 @@ def test_path_traversal_is_refused(tmp_path, serve, name):
     folder = datasets.load("cifar10", tmp_path / "deep" / "er").folder
     assert sorted(os.listdir(folder)) == sorted([*cifar.CIFAR10.files, "SOURCE.txt"])
     assert not list(tmp_path.rglob("*escaped*")) and not os.path.exists("/tmp/ep-escaped.bin")
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
-def test_links_are_refused(tmp_path, serve, kind):
-    serve(archive(kind=kind))
-    assert "as ordinary files of the right size" in sentence(datasets.load, "cifar10", tmp_path)
-    assert os.listdir(tmp_path) == []
 
 
 @both
@@ -429,12 +394,10 @@ def test_a_damaged_archive_on_disk(tmp_path):
 
 def test_the_official_addresses():
     """What is asked for where nobody replaces it: names, hashes, sizes of CIFAR's page."""
-    assert [(layout.archive, layout.md5) for layout in LAYOUTS] == [
-        ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
-        ("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8")]
-    assert sum(cifar.CIFAR10.train.values()) == sum(cifar.CIFAR100.train.values()) == 50_000
-    assert all(layout.url.startswith("https://www.cs.toronto.edu/~kriz/") for layout in LAYOUTS)
-    assert download.PROJECT == "ep-convnets"
+    for layout, file, md5 in ((cifar.CIFAR10, "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+                              (cifar.CIFAR100, "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8")):
+        assert (layout.url, layout.md5) == (f"https://www.cs.toronto.edu/~kriz/{file}", md5)
+        assert sum(layout.train.values()) == 50_000 and sum(layout.test.values()) == 10_000
 
 
 # --- preparing --------------------------------------------------------------------------------------------------------
@@ -455,12 +418,6 @@ def test_normalise(xp):
     np.testing.assert_allclose(wide, (images / 255 - 0.5) / [1, 2, 4], rtol=0, atol=1e-6)  # floats are from 0 to 1 already
 
 
-def test_augment_of_nothing_is_the_identity(xp):
-    images = xp.asarray(pictures())
-    result = datasets.augment(images, np.random.default_rng(0), pad=0, flip=False)
-    np.testing.assert_array_equal(to_host(result), to_host(images))
-
-
 @pytest.mark.parametrize("flip", [True, False])
 def test_augmented_images_are_crops_of_the_padded_ones(xp, flip):
     """Every result is one of the crops of the edge-padded image (or its mirror image), and all offsets occur."""
@@ -474,38 +431,22 @@ def test_augmented_images_are_crops_of_the_padded_ones(xp, flip):
                  if np.array_equal(padded[f][i : i + 8, j : j + 8], result)]
         assert len(found) == 1
         seen.update(found)
+    assert np.array_equal(to_host(datasets.augment(xp.asarray(images), np.random.default_rng(1), pad=pad, flip=flip)), results)
+    plain = datasets.augment(xp.asarray(images), np.random.default_rng(1), pad=0, flip=False)
+    assert np.array_equal(to_host(plain), images)
     assert {(i, j) for _, i, j in seen} == {(i, j) for i in range(5) for j in range(5)}
     assert {f for f, _, _ in seen} == ({False, True} if flip else {False})
-
-
-def test_augment_is_reproducible():
-    first, second = (datasets.augment(pictures(), np.random.default_rng(3)) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
 
 
 # --- the embedded images ----------------------------------------------------------------------------------------------
 
 
-def test_synthetic_images_are_deterministic():
-    for first, second in zip(synthetic_images(40, 20, seed=3), synthetic_images(40, 20, seed=3)):
-        np.testing.assert_array_equal(first, second)
-    assert not np.array_equal(synthetic_images(40, 20, seed=3)[0], synthetic_images(40, 20, seed=4)[0])
-
-
-def test_synthetic_sets_are_independent():
-    """No image is in both sets, and the size of one does not change the other."""
-    train, _, test, _ = synthetic_images(40, 40)
+def test_synthetic_images():
+    """Balanced, in random order, the same for the same seed; no image is in both sets, whatever their sizes."""
+    train, labels, test, test_labels = synthetic_images(105, 50, seed=3)
+    assert train.shape == (105, 32, 32, 3) and train.dtype == labels.dtype == np.uint8
+    assert set(np.bincount(labels)) == {10, 11} and set(np.bincount(test_labels)) == {5} and list(labels) != sorted(labels)
     assert not {image.tobytes() for image in train} & {image.tobytes() for image in test}
-    np.testing.assert_array_equal(test, synthetic_images(30, 40)[2])
-
-
-def test_synthetic_classes_are_balanced():
-    train_images, train_labels, test_images, test_labels = synthetic_images(105, 50)
-    assert train_images.shape == (105, 32, 32, 3) and train_images.dtype == train_labels.dtype == np.uint8
-    assert set(np.bincount(train_labels)) == {10, 11} and set(np.bincount(test_labels)) == {5}
-    assert len(CLASSES) == 10 and not np.array_equal(train_labels, np.sort(train_labels))
-
-
-def test_synthetic_sizes_are_checked():
-    message = sentence(synthetic_images, 0, 5)
-    assert message == "the synthetic data set needs at least 1 training and 1 test image: got 0 and 5"
+    assert all(map(np.array_equal, (train, labels, test, test_labels), synthetic_images(105, 50, seed=3)))
+    assert np.array_equal(test, synthetic_images(30, 50, seed=3)[2]) and not np.array_equal(train, synthetic_images(105, 50)[0])
+    assert "at least 1 training and 1 test image: got 0 and 5" in sentence(synthetic_images, 0, 5)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from ep.train.settings import OPTIONS, flag
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *(path for path in sorted((ROOT / "docs").rglob("*.md")) if path.parent.name not in ("gallery", "api"))]
@@ -28,6 +30,7 @@ every_block = pytest.mark.parametrize("path,language,reason,code,output", CODE)
 every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
+@pytest.mark.slow
 @every_block
 def test_code_runs_and_prints_what_the_page_says(path, language, reason, code, output, tmp_path, monkeypatch):
     """Each block by itself; the marked ones are left out, and only for a reason that is known."""
@@ -49,6 +52,7 @@ def test_code_runs_and_prints_what_the_page_says(path, language, reason, code, o
         assert printed == output
 
 
+@pytest.mark.slow
 def test_the_loop_of_ones_own_learns(tmp_path, monkeypatch):
     """Ten lines of training on one's own arrays: it learns, and saves what it says."""
     monkeypatch.chdir(tmp_path)
@@ -68,9 +72,10 @@ def test_ci_calls_the_test_command_of_the_readme():
 
 @every_page
 def test_commands_name_scripts_and_options_that_exist(path):
-    """Every `python examples/X.py --option` of a page, run or not: the script is there, and some source has the option."""
-    sources = "\n".join([*SOURCES["ep"].values(), *SOURCES["examples"].values()])
-    for script, rest in re.findall(r"python3? (examples/\w+\.py)([^`\n#&|]*)", TEXT[path]):
+    """Every `python examples/X.py --option` of a page, run or not: the script is there, and the option is somewhere."""
+    settings = " ".join(f'"{flag(name)}"' for name in OPTIONS)
+    sources = "\n".join([settings, *SOURCES["ep"].values(), *SOURCES["examples"].values()])
+    for script, rest in re.findall(r"python3? (examples/[\w/]+\.py)([^`\n#&|]*)", TEXT[path]):
         assert (ROOT / script).exists(), script
         for option in re.findall(r"--[a-z][a-z-]+", rest):
             assert f'"{option}"' in sources, f"{script} {option}"

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from ep import EPError, Nudging, Phase, Phases, convnet, datasets, fast, mlp
 from ep.activations import ACTIVATIONS, HARD_SIGMOID, TANH
 from ep.cost import COSTS, SoftmaxCrossEntropy, SquaredError
 from ep.fast import kernels
-from ep.train import loop
+from ep.train import experiment, loop
 from ep.train.optimizers import OPTIMIZERS, SGD, Adam
 
 SYMMETRIC = Nudging.symmetric(0.1)
@@ -79,6 +81,12 @@ def test_numpy_rates_promote_nothing(make):
 
 
 W, B = np.zeros((4, 3)), np.zeros(3)
+NET = convnet([3], (8, 8, 2), 3)
+IMAGES, LABELS = np.random.default_rng(0).random((4, 8, 8, 2)), np.array([0, 1, 2, 0])
+
+
+def gradient(phases=Phases(5, 3), nudging=SYMMETRIC):  # noqa: B008 - constants
+    return ep.eqprop_gradient(NET, IMAGES, LABELS, phases, nudging=nudging)
 
 
 @pytest.mark.parametrize("call, named", [
@@ -104,13 +112,70 @@ W, B = np.zeros((4, 3)), np.zeros(3)
     (lambda: Phase(5, tolerance="0"), "'0'"),
     (lambda: Nudging.symmetric("0.1"), "0.1"), (lambda: Nudging.holomorphic(0.1, 2.5), "2.5"),
     (lambda: Nudging.from_points(["a", "b"]), "a"), (lambda: SGD(mlp([4, 3, 2]), "0.1"), "0.1"),
-    (lambda: SGD(mlp([4, 3, 2]), 0.1, weight_decay=-1.0), "-1"), (lambda: loop.chunks(5, 0), "got 0"),
-    (lambda: ep.worker_threads(0).__enter__(), "threads")])
+    (lambda: SGD(NET, 0.1, weight_decay=-1.0), "-1"), (lambda: loop.chunks(5, 0), "got 0"),
+    (lambda: ep.worker_threads(0).__enter__(), "threads"),
+    (lambda: SGD(NET, 0.1, momentum=1.5), "momentum.* 1.5"), (lambda: SGD(NET, 0.1, momentum=-0.1), "momentum"),
+    (lambda: SGD(NET, 0.1, anneal_epochs=0), "anneal_epochs"), (lambda: SGD(NET, 0.1, floor=-1), "floor"),
+    (lambda: Adam(NET, 0.1, warm_up=-1), "warm_up.* -1"), (lambda: Adam(NET, 0.1, (-0.1, 0.9)), "betas"),
+    (lambda: Adam(NET, 0.1, (0.9, 1.0)), "betas.* below 1"), (lambda: Adam(NET, 0.1, 0.9), "betas"),
+    (lambda: Adam(NET, 0.1, eps=-1e-8), "eps"), (lambda: Adam(NET, 0.1, anneal_steps="all"), "anneal_steps"),
+    (lambda: gradient(nudging=0.1), "nudging.* 0.1"), (lambda: gradient(nudging="symmetric"), "nudging.* 'symmetric'"),
+    (lambda: gradient(10), "phases.* 10"), (lambda: ep.bptt_gradient(NET, IMAGES, LABELS, 10), "phases.* 10"),
+    (lambda: ep.rbp_gradient(NET, IMAGES, LABELS, 10), "phases.* 10"),
+    (lambda: convnet([3], activation=np.tanh), "activation.* tanh"), (lambda: convnet([3], pool=max), "pooling.* max"),
+    (lambda: ep.relax(NET, IMAGES, 3, LABELS, None), "beta.* None"), (lambda: ep.relax(NET, IMAGES, 3, LABELS, np.nan), "nan"),
+    (lambda: ep.relax(NET, IMAGES, 3, switches=[]), "switches of 1"), (lambda: convnet([10**18]), "memory"),
+    (lambda: ep.Network([ep.Dense(W, B, (4,)), ep.Dense(W.T, W[:, 0], (3,))], "clip", SquaredError(), [(0, 1), (1, 0)]), "input"),
+    (lambda: ep.resnet().phi(*states_of(ep.resnet())), "float32 has no room"),
+    (lambda: ep.resnet().energy(*states_of(ep.resnet())), "float64.* or deviations")])
 def test_what_is_no_size_number_or_constant_is_refused(call, named):
     """In one sentence that has the culprit in it."""
     with pytest.raises(EPError, match=named) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def states_of(net):
+    x = np.zeros((1, *net.shapes[0]), "float32")
+    return x, net.init_state(x)
+
+
+@pytest.mark.parametrize("exponent", [*range(-323, 309, 11), -108])
+def test_nudgings_of_any_size(exponent):
+    """Each is refused, or has the order that it has at 0.1."""
+    rng = np.random.default_rng(0)
+    ways = [Nudging.one_sided, Nudging.symmetric, Nudging.four_point, lambda beta: Nudging.random_sign(beta, rng),
+            lambda beta: Nudging.from_points([-beta, 0, beta / 2]), lambda beta: Nudging.holomorphic(beta, 6),
+            lambda beta: Nudging.holomorphic(beta, 5), lambda beta: Nudging.holomorphic(beta, 2, shifted=True)]
+    refused = 0
+    for way in ways:
+        try:
+            assert way(10.0**exponent).order == way(0.1).order
+        except EPError:
+            refused += 1
+    assert refused == 0 or not -300 < exponent < 300
+
+
+@pytest.mark.parametrize("images", ["black", "grey", "one unit does not vary"])
+def test_calibration_of_what_does_not_vary(images):
+    """The weights stay as they were drawn; a factor of rounding made 6e10 of them."""
+    net, x = small(), np.zeros((20, 8, 8, 3), "float32") + (images == "grey")
+    if images == "one unit does not vary":
+        x = batch(net, 20)[0]
+        net.synapses[0].W[..., 0] = 0
+    before = copy.deepcopy(net.parameters())
+    ep.builders.calibrate(net, x, 0.3)
+    assert all(abs(w).max() < 100 for w in net.parameters().values())
+    assert (net.synapses[0].W[..., 0] == before["1.W"][..., 0]).all() or images == "grey"  # whose borders vary
+
+
+@pytest.mark.parametrize("order", ["mixed", "sorted"])
+def test_images_that_are_sorted_are_calibrated_like_others(order):
+    """On images of all classes, wherever they are in the file."""
+    labels = np.arange(600) % 3 if order == "mixed" else np.sort(np.arange(600) % 3)
+    images = np.zeros((600, 2, 2, 1), np.uint8) + (80 * labels[:, None, None, None]).astype(np.uint8)
+    dataset = datasets.Dataset(images, labels, images, labels, tuple("abc"), "made up", "made up", mean=(0.0,), std=(1.0,))
+    assert len(np.unique(found := experiment.for_calibration(dataset))) == 3 and 150 < len(found) <= 256
 
 
 def test_lists_are_arrays():
@@ -132,7 +197,7 @@ def test_lists_are_arrays():
 GRADIENTS = {
     "deviations": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2), nudging=SYMMETRIC),
     "states": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2, deviations=False), nudging=SYMMETRIC),
-    "fast": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2), nudging=SYMMETRIC, solver=fast.prepared(net)),
+    "fast": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2), nudging=SYMMETRIC),
     "bptt": lambda net, x, y: ep.bptt_gradient(net, x, y, Phases(3, 2)),
     "rbp": lambda net, x, y: ep.rbp_gradient(net, x, y, Phases(3, 2)),
     "relax": lambda net, x, y: ep.relax(net, x, 2, y, 0.1), "fast.relax": lambda net, x, y: fast.relax(net, x, 2, y, 0.1),
@@ -168,23 +233,16 @@ def test_images_and_labels_that_do_not_fit(way, bad):
     assert relative(net.parameters(), before) == 0
 
 
-def test_other_functions_refuse_other_layouts():
-    net = small()
-    x = batch(net)[0].transpose(0, 3, 1, 2)
-    states = [np.zeros((4, *shape), "float32") for shape in net.shapes[1:]]
-    for call in (lambda: net.drives(x, states), lambda: net.phi(x, states), lambda: net.energy(x, states),
-                 lambda: net.init_state(x), lambda: ep.builders.calibrate(net, x, 0.5), lambda: datasets.normalise(x)):
-        with pytest.raises(EPError, match="channels.last"):
-            call()
-
-
-def test_states_of_other_images_are_no_start():
+@pytest.mark.parametrize("call", [
+    lambda net, x, s: net.drives(x, s), lambda net, x, s: net.phi(x, s), lambda net, x, s: net.energy(x, s),
+    lambda net, x, s: net.init_state(x), lambda net, x, s: ep.builders.calibrate(net, x, 0.5),
+    lambda net, x, s: datasets.normalise(x), lambda net, x, s: ep.relax(net, x.transpose(0, 2, 3, 1), 2, start=s),
+    lambda net, x, s: fast.relax(net, x.transpose(0, 2, 3, 1), 2, start=s)])
+def test_other_layouts_and_states_of_other_images(call):
     """States of one image would be broadcast to four."""
     net = small()
-    x, y = batch(net)
-    for relax in (ep.relax, fast.relax):
-        with pytest.raises(EPError, match="start"):
-            relax(net, x, 2, start=net.init_state(x[:1]))
+    with pytest.raises(EPError, match="channels.last|start"):
+        call(net, batch(net)[0].transpose(0, 3, 1, 2), [np.zeros((1, *shape), "float32") for shape in net.shapes[1:]])
 
 
 @pytest.mark.parametrize("way", ["deviations", "states", "fast", "bptt", "rbp"])
@@ -202,34 +260,19 @@ def test_images_take_the_type_of_the_network(way, dtype, other):
 
 
 @pytest.mark.parametrize("cost, plain", [(Halved, SoftmaxCrossEntropy), (Doubled, SquaredError)])
-def test_a_subclass_of_a_cost_is_kept(tmp_path, cost, plain):
-    """By both builders, with the parameters of its kind; and no file says that it was another."""
-    for build in (lambda cost: small(cost=cost), lambda cost: mlp([4, 3, 2], cost=cost)):
-        net = build(cost)
-        assert type(net.cost) is cost and relative(net.parameters(), build(plain).parameters()) == 0
-        with pytest.raises(EPError, match="none of this package's"):
-            net.save(tmp_path / "net.npz")
-    assert not (tmp_path / "net.npz").exists()
-
-
-def test_what_a_file_could_not_give_back_is_not_saved(tmp_path):
-    """An activation or pooling of one's own, by its own name or another's, and a network that was changed since."""
-    own = HARD_SIGMOID._replace(name="softer"), HARD_SIGMOID._replace(dsigma=ACTIVATIONS["clip"].dsigma)
-    changed = small()
-    changed.activation = ACTIVATIONS["clip"]
-    nets = [small(activation=activation) for activation in own]
-    nets += [small(pool=ep.AVERAGE_POOL._replace(name="mean")), changed]
+def test_what_a_file_could_not_give_back_is_not_saved(tmp_path, cost, plain):
+    """A cost, activation or pooling of one's own, by its own name or another's, a network that was changed since, notes that are
+    no JSON. A subclass of a cost is kept, with the parameters of its kind."""
+    nets = [small(cost=cost), mlp([4, 3, 2], cost=cost), small(), small(), small(pool=ep.AVERAGE_POOL._replace(name="mean"))]
+    nets += [small(activation=HARD_SIGMOID._replace(name="softer")),
+             small(activation=HARD_SIGMOID._replace(dsigma=ACTIVATIONS["clip"].dsigma))]
+    assert type(nets[0].cost) is cost and relative(nets[0].parameters(), small(cost=plain).parameters()) == 0
+    assert type(nets[1].cost) is cost and relative(nets[1].parameters(), mlp([4, 3, 2], cost=plain).parameters()) == 0
+    nets[2].activation, nets[3].about = ACTIVATIONS["clip"], {"mean": np.zeros(3)}
     for net in nets:
-        with pytest.raises(EPError, match="could be|can be saved"):
+        with pytest.raises(EPError, match="can be saved whole|about cannot be written"):
             net.save(tmp_path / "net.npz")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_notes_that_are_no_json_are_refused(tmp_path):
-    net = small()
-    net.about = {"mean": np.zeros(3)}
-    with pytest.raises(EPError, match="about"):
-        net.save(tmp_path / "net.npz")
 
 
 @pytest.mark.parametrize("activation", [TANH, TANH._replace(name="own"), HARD_SIGMOID._replace(bounds=(-0.5, 1.0))])
@@ -302,36 +345,17 @@ def test_networks_share_no_arrays():
 # --- synapses of one's own ----------------------------------------------------------------------------------------------
 
 
-class OneToOne:
+def one_to_one(w):
     """The synapse of docs/code/new_synapse.md: no W, no b."""
-
-    holomorphic = True
-
-    def __init__(self, w):
-        self.w, self.pre_shape, self.post_shape = w, w.shape, w.shape
-
-    def parameters(self):
-        return {"w": self.w}
-
-    def drive_post(self, pre, switches=None):
-        return self.w * pre, None
-
-    def drive_pre(self, post, switches=None):
-        return self.w * post
-
-    def hebbian(self, pre, post, switches=None):
-        return {"w": (pre * post).sum(0)}
-
-    def drive_pre_adjoint(self, pre, switches=None):
-        return self.w * pre
-
-    drive_post_adjoint, linear_hebbian = drive_pre, hebbian
+    page, names = Path(ep.__file__).parents[1].joinpath("docs", "code", "new_synapse.md").read_text(encoding="utf-8"), {}
+    exec(re.search(r"```python\n(.*?\n)\n\nrng = ", page, re.S)[1], names)
+    return names["OneToOne"](np.array(w))
 
 
 def test_a_first_synapse_without_biases():
     """The fast path and the kernels leave it to the readable path; calibration refuses it."""
     dense = ep.Dense(np.ones((4, 3)), np.zeros(3), (4,))
-    net = ep.Network([OneToOne(np.array([1.0, 2.0, 3.0, 4.0])), dense], ep.SIGMOID, SquaredError())
+    net = ep.Network([one_to_one([1.0, 2.0, 3.0, 4.0]), dense], ep.SHIFTED_SIGMOID, SquaredError())
     x, y = np.random.default_rng(0).random((4, 4)), np.arange(4) % 3
     assert kernels.fused(net) is net and "OneToOne" in fast.unsuitable(net)
     assert relative(GRADIENTS["fast"](net, x, y).gradient, GRADIENTS["deviations"](net, x, y).gradient) == 0

@@ -4,7 +4,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from helpers import data, network as small_network, relative
+from cases import ANGLE, Case
+from helpers import relative
 
 import ep
 from ep import Nudging, Phase, Phases
@@ -19,12 +20,10 @@ def plain(images, rng):
 
 
 @pytest.mark.parametrize("feedback", [1.0, 0.3, 0.05])
-@pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
-def test_the_exact_gradient_is_that_of_bptt(xp, connections, feedback):
+@pytest.mark.parametrize("angle", [None, ANGLE], ids=["symmetric", "asymmetric"])
+def test_the_exact_gradient_is_that_of_bptt(xp, angle, feedback):
     """Unrolled over hundreds of steps; a float32 network is copied to float64, and stays what it is."""
-    network = ep.CONNECTIONS[connections](small_network(xp, "average", "sigmoid", dtype="float32"))
-    network.feedback = feedback
-    x, y = data(xp, network, dtype="float32")
+    network, x, y = Case("average", gain=feedback, angle=angle, dtype="float32").example(xp)
     before = {name: w.copy() for name, w in network.parameters().items()}
     found = exact_gradient(network, x, y, Phase(2, "up"))
     wide = equilibrium.in_float64(network)

@@ -19,6 +19,7 @@ import ep
 from ep.train import equilibrium
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -206,20 +207,6 @@ def test_depth(example, tmp_path):
     assert all(0.99 < float(line.split()[2]) <= 1.00005 for line in lines[1::2]), lines
     assert [line.split()[:2] for line in lines[1:3]] == [row[:2] for row in header_output("13_depth")[1:3]]
     assert is_picture(tmp_path / "depth.png")
-
-
-@pytest.mark.slow
-def test_which_side(example, tmp_path):
-    """A row for every nudging, from its trainings; a second call trains nothing. The two sides are different trainings."""
-    options = "--dataset synthetic --images 96 --validation-images 32 --epochs 1 --seeds 1".split()
-    lines = example("14_which_side", *options).splitlines()
-    assert [line.split()[:2] for line in lines[:-1]] == [row[:2] for row in header_output("14_which_side")[:-1]]
-    rows = [json.loads(line) for line in (tmp_path / "which_side.jsonl").read_text().splitlines()]
-    assert len({row["gradient_norm_1"] for row in rows}) == len(rows) == 11
-    assert is_picture(tmp_path / "which_side.png")
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/result.json")}
-    assert example("14_which_side", *options).splitlines() == lines
-    assert len(before) == 11 and all(path.stat().st_mtime_ns == time for path, time in before.items())  # none was trained again
 
 
 def test_bias_of_a_network_of_weak_feedback(example, no_cifar, tmp_path):

@@ -11,22 +11,22 @@ import ep
 
 PACKAGE = Path(ep.__file__).parent
 CORE = [  # the files that people read, lowest first
-    {"errors"}, {"checks"}, {"backend", "nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
-    {"network"}, {"dynamics", "builders"}, {"eqprop", "bptt"}, {"rbp"}]
-DOORS = [  # everything else, behind three doors
-    {"fast.winograd", "fast.patches", "fast.pooling", "fast.blas", "datasets.augment", "datasets.download",
-     "datasets.pictures", "train.checkpoint", "train.machine", "train.curves", "train.watch", "train.claim"},
-    {"fast.plan"}, {"fast.kernels"}, {"fast.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
-    {"fast.synapses", "datasets.synthetic", "datasets.cifar", "datasets.folder", "datasets.arrays"},
-    {"fast.chain", "datasets.idx"}, {"fast.relaxation", "datasets.choose"}, {"fast.response", "datasets"}, {"fast.products"},
-    {"fast"}, {"train.loop"}, {"train.parallel", "train.experiment", "train.equilibrium"}, {"train.runs"}, {"train.job"},
+    {"errors"}, {"backend"}, {"checks"}, {"nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
+    {"network"}, {"dynamics", "builders"}, {"eqprop", "bptt", "rbp"}, {"papers_code", "gdu", "radius"}]
+DOORS = [  # everything else: exchangeable parts, data sets, training
+    {"engine.winograd", "engine.patches", "engine.blas", "engine.kernels", "datasets.augment", "datasets.download",
+     "datasets.pictures", "train.checkpoint", "train.machine", "train.curves", "train.watch", "train.claim", "train.step"},
+    {"engine.ways", "engine.gpu"}, {"engine.cpu", "engine.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
+    {"engine", "datasets.synthetic", "datasets.cifar", "datasets.folder", "datasets.arrays"},
+    {"datasets.idx"}, {"datasets.choose"}, {"datasets"}, {"train.loop"},
+    {"train.settings", "train.parallel", "train.equilibrium"}, {"train.experiment"}, {"train.runs"}, {"train.job"},
     {"train", "train.__main__", "doctor"}]
 LEVEL = {module: level for level, modules in enumerate([*CORE, *DOORS]) for module in modules}
 FORBIDDEN_IN_THE_CORE = {"threading", "concurrent", "multiprocessing", "mpi4py", "argparse", "threadpoolctl", "queue"}
 
 
 def modules():
-    """{"dynamics": source, "fast.winograd": source, "fast": source of fast/__init__.py, ...}: every file but ep/__init__.py."""
+    """{"dynamics": source, "engine.winograd": source, "engine": source of engine/__init__.py, ...}: every file but ep/__init__.py."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
@@ -64,8 +64,8 @@ def imports(source, folder=""):
 
 
 def folder(module):
-    """The folder that the module is in: "" for the core, "fast" for fast.winograd and for fast/__init__.py itself."""
-    return module if module in ("fast", "datasets", "train") else module.rpartition(".")[0]
+    """The folder that the module is in: "" for the core, "engine" for engine.winograd and for engine/__init__.py itself."""
+    return module if module in ("engine", "datasets", "train") else module.rpartition(".")[0]
 
 
 def code_lines(source):
@@ -87,10 +87,10 @@ def test_the_tools_of_this_file():
     source = ('"""Doc\nstring."""\n# comment\nimport os\n\ndef f(a,\n      b):\n    """Doc."""\n'
               '    from .ops import conv\n    return """x\n"""\n')
     assert code_lines(source) == {4, 6, 7, 9, 10, 11}
-    assert imports(source + "from . import bptt\nimport ep.cost\nfrom ep.fast import x\nfrom numpy.lib import y") == (
-        {"ops", "bptt", "cost", "fast"}, {"os", "numpy"})
-    assert imports("from .winograd import x\nfrom ..ops import y\nfrom .. import bptt\nfrom . import kernels", "fast") == (
-        {"fast.winograd", "ops", "bptt", "fast.kernels"}, set())
+    assert imports(source + "from . import bptt\nimport ep.cost\nfrom ep.engine import x\nfrom numpy.lib import y") == (
+        {"ops", "bptt", "cost", "engine"}, {"os", "numpy"})
+    assert imports("from .winograd import x\nfrom ..ops import y\nfrom .. import bptt\nfrom . import kernels", "engine") == (
+        {"engine.winograd", "ops", "bptt", "engine.kernels"}, set())
 
 
 @every_module
@@ -124,8 +124,45 @@ def test_the_core_has_no_threads_no_processes_and_no_command_line(module):
     assert not imports(MODULES[module])[1] & FORBIDDEN_IN_THE_CORE
 
 
+def test_one_loop_over_steps():
+    """Every relaxation, free or nudged, of any network, is dynamics.iterate; BPTT goes back through what that has kept."""
+    found = set()
+    for module in MODULES:
+        if module.startswith(("train", "datasets", "doctor")):
+            continue
+        for function in ast.walk(ast.parse(MODULES[module])):
+            if isinstance(function, ast.FunctionDef):
+                loops = [ast.unparse(node.iter) for node in ast.walk(function) if isinstance(node, ast.For)]
+                found |= {(module, function.name) for loop in loops if ".steps" in loop or loop.endswith("(trajectory)")}
+    assert found == {("dynamics", "iterate"), ("bptt", "sweep")}
+
+
+def test_the_core_stands_alone(tmp_path):
+    """A copy of it without the engine, data sets and training, in a process with NumPy alone, computes a gradient."""
+    import shutil
+    import subprocess
+    import sys
+
+    for module in set().union(*CORE) & MODULES.keys():
+        (tmp_path / "ep").mkdir(exist_ok=True)
+        shutil.copy(PACKAGE / f"{module}.py", tmp_path / "ep")
+    shutil.copy(PACKAGE / "__init__.py", tmp_path / "ep")
+    program = """
+import sys, numpy as np
+for name in ("scipy", "matplotlib", "tqdm", "threadpoolctl", "pooch", "PIL"):
+    sys.modules[name] = None  # importing it is an error
+import ep
+net = ep.convnet([4, 8], (8, 8, 1), 3)
+x, y = np.random.default_rng(0).random((2, 8, 8, 1)), np.array([0, 2])
+found = ep.eqprop_gradient(net, x, y, ep.Phases(30, 20), nudging=ep.Nudging.symmetric(0.1)).gradient["1.W"]
+print(abs(found).max() > 0, len([name for name in sys.modules if name.startswith("ep.")]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, env={"PATH": ""})
+    assert done.stdout.split() == ["True", str(len(set().union(*CORE) & MODULES.keys()))], done.stderr
+
+
 def test_every_folder_is_installed():
-    """The packages that setup.cfg finds are those that hold the files: a wheel without ep/fast would import nothing."""
+    """The packages that setup.cfg finds are those that hold the files: a wheel without ep/engine would import nothing."""
     configuration = (PACKAGE.parent / "setup.cfg").read_text(encoding="utf-8")
     assert "packages = find:" in configuration and "include = ep*" in configuration
     assert {path.parent for path in PACKAGE.rglob("*.py")} == {path.parent for path in PACKAGE.rglob("__init__.py")}

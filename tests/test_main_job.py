@@ -1,7 +1,9 @@
-"""The main job, end to end on a few embedded images: run folder, resuming, and one sentence for every bad input."""
+"""The main job, end to end on a few embedded images: run folder, resuming, and one sentence for every bad input.
+
+Its options are in test_options.py. One training is quick; every other test that trains or starts a program is marked slow.
+"""
 
 import functools
-import importlib.util
 import json
 import re
 import signal
@@ -9,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
         "--steps-nudged 2 --threads 1 --device cpu").split()
 
-plot_curves = runs.plot_curves
+plot_curves, slow = runs.plot_curves, pytest.mark.slow
 
 synthetic_images = functools.cache(synthetic.synthetic_images)
 
@@ -63,6 +64,27 @@ def table_of(path):
     return [dict(zip(names, (float(cell) if cell else None for cell in cells), strict=True)) for cells in lines]
 
 
+def signalled(monkeypatch, stop_after, number):
+    """A signal in this training step of the run that comes next; returns a list that gets an entry for each step."""
+    plain, calls = runs.accumulate, []
+
+    def accumulate(*arguments):
+        calls.append(1)
+        if len(calls) == stop_after:
+            signal.raise_signal(number)
+        plain(*arguments)
+
+    monkeypatch.setattr(runs, "accumulate", accumulate)
+    return calls
+
+
+def assert_bit_for_bit(one, other):
+    """Two run folders with the same parameters, the same optimizer and the same log."""
+    mine, others = (read_npz(folder / "checkpoint.npz") for folder in (one, other))
+    assert all((mine[key] == others[key]).all() for key in mine if key != "meta")
+    assert without_time(one / "log.jsonl") == without_time(other / "log.jsonl")
+
+
 def test_log_as_a_table(tmp_path):
     """A key that only a later line has, a missing value, every digit of a float; without a line, no header either."""
     lines = [dict(epoch=1, loss=0.1 + 0.2), dict(epoch=2, loss=None, angle_2=1e-300)]
@@ -71,13 +93,12 @@ def test_log_as_a_table(tmp_path):
     assert runs.as_csv([]) == ""
 
 
-def test_run_folder(start, tmp_path, monkeypatch):
-    """Everything that the header promises is there, and the numbers in it agree with each other."""
-    monkeypatch.setattr(runs, "plot_curves", plot_curves)
+def test_run_folder(start, tmp_path):
+    """Everything that the header promises is there, but for the picture, and the numbers in it agree with each other."""
     code, out, err = start(*TINY, "--out", tmp_path / "run")
     assert code == 0, err
     assert {f.name for f in (tmp_path / "run").iterdir()} == {
-        "config.json", "log.jsonl", "log.csv", "curves.png", "checkpoint.npz", "result.json", "network.npz"}
+        "config.json", "log.jsonl", "log.csv", "checkpoint.npz", "result.json", "network.npz"}
     trained = read_npz(tmp_path / "run" / "checkpoint.npz")
     for name, w in ep.load(tmp_path / "run" / "network.npz").parameters().items():
         assert np.array_equal(w, trained[f"parameter/{name}"])
@@ -96,18 +117,6 @@ def test_run_folder(start, tmp_path, monkeypatch):
     assert (result["dataset"], result["source"]) == ("synthetic", "embedded synthetic images (not CIFAR-10)")
     assert {"train_accuracy", "seconds", "epochs", "nudging", "algorithm", "cost", "preset", "seed", "device"} <= result.keys()
     assert json.loads((tmp_path / "run" / "config.json").read_text())["channels"] == [4, 4, 4, 4]
-    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("options", ["--preset small", "--feedback 0.5", "--nudged-phases states", "--optimizer sgd",
-                                     "--schedule-nudged checkerboard", "--nudging one-sided", "--nudging random-sign",
-                                     "--nudging four-point", "--algorithm bptt",
-                                     "--cost squared-error", "--schedule synchronous", "--connections asymmetric"])
-def test_variants_run(start, tmp_path, options):
-    code, out, err = start(*TINY, "--epochs", 1, *options.split(), "--out", tmp_path / "run")
-    assert code == 0, err
-    option, value = options.split()
-    assert str(json.loads((tmp_path / "run" / "config.json").read_text())[option[2:].replace("-", "_")]) == value
 
 
 @pytest.mark.gpu
@@ -139,28 +148,17 @@ def test_interrupted_and_resumed_on_a_gpu(start, tmp_path, monkeypatch, xp):
     options = [*TINY, *"--channels 4 6 --scale 2 --lr 0.04 --device cuda --nudging random-sign".split()]
     code, _, err = start(*options, "--out", tmp_path / "straight")
     assert code == 0, err
-    plain, calls = runs.accumulate, []
-
-    def accumulate(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            signal.raise_signal(signal.SIGTERM)
-        plain(*arguments)
-
-    monkeypatch.setattr(runs, "accumulate", accumulate)
+    signalled(monkeypatch, 2, signal.SIGTERM)
     assert start(*options, "--out", tmp_path / "stopped")[0] == 143
     monkeypatch.setenv("CUPY_TF32", "1")
     code, _, err = start("--resume", tmp_path / "stopped", "--device", "cuda")
     assert code == 2 and "tf32 (False in the run, True asked for)" in err
     monkeypatch.delenv("CUPY_TF32")
     assert start("--resume", tmp_path / "stopped", "--device", "cuda")[0] == 0
-    straight, stopped = (read_npz(tmp_path / name / "checkpoint.npz") for name in ("straight", "stopped"))
-    for key in straight:
-        if key != "meta":
-            assert (straight[key] == stopped[key]).all(), key
-    assert without_time(tmp_path / "straight" / "log.jsonl") == without_time(tmp_path / "stopped" / "log.jsonl")
+    assert_bit_for_bit(tmp_path / "straight", tmp_path / "stopped")
 
 
+@slow
 @pytest.mark.parametrize("feedback_update, optimizer", [*((rule, "sgd") for rule in ep.FEEDBACK_UPDATES),
                                                         ("kolen-pollack", "adam")])
 def test_asymmetric_connections(start, tmp_path, monkeypatch, feedback_update, optimizer):
@@ -183,44 +181,25 @@ def test_asymmetric_connections(start, tmp_path, monkeypatch, feedback_update, o
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
 
 
-def test_asymmetric_recipe(tmp_path):
-    """cifar10_asym_ep.py: the main job with asymmetric connections, Kolen-Pollack, and its own weight decay on a CPU."""
-    command = [sys.executable, EXAMPLES / "cifar10_asym_ep.py", *TINY, "--epochs", "1", "--out", tmp_path / "run"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (config["connections"], config["feedback_update"], config["weight_decay"]) == ("asymmetric", "kolen-pollack", 0.2)
-
-
+@slow
 @pytest.mark.parametrize("stop_after, number", [(1, signal.SIGINT), (3, signal.SIGTERM), (5, signal.SIGINT)])
 def test_interrupted_and_resumed_is_bit_for_bit(start, tmp_path, monkeypatch, stop_after, number):
     """A signal in the first or last step of an epoch, or in the second epoch: the resumed run ends like the straight one."""
     options = [*TINY, "--nudging", "random-sign", "--connections", "asymmetric"]
     code, _, err = start(*options, "--out", tmp_path / "straight")
     assert code == 0, err
-    plain, calls = runs.accumulate, []
-
-    def accumulate(*arguments):
-        calls.append(1)
-        if len(calls) == stop_after:
-            signal.raise_signal(number)
-        plain(*arguments)
-
-    monkeypatch.setattr(runs, "accumulate", accumulate)
+    calls = signalled(monkeypatch, stop_after, number)
     code, out, err = start(*options, "--out", tmp_path / "stopped")
     assert code == 128 + number and len(calls) == stop_after and not (tmp_path / "stopped" / "result.json").exists()
     assert "--resume" in out
     assert start("--resume", tmp_path / "stopped", "--threads", 2)[0] == 0
-    straight, stopped = (read_npz(tmp_path / name / "checkpoint.npz") for name in ("straight", "stopped"))
-    for key in straight:
-        if key != "meta":
-            assert (straight[key] == stopped[key]).all(), key
-    assert without_time(tmp_path / "straight" / "log.jsonl") == without_time(tmp_path / "stopped" / "log.jsonl")
+    assert_bit_for_bit(tmp_path / "straight", tmp_path / "stopped")
     for name in ("straight", "stopped"):
         assert table_of(tmp_path / name / "log.csv") == [
             json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
 
 
+@slow
 def test_sigterm_to_a_real_process(tmp_path):
     """The process itself: SIGTERM during training exits with 143 and leaves a checkpoint that continues."""
     command = [sys.executable, EXAMPLES / "cifar10_sym_ep.py", *TINY, "--epochs", "10000", "--out", tmp_path / "run"]
@@ -235,6 +214,7 @@ def test_sigterm_to_a_real_process(tmp_path):
     assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] >= 1
 
 
+@slow
 def test_validation_images_replace_the_test_images(start, tmp_path):
     """Evaluated on images held out of the training images, after resuming too."""
     out = tmp_path / "run"
@@ -244,35 +224,34 @@ def test_validation_images_replace_the_test_images(start, tmp_path):
     assert start("--resume", out)[0] == 0
 
 
-def test_resuming_names_what_differs(start, tmp_path):
+@slow
+def test_a_run_is_neither_changed_nor_overwritten(start, tmp_path):
+    """Other settings are named; a folder that holds a run is refused; so is a checkpoint that is cut in half, or another's."""
     assert start(*TINY, "--out", tmp_path / "run")[0] == 0
     before = (tmp_path / "run" / "log.jsonl").read_text()
     code, _, err = start("--resume", tmp_path / "run", "--beta", 0.3, "--seed", 4, "--epochs", 2)
     assert code == 2 and "beta (0.1 in the run, 0.3 asked for)" in err and "seed (0 in the run, 4 asked for)" in err
     assert "epochs" not in err and (tmp_path / "run" / "log.jsonl").read_text() == before
-
-
-def test_new_run_does_not_overwrite_an_old_one(start, tmp_path):
-    assert start(*TINY, "--out", tmp_path / "run")[0] == 0
     code, _, err = start(*TINY, "--out", tmp_path / "run")
     assert code == 2 and "holds a run already" in err
+    path = tmp_path / "run" / "checkpoint.npz"
+    whole, arrays = path.read_bytes(), read_npz(path)
+    path.write_bytes(whole[: len(whole) // 2])
+    code, _, err = start("--resume", tmp_path / "run")
+    assert code == 2 and "is damaged" in err and path.stat().st_size == len(whole) // 2
+    write_npz(path, {**arrays, "parameter/2.W": np.zeros((3, 3, 5, 4), np.float32)})
+    code, _, err = start("--resume", tmp_path / "run")
+    assert code == 2 and "another architecture: parameter/2.W" in err
 
 
 BAD = {
     "--beta 0": "beta must be a finite number other than 0",
-    "--beta nan": "expected a finite number, got 'nan'",
-    "--steps-free 0": "whole number of at least 1, got '0'",
-    "--steps-nudged -1": "whole number of at least 1, got '-1'",
-    "--nudging sideways": "invalid choice: 'sideways'",
-    "--cost hinge": "invalid choice: 'hinge'",
+    "--steps-free 0": "whole number of at least 1 and at most 2147483647, got '0'",
     "--channels 4 4 4 4 4 4 --scale 1 --lr 0.1": "leaves nothing of a 1x1 image",
-    "--preset small --channels 4 4": "give --scale and --lr too",
     "--train-images 5000": "train images: 5000 asked for, but embedded synthetic images (not CIFAR-10) has 4000",
     "--lr 0.1 0.1 0.1": "one for each of the 5 layers",
     "--preset paper": "refuses embedded synthetic images",
     "--algorithm bptt --beta 0.5": "--beta is for --algorithm eqprop: bptt nudges nothing",
-    "--optimizer sgd --warm-up 5": "--warm-up is for --optimizer adam",
-    "--feedback-update own": "add --connections asymmetric",
     "--algorithm bptt --steps-nudged 5": "BPTT goes back through 1 to T = 4 steps",
     "--algorithm bptt --schedule checkerboard": "BPTT unrolls a fixed number of synchronous steps",
     "--out /dev/null/run": "cannot write to the output folder",
@@ -295,19 +274,7 @@ def test_bad_input_is_one_sentence(start, tmp_path, monkeypatch, options):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_damaged_or_foreign_checkpoints(start, tmp_path):
-    """Cut in half, or with an array of another shape: one sentence, exit code 2, and the file is left alone."""
-    assert start(*TINY, "--out", tmp_path / "run")[0] == 0
-    path = tmp_path / "run" / "checkpoint.npz"
-    whole, arrays = path.read_bytes(), read_npz(path)
-    path.write_bytes(whole[: len(whole) // 2])
-    code, _, err = start("--resume", tmp_path / "run")
-    assert code == 2 and "is damaged" in err and path.stat().st_size == len(whole) // 2
-    write_npz(path, {**arrays, "parameter/2.W": np.zeros((3, 3, 5, 4), np.float32)})
-    code, _, err = start("--resume", tmp_path / "run")
-    assert code == 2 and "another architecture: parameter/2.W" in err
-
-
+@slow
 def test_nan_stops_the_run_and_keeps_the_checkpoint(start, tmp_path, monkeypatch):
     """A gradient that is not finite ends the run with exit code 1, names the layer, and the last good checkpoint stays."""
     plain = eqprop.eqprop_gradient
@@ -329,6 +296,7 @@ def test_nan_stops_the_run_and_keeps_the_checkpoint(start, tmp_path, monkeypatch
 GPU_ERROR = type("CUDARuntimeError", (RuntimeError,), {"__module__": "cupy_backends.cuda.api.runtime"})
 
 
+@slow
 @pytest.mark.parametrize("error, expected, said", [
     (OSError(28, "No space left on device"), 1, "No space left on device; the"), (KeyboardInterrupt(), 130, "interrupted; the"),
     (MemoryError("Unable to allocate 8 GiB\nfor an array"), 1,
@@ -346,6 +314,7 @@ def test_what_no_program_can_help_is_one_sentence(start, tmp_path, monkeypatch, 
     assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] == 0
 
 
+@slow
 def test_quiet_failures_are_said_once(start, tmp_path):
     """A rate that is far too high saturates the units: the run goes on, but says which layer cannot learn."""
     code, out, err = start(*TINY, "--lr", 1000, "--out", tmp_path / "run")
@@ -353,9 +322,10 @@ def test_quiet_failures_are_said_once(start, tmp_path):
     assert len(re.findall(r"WARNING: \d+% of the units of layer 4 sit at a bound", out + err)) == 1
 
 
+@slow
 def test_a_network_that_does_not_settle_is_told_so(start, tmp_path):
     """Strong feedback, large weights, few steps: accuracies part, or the gradient is another one; the run says it, once."""
-    options = "--preset small --scale 12 --steps-free 2 --steps-nudged 1 --tolerance 0".split()
+    options = "--feedback 1 --nudged-phases states --scale 12 --steps-free 2 --steps-nudged 1".split()
     code, out, err = start(*TINY, *options, "--out", tmp_path / "run")
     assert code == 0
     line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
@@ -363,17 +333,23 @@ def test_a_network_that_does_not_settle_is_told_so(start, tmp_path):
     assert "no exact gradient" in out or len(re.findall("WARNING: the gradient of layer . has a cosine of", out + err)) == 1
 
 
-def test_the_package_runs_as_a_program(tmp_path):
-    """python -m ep.train, from an empty folder: the network that the example trains, and mistakes in one sentence."""
-    for name, program in (("package", ["-m", "ep.train"]), ("example", [EXAMPLES / "cifar10_sym_ep.py"])):
+@slow
+def test_the_programs(tmp_path):
+    """python -m ep.train, from an empty folder: the network that the example trains; another recipe; mistakes in one sentence."""
+    for name, program in (("package", ["-m", "ep.train"]), ("example", [EXAMPLES / "cifar10_sym_ep.py"]),
+                          ("asymmetric", [EXAMPLES / "cifar10_asym_ep.py"])):
         done = subprocess.run([sys.executable, *program, *TINY, "--out", name], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+        assert (tmp_path / name / "curves.png").read_bytes().startswith(b"\x89PNG")
     package, example = (read_npz(tmp_path / name / "network.npz") for name in ("package", "example"))
     assert package.keys() == example.keys() and all((package[key] == example[key]).all() for key in package)
+    config = json.loads((tmp_path / "asymmetric" / "config.json").read_text())
+    assert (config["connections"], config["feedback_update"], config["weight_decay"]) == ("asymmetric", "kolen-pollack", 0.2)
     done = subprocess.run([sys.executable, "-m", "ep.train", "--beta", "nan"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: argument --beta"), done.stderr
 
 
+@slow
 def test_uninstalled_package_is_one_sentence(tmp_path):
     """Without the package on the path, the example says how to install it."""
     code = f"import sys; sys.modules['ep'] = None; sys.argv = ['x']; exec(open({str(EXAMPLES / 'cifar10_sym_ep.py')!r}).read())"
@@ -381,40 +357,7 @@ def test_uninstalled_package_is_one_sentence(tmp_path):
     assert done.returncode == 1 and "pip install -e ." in done.stderr and "Traceback" not in done.stderr
 
 
-def test_gradient_quality(start, tmp_path):
-    """On the network of a run: more steps are nearer to the converged gradient, and table and picture are there."""
-    assert start(*TINY, "--out", tmp_path / "run")[0] == 0
-    command = [sys.executable, EXAMPLES / "gradient_quality.py", "--run", tmp_path / "run", "--out", tmp_path, "--threads", "1",
-               *"--images 20 --steps-free 3 300 --steps-nudged 2 60 --beta 0.025 0.1".split()]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    table = json.loads((tmp_path / "gradient_quality.json").read_text())["table"]
-    assert [(row["T"], row["K"], row["beta"]) for row in table] == [(T, K, beta) for T in (3, 300) for K in (2, 60)
-                                                                    for beta in (0.025, 0.1)]
-    settings = json.loads((tmp_path / "gradient_quality.json").read_text())["settings"]
-    assert [settings[key] for key in ("schedule", "schedule_nudged", "nudged_phases")] == ["up", "down", "deviations"]  # its own
-    assert table[1]["batch"] < table[6]["batch"] <= 1.0000001 and (tmp_path / "gradient_quality.png").exists()
-
-
-def test_gradient_quality_against_bptt(tmp_path):
-    """The reference of --against bptt is BPTT through all T steps: EP agrees where they settle, not where they do not."""
-    spec = importlib.util.spec_from_file_location("gradient_quality", EXAMPLES / "gradient_quality.py")
-    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-    network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SIGMOID, scale=2.0, dtype="float64")
-    x, y = np.random.default_rng(0).random((20, 32, 32, 3)), np.arange(20) % 10
-    args = SimpleNamespace(nudging="symmetric", feedback_update="exact", schedule="synchronous", schedule_nudged="synchronous",
-                           tolerance=0.0, tolerance_nudged=0.0, nudged_phases="states")
-    for T, agrees in (3, False), (200, True):
-        found, exact = (module.by_chunk(one, network, x, y, map) for one in (
-            module.estimate(network, args, T, 60, 1e-3), module.unrolled(args, T)))
-        assert (module.compared(found, exact)["batch"] > 0.999) == agrees
-    network.save(tmp_path / "network.npz")
-    command = [sys.executable, EXAMPLES / "gradient_quality.py", "--run", tmp_path / "network.npz", "--out", tmp_path,
-               *"--against bptt --schedule checkerboard --images 2 --threads 1".split()]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "schedule='synchronous'" in done.stderr
-
-
+@slow
 def test_eqprop_by_hand_prints_what_its_header_says():
     """examples/01: imports nothing from ep, and its output is the one in its docstring."""
     source = (EXAMPLES / "01_eqprop_by_hand.py").read_text()

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import fitted_slope
+from cases import fitted_slope
 
 from ep.errors import EPError
 from ep.nudging import Nudging
@@ -30,13 +30,14 @@ def derivative(nudging, f):
 @every_formula
 @pytest.mark.parametrize("beta", [0.3, 1.0, -0.5])
 def test_moments_and_order(name, beta):
-    """sum_k c_k beta_k^m = [m == 1] up to m = order, and not at m = order + 1."""
+    """sum_k c_k beta_k^m = [m == 1] up to m = order, and not at m = order + 1; beta is the largest |beta_k| of every formula."""
     make, order, phases = FORMULAS[name]
     nudging = make(beta)
     for m in range(order + 1):
         assert abs(nudging.moment(m) - (m == 1)) < 1e-13 * max(1, abs(beta) ** (m - 1))
     assert abs(nudging.moment(order + 1)) > 1e-3 * abs(beta) ** order
     assert nudging.order == order and len(nudging.points) == phases
+    assert max(map(abs, nudging.points)) == pytest.approx(abs(beta), rel=1e-15)
     assert nudging.is_complex == nudging.take_real == (name.startswith(("holo", "shifted")))
 
 
@@ -48,12 +49,6 @@ def test_the_error_falls_as_beta_to_the_order(name, function):
     betas = (0.2, 0.1)
     errors = [abs(derivative(make(b), f) - exact) for b in betas]
     assert fitted_slope(errors, betas) == pytest.approx(order, abs=0.25)  # the next term of the series, at beta = 0.2
-
-
-@every_formula
-def test_beta_is_the_largest_point(name):
-    """`beta` means the same for every formula: the largest |beta_k|."""
-    assert max(map(abs, FORMULAS[name][0](0.7).points)) == pytest.approx(0.7, rel=1e-15)
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 7])
@@ -68,15 +63,11 @@ def test_the_half_circle_is_the_full_circle(n, shifted, function):
     assert abs(full.imag) < 1e-14
 
 
-def test_two_shifted_points_are_the_complex_step():
-    """holomorphic(b, 2, shifted) is the single point i b: f'(0) = Im f(i b) / b."""
+def test_points_on_the_axes_are_exact():
+    """holomorphic(b, 2, shifted) is the single point i b, the complex step; exp(i pi) = -1 without an imaginary part of 1e-16."""
     nudging = Nudging.holomorphic(0.1, 2, shifted=True)
     assert nudging.points == (0.1j,)
     assert derivative(nudging, cmath.exp) == pytest.approx(cmath.exp(0.1j).imag / 0.1, rel=1e-15)
-
-
-def test_real_points_on_the_circle_are_exactly_real():
-    """exp(i pi) = -1 without an imaginary part of 1e-16."""
     assert [p.imag for p in Nudging.holomorphic(0.1, 4).points] == [0.0, 0.1, 0.0]
 
 

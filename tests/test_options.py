@@ -1,22 +1,27 @@
-"""Every option of every example acts: for each there is a check that fails if the option is ignored.
+"""Every option of every program acts: with it a run leaves another trace than without it; where it could not, it is refused.
 
-CHECKS has a row for each option: the value that is given, what else is given in both runs (`beside`), and a check of what the
-two runs did, without the option and with it. What they did is what they called the library with, what they trained, and
-what they printed. The options are taken from the examples' own parsers, so a new one without a row fails, and so does a row
-without an option.
+A trace is what a run printed, what it called the library with, what it trained, as text. The same command line leaves the same
+trace twice; so an option that is ignored leaves that of the run without it. The settings of the main job are taken from their
+declarations (ep/train/settings.py), all other options from the programs' own parsers: a new one without a row fails.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import functools
 import importlib.util
+import itertools
 import json
+import re
 import runpy
 import shlex
 import shutil
 import signal
 import sys
+import time
+import types
+import zlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,35 +32,33 @@ from ep.datasets import idx
 from ep.datasets.dataset import Dataset
 from ep.datasets.synthetic import synthetic_images
 from ep.npz import read_npz
-from ep.train import checkpoint, equilibrium, experiment, job, loop, runs
+from ep.train import commandline as cli, equilibrium, experiment, job, loop, runs, settings
+from ep.train.settings import OPTIONS, Config, flag
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+PLACES = [str(EXAMPLES), str(EXAMPLES / "laboratory")]
 MAIN = "cifar10_sym_ep"
-NONE = {"01_eqprop_by_hand", "pytorch_twin", "trained"}  # without a command line; `trained` lends its options to others
+NONE = {"01_eqprop_by_hand", "pytorch_twin", "trained", "trainings"}  # without a command line; `trained` lends others its options
 SETTLING = dict.fromkeys(("accuracy_at_T", "fixed_point_accuracy", "smallest_cosine"), 1.0) | dict(
     fixed_point_images=1, changed_images=0.0, cosine_1=1.0)
 
 
+def source_of(name):
+    return next(EXAMPLES.rglob(f"{name}.py"))
+
+
 def load(name):
-    """examples/NAME.py as a module; skipped where it needs a package that is not installed."""
+    """An example as a module; skipped where it needs a package that is not installed."""
     if name == "backpropagation":
         pytest.importorskip("torch")
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        spec = importlib.util.spec_from_file_location(f"options_of_{name}", EXAMPLES / f"{name}.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*PLACES, *sys.path])
+        spec = importlib.util.spec_from_file_location(f"options_of_{name}", source_of(name))
         spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-    finally:
-        sys.path.remove(str(EXAMPLES))
     return module
 
 
-def imports(name):
-    """The words of the import lines of an example."""
-    lines = (EXAMPLES / f"{name}.py").read_text().splitlines()
-    return {word for line in lines if line.startswith(("import ", "from ")) for word in line.replace(",", "").split()}
-
-
-# --- two small runs -------------------------------------------------------------------------------------------------------
+# --- what a run leaves ----------------------------------------------------------------------------------------------------
 
 
 def tiny(side=8, channels=3, train=24, test=16, name="synthetic"):
@@ -66,575 +69,449 @@ def tiny(side=8, channels=3, train=24, test=16, name="synthetic"):
                    mean=(0.5,) * channels, std=(1.0,) * channels)
 
 
+def text(value):
+    """An argument as text. Of settings only that they are settings: what is made of an option is looked for, not the option."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{list(value.shape)}:{zlib.crc32(np.ascontiguousarray(value)):x}"
+    if isinstance(value, ep.Network):
+        return text(dict(value.parameters(), gain=value.feedback, recipe=value.recipe))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{text(key)}: {text(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "(" + ", ".join(map(text, value)) + ")"
+    if dataclasses.is_dataclass(value) and not isinstance(value, experiment.Config):
+        return f"{type(value).__name__}(" + ", ".join(f"{name}={text(one)}" for name, one in vars(value).items()) + ")"
+    return str(value) if isinstance(value, (str, Path, int, float, complex, np.generic, type(None))) else type(value).__name__
+
+
 class Spy:
-    """Calls of functions that are replaced while an example runs: calls["name"] is a list of (arguments, options)."""
+    """The trace of a run, line by line: calls of functions that are replaced while it runs, and what it prints."""
 
     def __init__(self, patch):
-        self.patch, self.calls = patch, {}
+        self.patch, self.lines = patch, []
 
-    def __call__(self, owner, name, instead=None):
+    def note(self, name, *arguments, **options):
+        self.lines.append(f"{name}{text(arguments)}{text(options) if options else ''}")
+
+    def noted(self, name, result, *arguments):
+        """The result, after a line about it."""
+        self.note(name, *arguments)
+        return result
+
+    def __call__(self, owner, *names, instead=None):
         """Record every call of owner.name, which does what it did, or `instead`."""
-        plain = instead or getattr(owner, name)
+        for name in names:
+            plain = getattr(owner, name)
 
-        @functools.wraps(getattr(owner, name))
-        def recorded(*arguments, **options):
-            self.calls.setdefault(name, []).append((arguments, options))
-            return plain(*arguments, **options)
+            @functools.wraps(plain)
+            def recorded(*arguments, name=name, does=instead or plain, **options):
+                self.note(name, *arguments, **options)
+                return does(*arguments, **options)
 
-        self.patch.setattr(owner, name, recorded)
-
-
-class Ran(SimpleNamespace):
-    """What a run did: calls of `Spy`, printed, and for trainings log, parameters, initial (parameters), meta, folder."""
-
-    def of(self, name, argument, call=0):
-        """An argument of a recorded call, by its position or its name."""
-        arguments, options = self.calls[name][call]
-        return arguments[argument] if isinstance(argument, int) else options[argument]
+            self.patch.setattr(owner, name, recorded)
 
 
-def run(module, arguments, calls):
-    """Run module.main() with a command line, and return `Ran`; an EPError goes through."""
+def run(module, arguments, patches):
+    """The trace of module.main() with a command line; an EPError goes through."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [module.__name__, *arguments])
+        patch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
         patch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
-        spy, printed = Spy(patch), []
-        patch.setattr("builtins.print", lambda *words, **options: printed.append(" ".join(map(str, words))))
+        patch.setattr(time, "perf_counter", itertools.count().__next__)  # a second for each look at the clock
+        spy = Spy(patch)
+        patch.setattr("builtins.print", lambda *words, **options: spy.lines.append(" ".join(map(str, words))))
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        calls(spy, module)
+        patches(spy, module)
         try:
             module.main()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        return Ran(calls=spy.calls, printed="\n".join(printed))
+        return "\n".join(spy.lines)
+
+
+def lines(trace, name):
+    """What is behind the name in the lines of a trace that begin with it."""
+    return [line.removeprefix(name) for line in trace.splitlines() if line.startswith(name)]
+
+
+def every_command(words):
+    """Every program that is started gets these words."""
+    return lambda _, with_it: lines(with_it, "command") and all(words in line for line in lines(with_it, "command"))
+
+
+def differ(without, with_it, expected):
+    """Whether the traces differ, and as expected: by words that are in the second alone (!words: in the first), and by checks."""
+    def found(one):
+        if callable(one):
+            return one(without, with_it)
+        before, after = (with_it, without) if one[:1] == "!" else (without, with_it)
+        return one.lstrip("!") in after and (not one or one.lstrip("!") not in before)
+
+    return without != with_it and all(map(found, expected if isinstance(expected, tuple) else (expected,)))
+
+
+# --- the main job ---------------------------------------------------------------------------------------------------------
 
 
 def of_training(spy, module):
     """Of a training of the library: a data set of 8x8 pixels, no distance to equilibrium, no picture."""
-    spy(datasets, "load", lambda *arguments: tiny())
-    spy(idx, "load", lambda *arguments: tiny(28, 1, name="fashion-mnist"))
-    spy(backend, "device_module", lambda device: np)
-    for owner, name in ((ep, "worker_threads"), (loop, "worker_threads"), (datasets, "augment"), (datasets, "hold_out"),
-                        (runs, "evaluate"), (eqprop, "eqprop_gradient"), (experiment, "bptt_gradient"),
-                        (runs.Run, "on_step")):
-        spy(owner, name)
-    spy(equilibrium, "distance", lambda *arguments, **options: dict(SETTLING))
-    spy(runs, "plot_curves", lambda *arguments: None)
-    started = runs.Run.started.__func__
+    spy(datasets, "load", instead=lambda *arguments: tiny())
+    spy(idx, "load", instead=lambda *arguments: tiny(28, 1, name="fashion-mnist"))
+    spy(backend, "device_module", instead=lambda device: np)
+    for owner in (ep, loop):
+        spy(owner, "worker_threads")
+    spy(datasets, "augment", instead=lambda batch, *how, plain=datasets.augment: spy.noted("images", plain(batch, *how), *batch))
+    spy(runs, "evaluate")
+    spy(eqprop, "eqprop_gradient")
+    spy(experiment, "bptt_gradient")
+    spy.patch.setattr(equilibrium, "distance", lambda *arguments, **options: dict(SETTLING))
+    spy.patch.setattr(runs, "plot_curves", lambda *arguments: None)
+    started, finish = runs.Run.started.__func__, runs.Run.finish
 
-    def with_initial_parameters(cls, folder, config, network, optimizer, world=None):
-        before = {name: w.copy() for name, w in network.parameters().items()}
-        spy.calls["started"] = [((folder, config, before, optimizer), {})]
+    def noted_start(cls, folder, config, network, optimizer, world=None):
+        spy.note("started", folder)
+        spy.note("optimizer", type(optimizer).__name__, optimizer.rates, optimizer.weight_decay)
+        for name, w in network.parameters().items():
+            spy.note("initial", name, w)
         return started(cls, folder, config, network, optimizer, world)
 
-    spy.patch.setattr(runs.Run, "started", classmethod(with_initial_parameters))
+    def noted_end(self):
+        for line in (self.folder / "log.jsonl").read_text().splitlines():
+            spy.note("log", {key: value for key, value in json.loads(line).items() if key != "seconds"})
+        for name, array in read_npz(self.folder / "checkpoint.npz").items():
+            if name != "meta":
+                spy.note("end", name, array)
+        finish(self)
 
-
-def read(ran, folder):
-    """`Ran` with what the training left in its folder."""
-    arrays = read_npz(folder / "checkpoint.npz")
-    ran.log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    ran.parameters = {name.removeprefix("parameter/"): w for name, w in arrays.items() if name.startswith("parameter/")}
-    ran.arrays, ran.meta, ran.folder = set(arrays), checkpoint.read_meta(folder / "checkpoint.npz"), folder
-    if "started" in ran.calls:
-        ran.initial, ran.optimizer = ran.of("started", 2), ran.of("started", 3)
-    return ran
+    spy.patch.setattr(runs.Run, "started", classmethod(noted_start))
+    spy.patch.setattr(runs.Run, "finish", noted_end)
 
 
 BASE = ("--channels 2 3 --scale 1 3 --initial-drive 0 --train-images 24 --test-images 16 --batch-size 8 --epochs 1 --lr 0.01 "
-        "--no-flip --pad 0")
+        "--no-flip --pad 0 --out run --threads 1")
+ASYMMETRIC = "--connections asymmetric"
+SYNCHRONOUS = "--steps-free 9 --steps-nudged 6 --schedule synchronous --schedule-nudged synchronous"
+BESIDE = {  # what is given in both runs
+    "--feedback-update": ASYMMETRIC, "--conventions": "--nudged-phases states", "--tolerance": "--steps-free 50",
+    "--blocks": "--network resnet", "--schedule": "--channels 2 3 4", "--steps-nudged": "--schedule-nudged synchronous",
+    "--validation-images": "--test-images 8 --train-images 16", "--algorithm": SYNCHRONOUS}
 
 
-@pytest.fixture(scope="module")
-def main_job(tmp_path_factory):
-    """main_job("--option value ...") -> `Ran` of the main job; each command line is trained once."""
-    module = load(MAIN)
-
-    @functools.cache
-    def trained(options):
-        words, folder = shlex.split(f"{BASE} {options}"), tmp_path_factory.mktemp("run")
-        place = Path(words[words.index("--out") + 1]) if "--out" in words else folder / "run"
-        resumed = Path(words[words.index("--resume") + 1]) if "--resume" in words else None
-        words = shlex.split(options) if resumed else words if "--out" in words else [*words, "--out", str(place)]
-        return read(run(module, words, of_training), resumed or place)
-
-    return trained
+def results(trace):
+    """What was trained, without what was called for it."""
+    return [lines(trace, name) for name in ("initial", "images", "log", "end")]
 
 
-# --- checks of the main job: (value, check(without, with) -> bool, what else is given in both) ---------------------------------
+def starts_elsewhere(without, with_it):
+    return lines(without, "initial") != lines(with_it, "initial")
 
 
-def phases(ran):
-    name = "bptt_gradient" if "bptt_gradient" in ran.calls else "eqprop_gradient"
-    return ran.of(name, "phases" if name == "bptt_gradient" else 3)
+def moves(without, with_it):
+    """From the same initial parameters to others."""
+    return not starts_elsewhere(without, with_it) and lines(without, "end") != lines(with_it, "end")
 
 
-def nudging(ran):
-    return ran.of("eqprop_gradient", "nudging")
+SETTINGS = {  # option and value: what is seen of it; of a choice (--cost) every other value is tried
+    "--train-images 16": tuple(f"!{text(image)}" for image in tiny().train_images[16:]),
+    "--validation-images 8": (text(tiny().train_images[-8:]), "!" + text(tiny().test_images[:8])),
+    "--test-images 8": (text(tiny().test_images[:8]), "!" + text(tiny().test_images)),
+    "--flip": (moves, "Generator, 0, True"), "--pad 2": (moves, "Generator, 2, False"), "--network": "builder: resnet",
+    "--blocks 2": "blocks: 2", "--channels 3 4": "[3, 3, 3, 4]", "--scale 2 3": starts_elsewhere,
+    "--initial-drive 0.5": starts_elsewhere, "--feedback 0.5": (moves, "gain: 0.5"), "--cost": "!readout.W",
+    "--connections": "2.B", "--seed 1": starts_elsewhere, "--algorithm": ("bptt_gradient", "!eqprop_gradient"),
+    "--nudging": moves, "--beta 0.7": (moves, "points=(-0.7, 0.7)"), "--nudged-phases": (moves, "deviations=False"),
+    "--conventions": moves, "--feedback-update": moves, "--steps-free 3": (moves, "free=Phase(steps=3"),
+    "--schedule": moves, "--tolerance 0.1": "!steps_free: 50.0", "--chunk 4": "float32[4, 8, 8, 3]",
+    "--steps-nudged 2": (moves, "nudged=Phase(steps=2"), "--schedule-nudged": moves, "--optimizer": (moves, "SGD"),
+    "--lr 0.05": (moves, "1: 0.05"), "--weight-decay 0.5": (moves, ", 0.5)"), "--warm-up 0": moves,
+    "--batch-size 12": "uint8[12, ", "--epochs 2": "epoch 2:"}
+SURROUNDINGS = {
+    "--preset small": "schedule=checkerboard", "--dataset cifar100": "load(cifar100", "--data somewhere": "load(auto, somewhere",
+    "--no-download": "None, False)", "--out elsewhere": "started(elsewhere)", "--device cpu": "device_module(cpu)",
+    "--threads 3": "worker_threads(3)",
+    "--resume run": ("!started(", "!evaluate(", lambda a, b: results(a)[2:] == results(b)[2:])}
+INERT = {  # the settings beside which an option of this kind has no effect
+    settings.RESIDUAL: "--network convnet", settings.UNCALIBRATED: "--initial-drive 0.5", settings.ASYMMETRIC: "",
+    settings.NUDGES: f"{SYNCHRONOUS} --algorithm bptt", settings.TWO_STATES: "--nudged-phases deviations",
+    settings.NOT_OWN: f"{SYNCHRONOUS} --algorithm bptt {ASYMMETRIC}", settings.ADAM: "--optimizer sgd"}
+VALUES = {option: [value] for option, _, value in (row.partition(" ") for row in SETTINGS | SURROUNDINGS)} | {
+    flag(name): list(option.read) for name, option in OPTIONS.items() if not callable(option.read)}
 
 
-def moved(a, b):
-    """Whether the two trainings ended at different parameters, though they started from the same ones."""
-    return all((a.initial[name] == b.initial[name]).all() for name in a.initial) and any(
-        (a.parameters[name] != b.parameters[name]).any() for name in a.parameters)
+# --- the other programs ---------------------------------------------------------------------------------------------------
 
 
-def path_of(ran):
-    """Largest distance that a weight of layer 1 went."""
-    return abs(ran.parameters["1.W"] - ran.initial["1.W"]).max()
+def patched(side=8, **constants):
+    """What examples share: small images, networks that are not trained, constants replaced by smaller ones, no pictures."""
+    def small(*arguments, **options):
+        return ep.convnet([2, 3], (8, 8, 3), seed=1, scale=3.0, paddings=[1, 1], feedback=arguments[3] if arguments else 1.0)
 
-
-def seen(ran):
-    """Batches that went into the network: (stored, augmented) images, all together."""
-    return [(arguments[0], datasets.augment(*arguments)) for arguments, _ in ran.calls["augment"]]
-
-
-def updates(ran):
-    return len(ran.calls["on_step"])
-
-
-def calibrated(ran):
-    """Standard deviation of the drives of layer 1 at the initial weights, per unit."""
-    network = ep.convnet([2, 3], (8, 8, 3), paddings=[1, 0])
-    network.set_parameters(ran.initial)
-    drives = network.synapses[0].drive_post(tiny().normalise(tiny().train_images))[0]
-    return drives.std((0, 1, 2))
-
-
-def mirrored(ran):
-    pairs = [(a, b) for stored, found in seen(ran) for a, b in zip(stored, found)]
-    kept = [(a == b).all() for a, b in pairs]
-    return not all(kept) and all(k or (a[:, ::-1] == b).all() for k, (a, b) in zip(kept, pairs))
-
-
-def cropped(ran):
-    """Every pixel column of the augmented images is one of the stored ones, but not all images are as stored."""
-    return any(not (a == b).all() for stored, found in seen(ran) for a, b in zip(stored, found)) and all(
-        arguments[2] == 2 for arguments, _ in ran.calls["augment"])
-
-
-def trained_on(ran):
-    return {image.tobytes() for stored, _ in seen(ran) for image in stored}
-
-
-def evaluated_on(ran):
-    return ran.of("evaluate", 1)
-
-
-def resumed(a, b):
-    return b.meta == a.meta and "on_step" not in b.calls and "started" not in b.calls and "test accuracy" in b.printed
-
-
-ASYMMETRIC, STATES = "--connections asymmetric", "--nudged-phases states"
-MAIN_JOB = {
-    "--preset": ("small", lambda a, b: phases(b).free.schedule == "checkerboard" != phases(a).free.schedule),
-    "--nudging": ("one-sided", lambda a, b: nudging(b).points == (0.0, nudging(a).points[1]) and moved(a, b)),
-    "--algorithm": ("bptt", lambda a, b: "bptt_gradient" in b.calls and "eqprop_gradient" not in b.calls and moved(a, b)),
-    "--cost": ("squared-error", lambda a, b: "readout.W" in a.parameters and "readout.W" not in b.parameters),
-    "--feedback": ("0.5", lambda a, b: b.of("eqprop_gradient", 0).feedback == 0.5 != a.of("eqprop_gradient", 0).feedback
-                   and moved(a, b)),
-    "--connections": ("asymmetric", lambda a, b: "2.B" in b.parameters and "2.B" not in a.parameters),
-    "--feedback-update": ("own", lambda a, b: moved(a, b), ASYMMETRIC),
-    "--beta": ("0.7", lambda a, b: nudging(b).points == (-0.7, 0.7) and moved(a, b)),
-    "--steps-free": ("3", lambda a, b: phases(b).free.steps == 3 == b.log[0]["steps_free"] and moved(a, b)),
-    "--steps-nudged": ("2", lambda a, b: phases(b).nudged.steps == 2 and moved(a, b), "--schedule-nudged synchronous"),
-    "--schedule": ("synchronous", lambda a, b: phases(b).free.schedule == "synchronous" and moved(a, b)),
-    "--schedule-nudged": ("synchronous", lambda a, b: phases(b).nudged.schedule == "synchronous" and moved(a, b)),
-    "--nudged-phases": ("states", lambda a, b: not phases(b).deviations and moved(a, b)),
-    "--conventions": ("paper", lambda a, b: phases(b).conventions == ep.PAPERS_CODE and moved(a, b), STATES),
-    "--tolerance": ("0.1", lambda a, b: b.log[0]["steps_free"] < a.log[0]["steps_free"] == 50, "--steps-free 50"),
-    "--channels": ("3 4", lambda a, b: b.parameters["2.W"].shape == (3, 3, 3, 4)),
-    "--network": ("resnet", lambda a, b: b.of("eqprop_gradient", 0).recipe["builder"] == "resnet" and "18.W" in b.parameters
-                  and "3.W" not in a.parameters),
-    "--blocks": ("2", lambda a, b: max(b.of("eqprop_gradient", 0).depths) == 5 and "8.W" not in b.parameters
-                 and max(a.of("eqprop_gradient", 0).depths) == 13, "--network resnet"),
-    "--scale": ("2 3", lambda a, b: np.allclose(b.initial["1.W"], 2 * a.initial["1.W"])),
-    "--initial-drive": ("0.5", lambda a, b: np.allclose(calibrated(b), 0.5, rtol=1e-3) and (calibrated(a) < 0.45).all()),
-    "--optimizer": ("sgd", lambda a, b: "optimizer/velocity/1.W" in b.arrays and "optimizer/velocity/1.W" not in a.arrays),
-    "--lr": ("0.05", lambda a, b: b.optimizer.rates["1"] == 0.05 and path_of(b) > 3 * path_of(a)),
-    "--weight-decay": ("0.5", lambda a, b: b.optimizer.weight_decay == 0.5 and moved(a, b)),
-    "--warm-up": ("0", lambda a, b: path_of(b) > 10 * path_of(a)),
-    "--batch-size": ("12", lambda a, b: updates(b) == 2 and updates(a) == 3),
-    "--chunk": ("4", lambda a, b: {len(x) for (_, x, *_), _ in b.calls["eqprop_gradient"][1:]} == {4}),
-    "--epochs": ("2", lambda a, b: len(b.log) == 2 and updates(b) == 6),
-    "--train-images": ("16", lambda a, b: updates(b) == 2 and trained_on(b) == {x.tobytes() for x in tiny().train_images[:16]}),
-    "--test-images": ("8", lambda a, b: b.log[0]["test_images"] == 8 == len(evaluated_on(b)) and len(evaluated_on(a)) == 16),
-    "--validation-images": ("8", lambda a, b: (evaluated_on(b) == tiny().train_images[-8:]).all()
-                            and (evaluated_on(a) == tiny().test_images[:8]).all(), "--test-images 8 --train-images 16"),
-    "--pad": ("2", lambda a, b: cropped(b) and not cropped(a) and moved(a, b)),
-    "--flip": ("", lambda a, b: mirrored(b) and not mirrored(a) and moved(a, b)),
-    "--seed": ("1", lambda a, b: (a.initial["1.W"] != b.initial["1.W"]).all() and any(
-        (x != z).any() for (x, _), (z, _) in zip(seen(a)[1:], seen(b)[1:]))),
-    "--dataset": ("cifar100", lambda a, b: (a.of("load", 0), b.of("load", 0)) == ("auto", "cifar100")),
-    "--data": ("somewhere", lambda a, b: (a.of("load", 1), b.of("load", 1)) == (None, Path("somewhere"))),
-    "--no-download": ("", lambda a, b: (a.of("load", 2), b.of("load", 2)) == (True, False)),
-    "--out": ("FOLDER", lambda a, b: b.of("started", 0) == b.folder and (b.folder / "log.jsonl").exists()),
-    "--resume": ("RUN", resumed),
-    "--device": ("cpu", lambda a, b: (a.of("device_module", 0), b.of("device_module", 0)) == ("auto", "cpu")),
-    "--threads": ("3", lambda a, b: b.of("worker_threads", 0) == 3),
-}
-
-
-@pytest.mark.parametrize("option", MAIN_JOB)
-def test_an_option_of_the_main_job_acts(main_job, tmp_path, option):
-    value, check, *beside = MAIN_JOB[option]
-    beside = " ".join(beside)
-    without = main_job(beside)
-    value = str(tmp_path / "elsewhere") if value == "FOLDER" else str(without.folder) if value == "RUN" else value
-    assert check(without, main_job(f"{beside} {option} {value}"))
-
-
-# --- the other examples -----------------------------------------------------------------------------------------------------
-
-
-def image_example(spy, module):
-    """Of an example that looks at a trained network: images of 8x8 pixels, networks that are not trained, no pictures."""
-    def small(dataset, images, epochs, feedback, steps=()):
-        return ep.convnet([2, 3], (8, 8, 3), seed=1, scale=3.0, paddings=[1, 1], feedback=feedback)
-
-    trained = sys.modules["trained"]
-    spy(datasets, "load", lambda *arguments, **options: tiny())
-    spy(trained, "train", small)
-    spy(ep, "load")
-    for name in ("plot", "film"):
-        if hasattr(module, name):
-            spy(module, name, lambda *arguments: None)
-
-
-def maths_example(**constants):
-    """Of an example that makes its own network: its constants replaced by smaller ones, no pictures."""
-    def calls(spy, module):
+    def patches(spy, module):
         for name, value in constants.items():
-            assert hasattr(module, name)
             spy.patch.setattr(module, name, value)
-        spy(datasets, "load", lambda *arguments: tiny(32))
-        if hasattr(module, "synthetic_images"):
-            spy(module, "synthetic_images")
-        spy(module, "plot", lambda *arguments: None)
-    return calls
+        spy(datasets, "load", instead=lambda *arguments, **options: tiny(side))
+        spy(ep, "load", "train_epoch", "evaluate", "eqprop_gradient", "worker_threads")
+        spy(equilibrium, "exact_gradient")
+        spy(module, *{"synthetic_images"} & vars(module).keys())
+        spy(module, *{"plot", "film"} & vars(module).keys(), instead=nothing)
+        if "trained" in sys.modules:
+            spy(sys.modules["trained"], "train", instead=small)
+    return patches
+
+
+def nothing(*arguments):
+    pass
 
 
 def own_synapse(spy, module):
-    spy(module, "plot", lambda *arguments: None)
+    patched()(spy, module)
     spy.patch.setattr(ep, "Phases", lambda free, nudged, plain=ep.Phases: plain(12, 8))
-
-
-def differs(a, b):
-    return a.printed != b.printed
-
-
-def drawn(path):
-    """What is drawn goes to this path in the folder of --out."""
-    return lambda a, b: b.calls["plot"][0][0][-1] == Path("elsewhere") / path
-
-
-def measured(a, b):
-    """The numbers that are drawn are others, but for times: those are so always."""
-    return a.of("plot", 1)["residual"][0][:2] != b.of("plot", 1)["residual"][0][:2]
-
-
-def argument(name, position, value, of=None):
-    """The call has this argument, which it had not without the option; of: what is looked at of it."""
-    def check(a, b):
-        before, after = (ran.of(name, position) for ran in (a, b))
-        return (of or (lambda x: x))(after) == value != (of or (lambda x: x))(before)
-    return check
-
-
-def lines(count):
-    """So many lines more are printed."""
-    return lambda a, b: len(b.printed.splitlines()) - len(a.printed.splitlines()) == count
 
 
 def fashion_mnist(spy, module):
     of_training(spy, module)
-    spy(module, "plot", lambda *arguments: None)
-
-
-def feedback_gain(spy, module):
-    spy.patch.setattr(module, "CHANNELS", (2, 2, 2, 2))
-    spy(datasets, "load", lambda *arguments, **options: tiny(32))
-    for owner, name in ((ep, "train_epoch"), (ep, "evaluate"), (ep, "eqprop_gradient"), (equilibrium, "exact_gradient"),
-                        (ep, "worker_threads"), (module, "plot")):
-        spy(owner, name)
+    spy(module, "plot", instead=nothing)
 
 
 def gradient_quality(spy, module):
-    spy(datasets, "load", lambda *arguments, **options: tiny())
+    patched()(spy, module)
     small = ep.convnet([2, 3], (8, 8, 3), scale=3.0, paddings=[1, 1])
-    spy(ep, "convnet", lambda seed: small)
-    for owner, name in ((ep, "load"), (ep, "worker_threads"), (ep, "eqprop_gradient")):
-        spy(owner, name)
-    spy(module, "write", lambda *arguments: None)
-
-
-def table_differs(a, b):
-    return a.of("write", 1) != b.of("write", 1)
-
-
-def cells(ran, column):
-    return ran.of("write", 1)[0][column]
-
-
-def cell(column, value):
-    return lambda a, b: cells(b, column) == value != cells(a, column)
-
-
-def paper_table(spy, module):
-    """Trainings are processes: none is started, but each leaves what it would leave, or never ends."""
-    def process(command, **options):
-        folder = Path(command[command.index("--out") + 1])
-        for name, content in (("config.json", vars(experiment.Config())), ("result.json", dict(test_accuracy=0.5)),
-                              ("log.jsonl", dict(converged=0.0, steps_free=8))):
-            (folder / name).write_text(json.dumps(content) + "\n")
-        busy = "--minutes" in sys.argv
-        return SimpleNamespace(poll=lambda: None if busy else 0, returncode=0, send_signal=lambda number: None, wait=lambda: 0)
-
-    spy(module.subprocess, "Popen", process)
-    spy(module, "draw", lambda args: args.out.mkdir(exist_ok=True))
-    spy(module, "work")
-    spy.patch.setattr(module.time, "sleep", lambda seconds: None)
-    spy.patch.setattr(module, "tqdm", functools.partial(module.tqdm, disable=True))
-    spy.patch.setattr(module, "ROWS", {name: module.ROWS[name] for name in ("symmetric", "bptt", "bptt-gain-1")})
-    Path("out").mkdir(exist_ok=True)
-    for end, text in (("json", "{}"), ("jsonl", "")):  # finished long ago
-        Path("out", f"bptt-0.{end}").write_text(text)
-
-
-def commands(ran):
-    return [" ".join(map(str, arguments[0])) for name in ("Popen", "run") for arguments, _ in ran.calls.get(name, [])]
-
-
-def sweep(spy, module):
-    """As of `paper_table`: no training is started."""
-    def process(command, **options):
-        folder = Path(command[command.index("--out") + 1])
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(dict.fromkeys(module.NUMBERS.values(), 0.5)))
-        return SimpleNamespace(returncode=0)
-
-    spy(module.subprocess, "run", process)
-    spy(datasets, "load", lambda *arguments: tiny(32))
-    for name in ("ThreadPoolExecutor", "drawn"):
-        spy(module, name)
-    spy(module, "plot", lambda *arguments: None)
-    spy.patch.setattr(module, "tqdm", functools.partial(module.tqdm, disable=True))
-
-
-def every_command(words):
-    return lambda a, b: commands(a) and commands(b) and all(words in command for command in commands(b)) and not any(
-        words in command for command in commands(a))
-
-
-def which_side(spy, module):
-    """sweep.py is not started, but leaves what it would leave."""
-    def process(command, **options):
-        out = Path(command[command.index("--out") + 1])
-        for beta in module.BETAS[out.name]:
-            for seed in (0, 1, 2):
-                folder = out / f"nudging={out.name},beta={beta},seed={seed}"
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / "log.jsonl").write_text(json.dumps(dict(test_accuracy=0.5, stuck_4=0.5)) + "\n")
-        return SimpleNamespace(returncode=0)
-
-    spy(module.subprocess, "run", process)
+    spy(ep, "convnet", instead=lambda seed: small)
+    spy.patch.setattr(module, "write", lambda folder, table, settings: spy.note("write", folder, table))
 
 
 def predict(spy, module):
-    network = ep.convnet([2, 3], (8, 8, 3), scale=3.0, paddings=[1, 1])
-    network.about = tiny().about()
-    spy(ep, "load", lambda path: network)
-    spy(datasets, "load", lambda *arguments, **options: tiny())
-    spy(module.pictures, "read", lambda path, shape: tiny().test_images[0])
-    spy(module, "plot", lambda *arguments: None)
+    spy.patch.setattr(ep, "load", lambda path, plain=ep.load: plain("tiny.npz"))
+    patched()(spy, module)
+    spy(module.pictures, "read", instead=lambda path, shape: tiny().test_images[0])
+
+
+def started(spy, module, leave=nothing, name="run", **answer):
+    """Programs that the module starts are not, but each leaves what it would leave."""
+    def program(command, **options):
+        spy.lines.append("command " + " ".join(map(str, command)) + f" TF32={options.get('env', {}).get('CUPY_TF32')}")
+        leave(Path(command[command.index("--out") + 1]) if "--out" in command else None)
+        return types.SimpleNamespace(**dict(returncode=0) | answer)
+
+    spy.patch.setattr(module.subprocess, name, program)
+
+
+NUMBERS = ("test_accuracy", "accuracy_at_T", "fixed_point_accuracy", "smallest_cosine", "train_accuracy", "seconds")
+LOG = dict(converged=0.0, steps_free=8, test_accuracy=0.5, stuck_4=0.5)
+
+
+def laboratory(spy, module):
+    """Of a program that starts trainings: each leaves what it would leave, and takes long where minutes are given."""
+    looks = itertools.count(-100_000 if "--minutes" in sys.argv else 0)
+
+    def leave(folder):
+        betas = getattr(module, "BETAS", ())  # of a sweep
+        of_sweep = [f"{folder}/nudging={folder.name},beta={beta},seed={seed}" for seed in range(3)
+                    for beta in (betas[folder.name] if folder.name in betas else ())]
+        for place in of_sweep or [folder]:
+            Path(place).mkdir(parents=True, exist_ok=True)
+            for name, content in (("config", vars(Config())), ("result", dict.fromkeys(NUMBERS, 0.5)), ("log", LOG)):
+                Path(place, f"{name}.json{'l' * (name == 'log')}").write_text(json.dumps(content) + "\n")
+
+    started(spy, module, leave)
+    started(spy, module, leave, "Popen", poll=lambda: spy.noted("poll", None if next(looks) < 0 else 0),
+            send_signal=nothing, wait=lambda: 0)
+    patched(32)(spy, module)
+    spy(module, *{"ThreadPoolExecutor", "drawn"} & vars(module).keys())
+    spy.patch.setattr(time, "sleep", nothing)
+    if "ROWS" in vars(module):
+        spy.patch.setattr(module, "ROWS", {name: module.ROWS[name] for name in ("symmetric", "bptt", "bptt-gain-1")})
+        spy.patch.setattr(module, "draw", lambda args: spy.note("files", sorted(args.out.glob("*"))))
 
 
 def benchmark(spy, module):
     class Step:
         def __init__(self, *arguments):
-            spy.calls.setdefault("Step", []).append((arguments, {}))
+            spy.note("Step", *arguments)
 
         def measured(self, *arguments):
-            spy.calls.setdefault("measured", []).append((arguments, {}))
-            return {}
+            return spy.noted("measured", {}, *arguments)
 
     spy.patch.setattr(module, "Step", Step)
-    spy(module, "machine", lambda args: dict(sgemm={}))
-    spy(module.subprocess, "run", lambda command, **options: SimpleNamespace(stdout='{"megabytes": 1}'))  # of `memory`
-    for name in ("operations", "scaling", "against_pytorch", "against_backpropagation", "write"):
-        spy(module, name, lambda *arguments: {})
-    spy.patch.setitem(module.CHILDREN, "bptt", lambda args: spy.calls.setdefault("bptt", []).append(((args,), {})))
+    started(spy, module, stdout='{"megabytes": 1}')  # of `memory`
+    spy(module, "machine", instead=lambda args: dict(sgemm={}))
+    spy(module, "operations", "scaling", "against_pytorch", "against_backpropagation", "write", instead=lambda *arguments: {})
+    spy.patch.setitem(module.CHILDREN, "bptt", lambda args: spy.note("bptt"))
 
 
 def gpu_report(spy, module):
     """No part is run, and none has been."""
     shutil.rmtree("gpu", ignore_errors=True)
-    spy(module.subprocess, "run", lambda command, **options: SimpleNamespace(returncode=0, stdout="{}", stderr=""))
-    spy.patch.setitem(module.PARTS, "memory", lambda args: spy.calls.setdefault("memory", []).append(((args,), {})))
+    started(spy, module, stdout="{}", stderr="")
+    spy.patch.setattr(module, "versions", lambda: dict(gpu="a GPU"))
+    spy.patch.setattr(time, "time", lambda: 0)
+    spy.patch.setitem(module.PARTS, "memory", lambda args: spy.note("memory"))
 
 
 def backpropagation(spy, module):
-    spy(datasets, "load", lambda *arguments, **options: tiny())
-    spy(module.torch, "set_num_threads", lambda threads: None)
+    patched()(spy, module)
+    spy(module.torch, "set_num_threads", instead=nothing)
 
 
-SHARED = {  # of examples/trained.py
-    "--model": ("MODEL", lambda a, b: "train" in a.calls and "train" not in b.calls and "network tiny.npz" in b.printed),
-    "--data": ("somewhere", argument("load", 1, Path("somewhere"))),
-    "--feedback": ("0.3", lambda a, b: b.of("train", 3) == 0.3 != a.of("train", 3)),
-    "--train-images": ("7", lambda a, b: (a.of("train", 1), b.of("train", 1)) == (3000, 7) and "on 7 images" in b.printed),
-    "--epochs": ("3", lambda a, b: (a.of("train", 2), b.of("train", 2)) == (5, 3)),
-}
-OTHERS = {  # example: (its patches, its base options, {option: (value, check)})
-    "02_three_faces_of_phi": (maths_example(), "", {"--out": ("elsewhere", drawn("three_faces_of_phi.png"))}),
-    "03_relax_and_nudge": (image_example, "--images 3 --steps-free 8 --steps-nudged 3", SHARED | {
-        "--images": ("9", differs), "--beta": ("0.1", differs),
-        "--steps-free": ("5", lambda a, b: "after 5 steps" in b.printed),
-        "--steps-nudged": ("5", lambda a, b: len(b.of("plot", 3)["+beta"]) - len(a.of("plot", 3)["+beta"]) == 2),
-        "--out": ("elsewhere", drawn("relax_and_nudge.png"))}),
-    "04_increments": (maths_example(), "--images 2 --steps 4", {
-        "--beta": ("0.5", differs), "--steps": ("5", lambda a, b: len(b.of("plot", 0)) == 5 != len(a.of("plot", 0))),
-        "--images": ("3", argument("synthetic_images", "train", 3)), "--out": ("elsewhere", drawn("increments.png"))}),
-    "05_bias": (maths_example(T=6, synthetic_images=lambda train, test: synthetic_images(1, 1)), "--betas 4", {
-        "--betas": ("5", argument("plot", 0, 5, len)), "--out": ("elsewhere", drawn("bias.png"))}),
-    "06_why_one_sided_fails": (image_example, "--images 3 --steps-free 8 --steps-nudged 3", SHARED | {
-        "--images": ("5", lambda a, b: "of 5 right" in b.printed), "--beta": ("0.1", differs),
-        "--steps-free": ("5", lambda a, b: b.of("plot", 0)[0][1].free.steps == 5 != a.of("plot", 0)[0][1].free.steps),
-        "--steps-nudged": ("5", lambda a, b: b.of("plot", 0)[0][1].nudged.steps == 5 != a.of("plot", 0)[0][1].nudged.steps),
-        "--out": ("elsewhere", drawn("why_one_sided_fails.png"))}),
-    "08_holomorphic": (maths_example(PHASES=ep.Phases(8, 5)), "--points 2", {
-        "--points": ("2 4", lines(1)), "--out": ("elsewhere", drawn("holomorphic.png"))}),
+SHARED = {  # of examples/trained.py: one network, where without the options there may be two
+    "--model tiny.npz": ("network tiny.npz", "!train(", lambda _, b: len(lines(b, "load(tiny.npz")) == 1),
+    "--feedback 0.3": ("5, 0.3", lambda _, b: len(lines(b, "train(")) == 1), "--data somewhere": "somewhere",
+    "--train-images 7": ", 7, 5, ", "--epochs 3": ", 3000, 3, "}
+OTHERS = {  # example: (its patches, its base options, {option and value: what is seen of it})
+    "02_three_faces_of_phi": (patched(32), "", {"--out elsewhere": "elsewhere/three_faces_of_phi.png"}),
+    "03_relax_and_nudge": (patched(), "--images 3 --steps-free 8 --steps-nudged 3", SHARED | {
+        "--images 9": "", "--beta 0.1": "", "--steps-free 5": "after 5 steps", "--steps-nudged 5": "",
+        "--out elsewhere": "elsewhere/relax_and_nudge.png"}),
+    "04_increments": (patched(32), "--images 2 --steps 4", {
+        "--beta 0.5": "", "--steps 5": "", "--images 3": "train: 3", "--out elsewhere": "elsewhere/increments.png"}),
+    "05_bias": (patched(T=6, synthetic_images=lambda train, test: synthetic_images(1, 1)), "--betas 4", {
+        "--betas 5": "", "--out elsewhere": "elsewhere/bias.png"}),
+    "06_why_one_sided_fails": (patched(), "--images 3 --steps-free 8 --steps-nudged 3", SHARED | {
+        "--images 5": "of 5 right", "--beta 0.1": "", "--steps-free 5": "free=Phase(steps=5", "--steps-nudged 5":
+        "nudged=Phase(steps=5", "--out elsewhere": "elsewhere/why_one_sided_fails.png"}),
+    "07_fashion_mnist": (fashion_mnist, "--epochs 1 --threads 1 --out runs/fashion", {
+        "--network convnet": "builder: convnet", "--data somewhere": "somewhere", "--images 16": "!float32[8, 784]",
+        "--epochs 2": "epoch 2:", "--lr 0.01": (moves, "1: 0.01"), "--validation-images 8": text(tiny(28, 1).train_images[-8:]),
+        "--threads 3": "worker_threads(3)", "--out elsewhere": ("started(elsewhere/mlp)", "plot(elsewhere")}),
+    "08_holomorphic": (patched(PHASES=ep.Phases(8, 5)), "--points 2", {
+        "--points 2 4": "", "--out elsewhere": "elsewhere/holomorphic.png"}),
     "09_your_own_synapse": (own_synapse, "--steps 5", {
-        "--steps": ("6", lambda a, b: "at step 6" in b.printed), "--out": ("elsewhere", drawn("your_own_synapse.png"))}),
-    "10_settling": (image_example, "--images 3 --steps 4", SHARED | {
-        "--images": ("5", lambda a, b: ", 5 images" in b.printed), "--steps": ("5", lambda a, b: len(b.of("plot", 0)[0][2]) == 5),
-        "--out": ("elsewhere", drawn("settling.png"))}),
-    "13_depth": (maths_example(), "--blocks 1 --channels 2 --images 2", {
-        "--blocks": ("2 3", argument("plot", 0, [6, 8])), "--channels": ("3", measured), "--feedback": ("0.1", measured),
-        "--images": ("3", measured), "--out": ("elsewhere", drawn("depth.png"))}),
-    "11_bias_when_trained": (image_example, "--images 3 --steps-free 8 --steps-nudged 3 --betas 2", SHARED | {
-        "--images": ("5", lambda a, b: "\n5 images" in b.printed and "\n5 images" not in a.printed),
-        "--steps-free": ("5", differs), "--steps-nudged": ("5", differs),
-        "--betas": ("3", argument("plot", 0, 3, len)), "--out": ("elsewhere", drawn("bias_when_trained.png"))}),
-    "12_feedback_gain": (feedback_gain, "--threads 1 --gains 0.1 --train-images 16 --epochs 1 --test-images 4 --images 2 "
-                         "--steps 6", {
-        "--gains": ("0.1 0.01", lambda a, b: [row["gain"] for row in b.of("plot", 0)] == [0.1, 0.01]),
-        "--data": ("somewhere", argument("load", 1, Path("somewhere"))),
-        "--train-images": ("24", lambda a, b: len(b.of("train_epoch", 1)) == 24), "--epochs": ("2", lambda a, b: len(
-            b.calls["train_epoch"]) == 2 * len(a.calls["train_epoch"])),
-        "--test-images": ("6", lambda a, b: len(b.of("evaluate", 1)) == 6), "--images": ("3", lambda a, b: len(
-            b.of("exact_gradient", 1)) == 3), "--beta": ("0.4", argument("plot", 1, 0.4)),
-        "--steps": ("7", lambda a, b: b.of("eqprop_gradient", 3).nudged.steps == b.of("eqprop_gradient", 3).free.steps == 7),
-        "--threads": ("3", argument("worker_threads", 0, 3)), "--out": ("elsewhere", drawn("feedback_gain.png"))}),
-    "07_fashion_mnist": (fashion_mnist, "--epochs 1 --out runs/fashion", {
-        "--network": ("convnet", lambda a, b: b.parameters["1.W"].ndim == 4 != a.parameters["1.W"].ndim),
-        "--data": ("somewhere", argument("load", 1, Path("somewhere"))),
-        "--images": ("16", lambda a, b: sum(len(x) for (_, x, *_), _ in b.calls["eqprop_gradient"]) == 16),
-        "--epochs": ("2", lambda a, b: len(b.log) == 2 == 2 * len(a.log)),
-        "--lr": ("0.01", lambda a, b: b.optimizer.rates["1"] == 0.01 and moved(a, b)),
-        "--validation-images": ("8", lambda a, b: (evaluated_on(b) == tiny(28, 1).train_images[-8:]).all() and len(
-            evaluated_on(a)) == 16),
-        "--threads": ("3", argument("worker_threads", 0, 3)),
-        "--out": ("elsewhere", lambda a, b: b.of("started", 0) == b.of("plot", 0) / "mlp" == Path("elsewhere/mlp"))}),
-    "asymmetric_alignment": (maths_example(ANGLES=(90.0, 0.0), SEEDS=(0,), T=12, K=6), "", {
-        "--out": ("elsewhere", drawn("asymmetric_alignment.png"))}),
+        "--steps 6": "at step 6", "--out elsewhere": "elsewhere/your_own_synapse.png"}),
+    "10_settling": (patched(), "--images 3 --steps 4", SHARED | {
+        "--images 5": ", 5 images", "--steps 5": "", "--out elsewhere": "elsewhere/settling.png"}),
+    "11_bias_when_trained": (patched(), "--images 3 --steps-free 8 --steps-nudged 3 --betas 2", SHARED | {
+        "--images 5": "\n5 images", "--steps-free 5": "", "--steps-nudged 5": "", "--betas 3": "",
+        "--out elsewhere": "elsewhere/bias_when_trained.png"}),
+    "12_feedback_gain": (patched(32, CHANNELS=(2, 2, 2, 2)), "--threads 1 --gains 0.1 --train-images 16 --epochs 1 "
+                         "--test-images 4 --images 2 --steps 6", {
+        "--gains 0.1 0.01": "gain: 0.01", "--data somewhere": "somewhere", "--train-images 24": "uint8[24, ",
+        "--epochs 2": lambda a, b: len(lines(b, "train_epoch")) == 2 * len(lines(a, "train_epoch")),
+        "--test-images 6": "uint8[6, ", "--images 3": "[3, 32, 32, 3]", "--beta 0.4": "0.4", "--steps 7": "free=Phase(steps=7",
+        "--threads 3": "worker_threads(3)", "--out elsewhere": "elsewhere/feedback_gain.png"}),
+    "13_depth": (patched(32), "--blocks 1 --channels 2 --images 2", {
+        "--blocks 2 3": "(6, 8)", "--channels 3": "", "--feedback 0.1": "", "--images 3": "",
+        "--out elsewhere": "elsewhere/depth.png"}),
+    "14_which_side": (laboratory, "", {
+        "--data somewhere": every_command("--data somewhere"), "--images 7": every_command("--images=7"),
+        "--dataset synthetic": every_command("--dataset synthetic"), "--validation-images 7": every_command(
+            "--validation-images=7"), "--epochs 7": every_command("--epochs 7"), "--seeds 3": every_command("seed=0,1,2"),
+        "--jobs 7": every_command("--jobs=7"), "--out elsewhere": "elsewhere/which_side.png"}),
+    "asymmetric_alignment": (patched(32, ANGLES=(90.0, 0.0), SEEDS=(0,), T=12, K=6), "", {
+        "--out elsewhere": "elsewhere/asymmetric_alignment.png"}),
     "gradient_quality": (gradient_quality, "--images 4 --steps-free 6 --steps-nudged 3 --threads 1 --schedule synchronous", {
-        "--run": ("MODEL", lambda a, b: "convnet" in a.calls and "convnet" not in b.calls
-                  and b.of("load", 0, 0) == Path("tiny.npz")),
-        "--feedback-update": ("own", argument("eqprop_gradient", "transposed", False)),
-        "--against": ("bptt", table_differs), "--steps-free": ("7", cell("T", 7)), "--steps-nudged": ("4", cell("K", 4)),
-        "--tolerance": ("0.9", lambda a, b: cells(b, "steps") < cells(a, "steps") == 6),
-        "--tolerance-nudged": ("0.9", lambda a, b: cells(b, "steps_nudged") < cells(a, "steps_nudged") == 3),
-        "--schedule": ("up", table_differs), "--schedule-nudged": ("down", table_differs),
-        "--nudged-phases": ("states", table_differs), "--nudging": ("one-sided", table_differs), "--beta": ("0.9", table_differs),
-        "--images": ("5", lambda a, b: b.printed.splitlines()[-2].startswith("5 images") or "\n5 images" in b.printed),
-        "--data": ("somewhere", argument("load", 1, Path("somewhere"))), "--seed": ("3", argument("convnet", "seed", 3)),
-        "--threads": ("2", argument("worker_threads", 0, 2)), "--out": ("elsewhere", argument("write", 0, Path("elsewhere")))}),
-    "paper_table": (paper_table, "--out out --runs runs --workers 4", {
-        "--block": ("gains", lambda a, b: len(commands(b)) == 4 and all("--preset small" in c for c in commands(b))),
-        "--row": ("symmetric", lambda a, b: len(commands(b)) == 6 and all("--nudging symmetric" in c for c in commands(b))),
-        "--seed": ("1", lambda a, b: len([c for c in commands(b) if "--seed 1 " in c]) == 2 and not any(
-            "--seed 2" in c for c in commands(b)) and any("--seed 2" in c for c in commands(a))),
-        "--plan": ("", lambda a, b: commands(a) and not commands(b) and "core-minutes" in b.printed),
-        "--only-draw": ("", lambda a, b: commands(a) and not commands(b)),
-        "--data": ("somewhere", every_command("--data somewhere")),
-        "--out": ("elsewhere", lambda a, b: Path("elsewhere/bptt-0.json").exists()),
-        "--runs": ("others", every_command("--out others/")),
-        "--workers": ("2", lambda a, b: (a.of("work", 1).workers, b.of("work", 1).workers) == (4, 2)),
-        "--minutes": ("0.001", lambda a, b: "minutes are over" in b.printed or len(commands(b)) < len(commands(a)))}),
-    "14_which_side": (which_side, "", {
-        "--data": ("somewhere", every_command("--data somewhere")), "--images": ("7", every_command("--images=7")),
-        "--dataset": ("synthetic", every_command("--dataset synthetic")),
-        "--validation-images": ("7", every_command("--validation-images=7")), "--epochs": ("7", every_command("--epochs 7")),
-        "--seeds": ("3", every_command("seed=0,1,2")), "--jobs": ("7", every_command("--jobs=7")),
-        "--out": ("elsewhere", lambda a, b: Path("elsewhere/which_side.png").exists())}),
-    "sweep": (sweep, "--images 16 --validation-images 8 --random beta=0.1..1 --trials 2", {
-        "--grid": ("beta=0.1,0.2,0.3 cost=squared-error,cross-entropy", lambda a, b: len(commands(b)) == 6
-                   and "drawn" not in b.calls and any("--beta 0.3 --cost squared-error" in command for command in commands(b))),
-        "--random": ("feedback=0.1..1", every_command("--feedback")),
-        "--trials": ("3", lambda a, b: len(commands(b)) == 3 == len(commands(a)) + 1),
-        "--seed": ("4", lambda a, b: b.of("drawn", 2) == 4 and not set(commands(a)) & set(commands(b))),
-        "--images": ("12", every_command("--train-images 12")),
-        "--validation-images": ("6", every_command("--validation-images 6")),
-        "--data": ("somewhere", lambda a, b: every_command("--data somewhere")(a, b) and b.of("load", 1) == Path("somewhere")),
-        "--jobs": ("3", argument("ThreadPoolExecutor", 0, 3)),
-        "--out": ("elsewhere", lambda a, b: len(list(Path("elsewhere").glob("beta=*"))) == 2
-                  and Path("elsewhere/table.csv").exists()),
-        "shared": ("-- --epochs 7", every_command("--epochs 7"))}),
+        "--run tiny.npz": ("load(tiny.npz)", "!convnet("), "--feedback-update own": "transposed: False", "--against bptt": "",
+        "--steps-free 7": "T: 7", "--steps-nudged 4": "K: 4", "--tolerance 0.9": "!steps: 6",
+        "--tolerance-nudged 0.9": "!steps_nudged: 3", "--schedule up": "", "--schedule-nudged down": "",
+        "--nudged-phases states": "", "--nudging one-sided": "", "--beta 0.9": "beta: 0.9", "--images 5": "5 images",
+        "--data somewhere": "somewhere", "--seed 3": "convnet(){seed: 3}", "--threads 2": "worker_threads(2)",
+        "--out elsewhere": "write(elsewhere"}),
+    "paper_table": (laboratory, "--out out --runs runs --workers 4", {
+        "--block gains": every_command("--preset small"), "--row symmetric": every_command("--nudging symmetric"),
+        "--seed 1": ("!symmetric-0.json", "!symmetric-2.json"), "--plan": ("!command", "core-minutes"), "--only-draw": "!command",
+        "--data somewhere": every_command("--data somewhere"), "--out elsewhere": "files((elsewhere/bptt-0.json",
+        "--runs others": every_command("--out others/"), "--workers 2": "",
+        "--minutes 0.001": lambda a, b: len(lines(b, "command")) < len(lines(a, "command"))}),
+    "sweep": (laboratory, "--images 16 --validation-images 8 --random beta=0.1..1 --trials 2", {
+        "--grid beta=0.1,0.2,0.3 cost=squared-error,cross-entropy": ("!drawn", "--beta 0.3 --cost squared-error"),
+        "--random feedback=0.1..1": every_command("--feedback"), "--trials 3": lambda a, b: len(lines(b, "command")) == 3,
+        "--seed 4": lambda a, b: not set(lines(a, "command")) & set(lines(b, "command")),
+        "--images 12": every_command("--train-images 12"), "--validation-images 6": every_command("--validation-images 6"),
+        "--data somewhere": (every_command("--data somewhere"), "load(auto, somewhere"), "--jobs 3": "ThreadPoolExecutor(3)",
+        "--out elsewhere": every_command("--out elsewhere/beta="), "shared -- --epochs 7": every_command("--epochs 7")}),
     "predict": (predict, "", {
-        "files": ("a.png", lambda a, b: b.of("read", 0) == Path("a.png") and "read" not in a.calls),
-        "--model": ("MODEL", argument("load", 0, Path("tiny.npz"))),
-        "--data": ("somewhere", lambda a, b: (a.of("load", 1, 1), b.of("load", 1, 1)) == (None, Path("somewhere"))),
-        "--count": ("3", argument("plot", 0, 3, len)), "--steps": ("3", argument("plot", 2, 3, len)),
-        "--out": ("elsewhere.png", argument("plot", 4, Path("elsewhere.png")))}),
+        "files a.png": "read(a.png", "--model tiny.npz": "load(tiny.npz)", "--data somewhere": "somewhere", "--count 3": "",
+        "--steps 3": "", "--out elsewhere.png": "elsewhere.png"}),
     "gpu_report": (gpu_report, "--parts memory --out gpu", {
-        "--out": ("elsewhere", lambda a, b: Path("elsewhere/memory.json").exists()),
-        "--data": ("somewhere", every_command("--data somewhere")), "--epochs": ("3", every_command("--epochs 3")),
-        "--parts": ("steps", every_command("--child steps")), "--quick": ("", every_command("--quick")),
-        "--tf32": ("", lambda a, b: [ran.calls["run"][0][1]["env"]["CUPY_TF32"] for ran in (a, b)] == ["0", "1"]),
-        "--only-draw": ("", lambda a, b: commands(a) and not commands(b)),
-        "--child": ("memory", lambda a, b: len(b.calls["memory"]) == 1 and not commands(b))}),
+        "--out elsewhere": "", "--data somewhere": every_command("--data somewhere"), "--epochs 3": every_command("--epochs 3"),
+        "--parts steps": every_command("--child steps"), "--quick": every_command("--quick"), "--tf32": "TF32=1",
+        "--only-draw": "!command", "--child memory": ("!command", "memory()")}),
     "benchmark": (benchmark, "", {
-        "--quick": ("", lambda a, b: "scaling" in a.calls and "scaling" not in b.calls),
-        "--rounds": ("4", lambda a, b: all(" ".join(call[0][0]).endswith("--rounds 4") for call in b.calls["run"])),
-        "--repeat": ("7", lambda a, b: any(call[0][3] == 7 for call in b.calls["measured"])),
-        "--threads": ("5", argument("Step", 2, 5)), "--out": ("elsewhere", argument("write", 0, Path("elsewhere"))),
-        "--child": ("bptt", lambda a, b: len(b.calls["bptt"]) == 1 and "write" not in b.calls)}),
-    "backpropagation": (backpropagation, "RUN", {
-        "run": ("OTHER", differs), "--data": ("somewhere", argument("load", 1, Path("somewhere"))),
-        "--epochs": ("1", lambda a, b: len(a.printed.splitlines()) == 2 and len(b.printed.splitlines()) == 1),
-        "--threads": ("2", argument("set_num_threads", 0, 2))}),
+        "--quick": "!scaling(", "--rounds 4": every_command("--rounds 4"), "--repeat 7": "7)", "--threads 5": ", 5",
+        "--out elsewhere": "write(elsewhere", "--child bptt": ("bptt()", "!write(")}),
+    "backpropagation": (backpropagation, "run", {
+        "run other": "", "--data somewhere": "somewhere", "--epochs 3": "", "--threads 2": "set_num_threads(2)"}),
 }
 
 
-@pytest.mark.parametrize("name, option", [(name, option) for name, (_, _, checks) in OTHERS.items() for option in checks])
-def test_an_option_of_another_example_acts(main_job, tmp_path, monkeypatch, name, option):
-    """In an empty folder, so that nothing is there but what the example makes."""
-    module, (calls, base, checks) = load(name), OTHERS[name]
-    monkeypatch.chdir(tmp_path)
-    ep.convnet([2, 3], (8, 8, 3), seed=2, scale=3.0, paddings=[1, 1]).save("tiny.npz")
-    value, check = checks[option]
-    places = dict(MODEL="tiny.npz")
-    if name == "backpropagation":
-        places |= dict(RUN=str(main_job("--epochs 2").folder), OTHER=str(main_job("--epochs 2 --seed 1").folder))
-    with_it = value if option == "run" else f"{base} {f'{option} {value}' if option.startswith('--') else value}"
-    if option == "--grid":  # in the place of
-        with_it = with_it.replace("--random beta=0.1..1 --trials 2", "")
-    found = []
-    for words in (shlex.split(base), shlex.split(with_it)):
-        ran = run(module, [places.get(word, word) for word in words], calls)
-        if "started" in ran.calls:
-            read(ran, ran.of("started", 0))
-            ran.calls["evaluate"] = ran.calls.get("evaluate", [])
-        found.append(ran)
-        for folder in ("runs", "out"):
-            if Path(folder).exists():
-                Path(folder).rename(f"{folder}-{len(found)}")
-    assert check(*found)
+PROGRAMS = {MAIN: (of_training, BASE, SETTINGS | SURROUNDINGS)} | OTHERS
 
 
-# --- nothing is left out ----------------------------------------------------------------------------------------------------
+# --- the tests ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """traced(program, words) -> its trace, in a folder with a network, and with two runs where it needs them."""
+    @functools.cache
+    def trace(name, words):
+        module, network = load(name), ep.convnet([2, 3], (8, 8, 3), seed=2, scale=3.0, paddings=[1, 1])
+        network.about = tiny().about()
+        with contextlib.chdir(tmp_path_factory.mktemp("traced")):
+            network.save("tiny.npz")
+            for seed, folder in enumerate(("run", "other")) if name == "backpropagation" or "--resume" in words else ():
+                run(load(MAIN), shlex.split(f"{BASE} --seed {seed} --out {folder}"), of_training)
+            return run(module, shlex.split(words), PROGRAMS[name][0])
+
+    return trace
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_same_command_line_leaves_the_same_trace(traced, name):
+    assert traced(name, PROGRAMS[name][1]) == traced.__wrapped__(name, PROGRAMS[name][1])
+
+
+@pytest.mark.parametrize("name, option", [(name, row) for name, (_, _, rows) in PROGRAMS.items() for row in rows],
+                         ids=lambda one: one.split()[0])
+def test_an_option_acts(traced, name, option):
+    """By the value in its row; a choice of the main job by every value but that of the run without the option."""
+    option, _, value = (row := option).partition(" ")
+    _, base, rows = PROGRAMS[name]
+    base = f"{base} {BESIDE.get(option, '')}".strip() if name == MAIN else base
+    kept = {"--grid": base.partition("--random")[0], "run": "", "--resume": ""}.get(option, base)  # in the place of
+    typed = option if option[0] == "-" else ""  # the name of a positional argument is not
+    without = traced(name, base)
+    traces = [traced(name, f"{kept} {typed} {one}") for one in (VALUES[option] if name == MAIN else [value])]
+    if len(traces) > 1:
+        traces.remove(without)
+    assert [differ(without, trace, rows[row]) for trace in traces] == [True] * len(traces)
+
+
+@pytest.mark.parametrize("option, only", [(flag(name), only) for name, option in OPTIONS.items() for only in option.only])
+def test_what_is_refused_would_be_ignored(traced, monkeypatch, option, only):
+    """One sentence names the option and what it is for; and if it is let through, the training is the one without it.
+
+    But for a factor, which calibration takes back to rounding, and for a contradiction, which `Phases` refuses.
+    """
+    value = "own" if only is settings.NOT_OWN else VALUES[option][-1]
+    words = f"{BASE} {INERT[only]} {option} {value}"
+    with pytest.raises(ep.EPError, match=re.escape(f"{option} is for {only.purpose}")):
+        traced(MAIN, words)
+    monkeypatch.setattr(experiment, "refuse_what_would_be_ignored", lambda config, given: None)
+    if only not in (settings.UNCALIBRATED, settings.TWO_STATES):
+        assert results(traced.__wrapped__(MAIN, words)) == results(traced(MAIN, f"{BASE} {INERT[only]}"))
+
+
+BAD = {cli.count: ("0", "-1", "1.5"), cli.whole: ("-1", "x"), cli.number: ("nan", "inf", "x"), cli.positive: ("0", "-1", "nan"),
+       cli.not_negative: ("-1", "inf")}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_setting_is_what_its_declaration_says(name):
+    """Without the option the default is what --help says, with it its value is set, and wrong words are refused by its name."""
+    parser, (default, read, *_) = job.parser("", {}), OPTIONS[name]
+    action, = (action for action in parser._actions if action.dest == name)
+    images = tiny(name="mine")
+    config = job.config_of(parser.parse_args([]), images)
+    assert config == experiment.resolve(images) and getattr(Config, name) == default
+    said = re.search(r"\(default: ([^ ]*)\)$", action.help)
+    assert (said is None) == (name in experiment.VARYING)
+    assert said is None or (said[1] == str(default) and getattr(config, name) == default)
+    args = parser.parse_args(f"{BESIDE.get(flag(name), '')} {flag(name)} {VALUES[flag(name)][-1]}".split())
+    given = getattr(args, name)
+    assert getattr(job.config_of(args, images), name) == (tuple(given) if isinstance(given, list) else given)
+    for bad in () if read is bool else BAD[read] if callable(read) else ("sideways",):
+        with pytest.raises(ep.EPError, match=f"^argument {flag(name)}: (expected|invalid choice).*'{bad}'"):
+            parser.parse_args([f"{flag(name)}={bad}"])
 
 
 class Caught(Exception):
@@ -650,52 +527,42 @@ def actions_of(name):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
-        try:
+        with pytest.raises(Caught) as caught:
             module.main()
-        except Caught as caught:
-            return [action for action in caught.args[0]._actions if action.dest != "help"]
-    raise AssertionError(f"{name} has no parser")
+    return [action for action in caught.value.args[0]._actions if action.dest != "help"]
 
 
-@pytest.mark.parametrize("name", [MAIN, *OTHERS])
-def test_every_option_has_a_check(name):
-    """No option without a check, and no check without an option; positional arguments go by their names."""
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_option_has_a_row(name):
+    """No option without a row, and no row without an option; positional arguments go by their names."""
     options = {action.option_strings[0] if action.option_strings else action.dest for action in actions_of(name)}
-    assert options == (MAIN_JOB if name == MAIN else OTHERS[name][2]).keys()
+    assert options == {row.split()[0] for row in PROGRAMS[name][2]}
 
 
-def test_every_example_is_here():
-    """Files without a command line are named; cifar10_asym_ep.py is the main job itself (below)."""
-    names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {MAIN, "cifar10_asym_ep", *OTHERS, *NONE}
-    for name in NONE:
-        assert "parse_args" not in (EXAMPLES / f"{name}.py").read_text()
-
-
-def test_the_asymmetric_recipe_is_the_main_job(monkeypatch):
-    """With asymmetric connections, and every option of it."""
+def test_every_example_is_here(monkeypatch):
+    """Files without a command line are named, and cifar10_asym_ep.py is the main job with asymmetric connections."""
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"cifar10_asym_ep", *PROGRAMS, *NONE}
+    assert not any("parse_args" in (EXAMPLES / f"{name}.py").read_text() for name in NONE)
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    calls, example = [], importlib.import_module("cifar10_sym_ep")
+    calls, example = [], importlib.import_module(MAIN)
     monkeypatch.setattr(example, "main", lambda *arguments, **chosen: calls.append(chosen))
     runpy.run_path(str(EXAMPLES / "cifar10_asym_ep.py"), run_name="__main__")
     assert calls == [dict(connections="asymmetric")]
-    monkeypatch.setattr(sys, "argv", ["x"])
-    assert job.options("", calls[0]).connections == "asymmetric" and job.options("", {}).connections is None
+    assert [job.parser("", chosen).parse_args([]).connections for chosen in (calls[0], {})] == ["asymmetric", None]
 
 
-@pytest.mark.parametrize("name, calls, options, sentence", [
-    ("06_why_one_sided_fails", image_example, "--steps-free 5 6 --steps-nudged 3", "one --steps-nudged for each --steps-free"),
-    ("10_settling", image_example, "--model tiny.npz --epochs 3", "--train-images, --epochs and --feedback are for a network"),
-    ("sweep", sweep, "--grid beta=0.1 --trials 3", "--trials and --seed are for --random"),
-    ("sweep", sweep, "--grid beta=0.1 -- --train-images 8", "--train-images is not for behind the --: use --images"),
-    ("predict", predict, "a.png --count 2", "--count and --data are for test images"),
-    ("predict", predict, "a.png --data b", "--count and --data are for test images"),
-    ("gradient_quality", gradient_quality, "--run tiny.npz --seed 0", "--seed is for the initial network"),
-    ("paper_table", paper_table, "--plan --only-draw", "not allowed with argument"),
-    (MAIN, lambda spy, module: None, "--dataset synthetic --data somewhere", "embedded in the package")])
-def test_an_option_that_would_be_ignored_is_refused(tmp_path, monkeypatch, name, calls, options, sentence):
-    """In one sentence; those of the main job's settings are in test_experiment.py."""
-    module = load(name)
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("name, options, sentence", [
+    ("06_why_one_sided_fails", "--steps-free 5 6 --steps-nudged 3", "one --steps-nudged for each --steps-free"),
+    ("10_settling", "--model tiny.npz --epochs 3", "--train-images, --epochs and --feedback are for a network"),
+    ("sweep", "--grid beta=0.1 --trials 3", "--trials and --seed are for --random"),
+    ("sweep", "--grid beta=0.1 -- --train-images 8", "--train-images is not for behind the --: use --images"),
+    ("predict", "a.png --count 2", "--count and --data are for test images"),
+    ("predict", "a.png --data b", "--count and --data are for test images"),
+    ("gradient_quality", "--run tiny.npz --seed 0", "--seed is for the initial network"),
+    ("paper_table", "--plan --only-draw", "not allowed with argument"),
+    (MAIN, "--dataset synthetic --data somewhere", "embedded in the package")])
+def test_an_option_that_would_be_ignored_is_refused(traced, monkeypatch, name, options, sentence):
+    """In one sentence; those of settings are above."""
+    monkeypatch.setitem(PROGRAMS, name, ((lambda spy, module: None) if name == MAIN else PROGRAMS[name][0], "", {}))
     with pytest.raises(ep.EPError, match=sentence):
-        run(module, shlex.split(options), calls)
+        traced(name, options)

@@ -1,8 +1,6 @@
 """paper_table.py: settings are chosen first, every row is a real training that leaves its log, and none is trained twice."""
 
-import importlib.util
 import json
-import signal
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -12,24 +10,19 @@ import pytest
 
 from ep.train import experiment
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-def example(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+LABORATORY = Path(__file__).parents[1] / "examples" / "laboratory"
+sys.path.insert(0, str(LABORATORY))
+import paper_table as table  # noqa: E402
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """run(module, *options) -> (exit code, stdout, stderr) of an example in this process."""
-    def run(module, *options):
-        monkeypatch.setattr(sys, "argv", ["example.py", *map(str, options)])
+    """run(*options) -> (exit code, stdout, stderr) of the script in this process."""
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["paper_table.py", *map(str, options)])
         code = 0
         try:
-            module.cli.run(module.main)
+            table.cli.run(table.main)
         except SystemExit as stop:
             code = stop.code
         return code, *capsys.readouterr()
@@ -39,7 +32,6 @@ def run(monkeypatch, capsys):
 
 def test_rows_differ_only_by_what_they_name():
     """No row and no trial replaces a setting of the common part, and no trial one of its row; a trial's share is what it says."""
-    table = example("paper_table")
 
     def names(text):
         return {word for word in text.split() if word.startswith("--")}
@@ -53,18 +45,12 @@ def test_rows_differ_only_by_what_they_name():
 
 
 def test_every_estimator_of_a_comparison_has_as_many_trials_and_seeds():
-    """Cross-entropy at the preset's gain, where BPTT and backpropagation have nothing to choose; squared error; every gain."""
-    rows = example("paper_table").ROWS
+    """Nudgings at the preset's gain, where BPTT and backpropagation have nothing to choose; squared error; every gain."""
     nudgings = ("one-sided", "random-sign", "symmetric", "four-point")
-    assert {len(rows[name].trials) for name in nudgings} == {3}
-    assert {rows[name].seeds for name in (*nudgings, "bptt", "feed-forward")} == {3}
-    assert not rows["bptt"].trials and not rows["feed-forward"].trials
-    chosen_at_a_gain = [name for name in rows if "-gain-" in name and "states" not in name]
-    for group in ([name for name in rows if name.endswith("squared")], chosen_at_a_gain):
-        assert {len(rows[name].trials) for name in group} == {3} and {rows[name].seeds for name in group} == {1}
-    gains = {name.partition("-gain-")[2] for name in rows if "-gain-" in name}
-    assert all({f"{rule}-gain-{gain}" for rule in ("one-sided", "symmetric", "bptt")} <= rows.keys() for gain in gains)
-    assert {"0.1", "0.3", "1"} < gains
+    squared, gains = ([name for name in table.ROWS if part in name and "states" not in name] for part in ("squared", "-gain-"))
+    for group, seeds in (nudgings, 3), (squared, 1), (gains, 1):
+        assert {(len(table.ROWS[name].trials), table.ROWS[name].seeds) for name in group} == {(3, seeds)}
+    assert len(squared) == 3 and len(gains) == 3 * len(table.GAINS)
 
 
 @pytest.mark.parametrize("nudging, algorithm, steps", [("symmetric", "eqprop", 50), ("four-point", "eqprop", 100),
@@ -74,13 +60,13 @@ def test_cost_counts_the_phases_that_run(nudging, algorithm, steps):
     """One-sided nudging takes the settled state for its phase at beta = 0, so that one costs nothing there."""
     config = experiment.Config(train_images=100, epochs=2, batch_size=32, nudging=nudging, algorithm=algorithm, steps_nudged=25,
                                nudged_phases="states")
-    cost = example("paper_table").cost_of(config, [dict(steps_free=30, converged=1.0), dict(steps_free=50, converged=0.0)])
+    cost = table.cost_of(config, [dict(steps_free=30, converged=1.0), dict(steps_free=50, converged=0.0)])
     assert cost == dict(updates=8, visits=200, steps_free=40, steps_second=steps)
 
 
-def tiny(table, monkeypatch, **rows):
-    common = "--dataset synthetic --preset {} --channels 4 4 4 4 --train-images 32 --test-images 32 --batch-size 16 --epochs 2"
-    blocks = {"preset": common.format("cpu"), "squared": "", "gains": f"{common.format('small')} --scale 2"}
+def tiny(monkeypatch, **rows):
+    common = "--dataset synthetic --channels 4 4 4 4 --train-images 32 --test-images 32 --batch-size 16 --epochs 2"
+    blocks = {"preset": common, "squared": "", "gains": f"{common} --scale 2"}
     monkeypatch.setattr(table, "COMMON", blocks)
     monkeypatch.setattr(table, "TRIAL", dict.fromkeys(table.COMMON, "--test-images 16 --epochs 1"))
     monkeypatch.setattr(table, "ROWS", {name.replace("_", "-"): row for name, row in rows.items()})
@@ -93,45 +79,38 @@ def leave(out, stem, accuracy):
 
 def test_the_best_trial_is_taken(monkeypatch, tmp_path):
     """The highest held-out accuracy, the first of several, and none before all are there; a row may take over another's."""
-    table = example("paper_table")
-    row = table.Row("preset", "--nudging symmetric", 1, 1, ("--beta 0.1", "--beta 0.3", "--beta 1.0"))
-    tiny(table, monkeypatch, symmetric=row, other=table.Row("preset", "--pad 1", 1, as_row="symmetric"))
+    row = table.Row("preset", "--nudging symmetric", 1, ("--beta 0.1", "--beta 0.3", "--beta 1.0"))
+    tiny(monkeypatch, symmetric=row, other=table.Row("preset", "--pad 1", as_row="symmetric"))
     for trial, accuracy in zip(row.trials, (0.4, 0.6, 0.6)):
         assert table.best("symmetric", tmp_path) is None
         leave(tmp_path, table.trial_stem("symmetric", trial), accuracy)
     assert table.best("symmetric", tmp_path) == "--beta 0.3"
-    job = table.Job("other-2", "other", 2, 1)
+    job = table.Job("other-2", "other", 2)
     assert table.options_of(job, tmp_path) == f"{table.COMMON['preset']} --pad 1 --beta 0.3 --seed 2"
-    trial = table.Job("x", "symmetric", 0, 1, trial="--beta 1.0")
+    trial = table.Job("x", "symmetric", 0, trial="--beta 1.0")
     assert table.options_of(trial, tmp_path).endswith("--nudging symmetric --test-images 16 --epochs 1 --beta 1.0 --seed 0")
 
 
-def test_the_plan_starts_with_what_most_waits_for(monkeypatch):
-    """The first block first; in it the longest chain, so that no trial comes after the row that takes the best of them."""
-    table = example("paper_table")
-    args = Namespace(row=None, block=None, seed=None)
-    jobs = table.plan(args)
+def test_the_plan_has_trials_before_their_rows():
+    """Block by block, each training once, and none before what it needs; --row and --block leave the others out."""
+    jobs = table.plan(Namespace(row=None, block=None, seed=None))
     places = {job.stem: place for place, job in enumerate(jobs)}
     assert len(places) == len(jobs)
     assert all(places[need] < places[job.stem] for job in jobs for need in job.needs)
     blocks = [table.ROWS[job.row].block for job in jobs]
     assert blocks == sorted(blocks, key=list(table.COMMON).index)
     assert {job.stem for job in jobs if job.row == "symmetric" and not job.trial} == {f"symmetric-{seed}" for seed in range(3)}
-    tiny(table, monkeypatch, short=table.Row("preset", "", 1), long=table.Row("preset", "", 9),
-         chain=table.Row("preset", "", 5, 1, ("--beta 1", "--beta 2")))
-    monkeypatch.setattr(table, "TRIAL_SHARE", dict(preset=0.9))
-    assert [job.row for job in table.plan(args)] == ["chain", "chain", "long", "chain", "short"]
-    assert [job.stem for job in table.plan(Namespace(row="short", block=None, seed=None))] == ["short-0"]
-    assert table.plan(Namespace(row=None, block="gains", seed=None)) == []
+    assert [job.stem for job in table.plan(Namespace(row="bptt", block=None, seed=1))] == ["bptt-1"]
+    assert table.plan(Namespace(row="bptt", block="gains", seed=None)) == []
 
 
+@pytest.mark.slow
 def test_table_of_trainings(run, monkeypatch, tmp_path):
     """Numbers of the tables are those of the logs, the rows have the trial that was best, and a second call trains nothing."""
-    table = example("paper_table")
-    tiny(table, monkeypatch, bptt_gain_1=table.Row("gains", "--algorithm bptt --steps-free 4 --steps-nudged 2", 1),
-         symmetric=table.Row("preset", "--nudging symmetric", 1, 2, ("--beta 0.1", "--beta 0.9"), paper="88.3%"))
+    tiny(monkeypatch, bptt_gain_1=table.Row("gains", "--algorithm bptt --steps-free 4 --steps-nudged 2"),
+         symmetric=table.Row("preset", "--nudging symmetric", 2, ("--beta 0.1", "--beta 0.9"), paper="88.3%"))
     places = ("--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 2)
-    code, out, err = run(table, *places)
+    code, out, err = run(*places)
     assert code == 0 and "**" in out, err
     stems = {str(path.relative_to(tmp_path / "out"))[:-len(".jsonl")] for path in (tmp_path / "out").rglob("*.jsonl")}
     trials = {"choices/symmetric-beta-0.1-0", "choices/symmetric-beta-0.9-0"}
@@ -156,77 +135,43 @@ def test_table_of_trainings(run, monkeypatch, tmp_path):
     assert f"**`--beta {beta}` {max(held_out):.1%}**" in (tmp_path / "out" / "choices.md").read_text()
     assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
-    monkeypatch.setattr(table.subprocess, "Popen", lambda *arguments, **options: pytest.fail("trained again"))
+    monkeypatch.setattr(table.trainings, "process_of", lambda training: pytest.fail("trained again"))
     before = (tmp_path / "out" / "table.md").read_text()
-    assert run(table, *places)[0] == 0 and (tmp_path / "out" / "table.md").read_text() == before
+    assert run(*places)[0] == 0 and (tmp_path / "out" / "table.md").read_text() == before
 
 
+@pytest.mark.slow
 def test_backpropagation_beside_ep_without_feedback(run, monkeypatch, tmp_path):
     """The two feed-forward rows, EP at gain 0 and PyTorch, learn the same."""
     pytest.importorskip("torch")
-    table = example("paper_table")
-    tiny(table, monkeypatch, feed_forward=table.Row("preset", "--feedback 0 --nudging symmetric --beta 0.01 --steps-free 1", 1),
-         pytorch=table.Row("preset", "", 1))
+    tiny(monkeypatch, feed_forward=table.Row("preset", "--feedback 0 --nudging symmetric --beta 0.01 --steps-free 1"),
+         pytorch=table.Row("preset", ""))
     more = "--dataset synthetic --preset cpu --channels 8 8 16 16 --train-images 960 --test-images 200 --batch-size 16 --epochs 2"
     monkeypatch.setattr(table, "COMMON", {"preset": f"{more} --warm-up 5", "squared": "", "gains": ""})
-    code, out, err = run(table, "--row", "pytorch", "--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 2)
+    code, out, err = run("--row", "pytorch", "--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 2)
     assert code == 0, err
     ours, theirs = (table.result_of(tmp_path / "out" / f"{name}-0")["result"] for name in ("feed-forward", "pytorch"))
     assert ours["test_accuracy"] > 0.2 and abs(ours["test_accuracy"] - theirs["test_accuracy"]) < 0.07
     assert "Largest difference" in out and theirs["test_images"] == 200
 
 
+@pytest.mark.slow
 def test_a_failed_training_is_one_sentence(run, monkeypatch, tmp_path):
     """Its command is given, the exit code is that of a failure while running, and what does not need it is trained."""
-    table = example("paper_table")
-    tiny(table, monkeypatch, symmetric=table.Row("preset", "--nudging symmetric", 9, 1, ("--beta 0.1 --lr 1 2 3",)),
-         bptt=table.Row("preset", "--algorithm bptt --steps-free 4 --steps-nudged 2", 1))
+    tiny(monkeypatch, symmetric=table.Row("preset", "--nudging symmetric", 1, ("--beta 0.1 --lr 1 2 3",)),
+         bptt=table.Row("preset", "--algorithm bptt --steps-free 4 --steps-nudged 2"))
     places = ("--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 1)
-    code, _, err = run(table, *places)
+    code, _, err = run(*places)
     assert code == 1 and err.splitlines()[-1].startswith("error: 1 of the trainings failed") and "--lr 1 2 3" in err
     assert [path.stem for path in (tmp_path / "out").rglob("*.json")] == ["bptt-0"]
-    code, _, err = run(table, "--only-draw", "--out", tmp_path / "empty")
+    code, _, err = run("--only-draw", "--out", tmp_path / "empty")
     assert code == 2 and "no finished row" in err
 
 
-class Process:
-    """A training that never ends, unless it is told to."""
-
-    def __init__(self, command, **options):
-        self.command, self.signals, self.returncode = command, [], None
-
-    def poll(self):
-        return None
-
-    def send_signal(self, number):
-        self.signals.append(number)
-
-    def wait(self):
-        assert self.signals
-
-
-def test_it_stops_in_time_and_continues(run, monkeypatch, tmp_path):
-    """After --minutes every training is told to save; where there is a checkpoint, the next call resumes it."""
-    table, processes = example("paper_table"), []
-    tiny(table, monkeypatch, **{f"row_{n}": table.Row("preset", "--nudging symmetric", 1) for n in range(3)})
-    monkeypatch.setattr(table.subprocess, "Popen", lambda *arguments, **options: (
-        processes.append(Process(*arguments, **options)), processes[-1])[1])
-    options = ("--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 2, "--minutes", 0.001)
-    code, out, _ = run(table, *options)
-    assert code == 0 and "no row is finished yet" in out
-    assert [process.signals for process in processes] == [[signal.SIGTERM]] * 2
-    assert not any("--resume" in process.command for process in processes)
-    (tmp_path / "runs" / "row-0-0" / "checkpoint.npz").touch()
-    run(table, *options)
-    assert ["--resume" in process.command for process in processes[2:]] == [True, False]
-
-
-@pytest.mark.parametrize("folder", ["", "unsettled", "unsettled/settled"])
-def test_every_row_of_a_table_has_its_logs(folder):
+def test_every_row_of_a_table_has_its_logs():
     """In the tables that the book includes, each number of seeds is that of the committed logs."""
-    tables = EXAMPLES.parent / "docs" / "paper_table" / folder
-    for path in [path for path in (tables / "table.md", tables / "squared.md", tables / "gains.md") if path.exists()]:
-        for line in [line for line in path.read_text().splitlines()[2:] if line.startswith("|")]:
+    tables = LABORATORY.parents[1] / "docs" / "paper_table"
+    for file in table.FILES.values():
+        for line in [line for line in (tables / file).read_text().splitlines()[2:] if line.startswith("|")]:
             name, seeds = (cell.strip() for cell in line.split("|")[1:4:2])
             assert len(list(tables.glob(f"{name}-[0-9].jsonl"))) == int(seeds.split()[0]), name
-    assert folder == "" or (tables / "table.md").exists()

@@ -1,4 +1,4 @@
-"""Picture files as a person sees them: upright, on white, 8 bits, the first frame; whatever is broken or huge is one sentence."""
+"""Picture files as a person sees them: upright, in sRGB, on white, 8 bits, the first frame; what is broken is one sentence."""
 
 import builtins
 import struct
@@ -6,29 +6,27 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers import sentence
+from PIL import Image, ImageCms
 
 from ep.datasets import pictures
-from ep.errors import EPError
 
 GRADIENT = np.linspace(0, 1, 32 * 32).reshape(32, 32)  # dark at the top, light at the bottom
-
-
-def sentence(path, *arguments):
-    with pytest.raises(EPError) as error:
-        pictures.read(path, *arguments)
-    assert "\n" not in str(error.value) and str(path) in str(error.value)
-    return str(error.value)
 
 
 def colours(seed=0, side=32):
     return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
+def saved(path, array, mode=None, **options):
+    """The picture that is read from a file written with Pillow."""
+    Image.fromarray(array, mode).save(path, **options)
+    return pictures.read(path)
+
+
 @pytest.mark.parametrize("ending", ["png", "bmp", "tiff", "ppm"])
 def test_a_picture_of_the_right_size_is_itself(tmp_path, ending):
-    Image.fromarray(colours()).save(tmp_path / f"a.{ending}")
-    found = pictures.read(tmp_path / f"a.{ending}")
+    found = saved(tmp_path / f"a.{ending}", colours())
     assert found.dtype == np.uint8 and np.array_equal(found, colours())
 
 
@@ -36,11 +34,33 @@ def test_the_middle_square_is_shrunk(tmp_path):
     """Of 96x32 pixels the middle 32 columns; of 64x64 every pixel is the mean of about four, in the shape that is asked for."""
     wide = np.zeros((32, 96, 3), np.uint8)
     wide[:, 32:64] = colours()
-    Image.fromarray(wide).save(tmp_path / "wide.png")
-    assert np.array_equal(pictures.read(tmp_path / "wide.png"), colours())
-    Image.fromarray(np.full((64, 64, 3), (10, 200, 30), np.uint8)).save(tmp_path / "large.png")
+    assert np.array_equal(saved(tmp_path / "wide.png", wide), colours())
+    saved(tmp_path / "large.png", np.full((64, 64, 3), (10, 200, 30), np.uint8))
     assert (pictures.read(tmp_path / "large.png", (8, 16, 3)) == (10, 200, 30)).all()
     assert pictures.read(tmp_path / "large.png", (28, 28, 1)).shape == (28, 28, 1)
+
+
+def exchanged():
+    """An sRGB profile with red and green exchanged: its tags of both colours have each other's names."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, green = profile.index(b"rXYZ"), profile.index(b"gXYZ")
+    profile[red:red + 4], profile[green:green + 4] = b"gXYZ", b"rXYZ"
+    return bytes(profile)
+
+
+def test_embedded_profiles(tmp_path):
+    """Colours are those that the profile stands for, transparency or not; sRGB's own and broken ones leave every bit as it is."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"broken", exchanged()[:300]):
+        assert np.array_equal(saved(tmp_path / "a.png", colours(), icc_profile=profile), colours())
+    found = saved(tmp_path / "b.png", colours(), icc_profile=exchanged())
+    assert abs(found.astype(int) - colours()[..., [1, 0, 2]]).max() <= 2
+    for opaque, name in ((np.dstack([colours(), np.full((32, 32), 255, np.uint8)]), "rgba.png"), (colours(), "a.jpg")):
+        quality = dict(quality=100, subsampling=0) if name == "a.jpg" else {}
+        found = saved(tmp_path / name, opaque, icc_profile=exchanged(), **quality)
+        assert abs(found.astype(int) - colours()[..., [1, 0, 2]]).mean() <= 2
+    grey = np.round(255 * GRADIENT).astype(np.uint8)
+    assert abs(saved(tmp_path / "grey.png", grey, icc_profile=exchanged())[..., 0].astype(int) - grey).max() <= 2
 
 
 @pytest.mark.parametrize("orientation,seen", [(1, lambda a: a), (2, np.fliplr), (3, lambda a: np.rot90(a, 2)), (4, np.flipud),
@@ -57,21 +77,17 @@ def test_exif_orientation(tmp_path, orientation, seen):
 def test_transparency_is_white(tmp_path):
     """Alpha of RGB, of grey, and the transparent colour of a palette."""
     rgba = np.dstack([colours(), np.full((32, 32), 255, np.uint8)])
-    rgba[:16, :, 3] = 0
-    rgba[16:20, :, 3] = 128
-    Image.fromarray(rgba).save(tmp_path / "rgba.png")
-    found = pictures.read(tmp_path / "rgba.png")
+    rgba[:16, :, 3], rgba[16:20, :, 3] = 0, 128
+    found = saved(tmp_path / "rgba.png", rgba)
     assert (found[:16] == 255).all() and np.array_equal(found[20:], colours()[20:])
     assert abs(found[16:20].astype(int) - (colours()[16:20].astype(int) + 255) / 2).max() <= 2
-    Image.fromarray(np.dstack([np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)]), "LA").save(tmp_path / "la.png")
-    assert (pictures.read(tmp_path / "la.png") == 255).all()
+    assert (saved(tmp_path / "la.png", np.zeros((32, 32, 2), np.uint8), "LA") == 255).all()
     flat = Image.fromarray(np.tile(np.repeat([0, 1], 16).astype(np.uint8), (32, 1)), "P")
     flat.putpalette([255, 0, 0, 0, 0, 255])
-    flat.save(tmp_path / "palette.png", transparency=0)
-    found = pictures.read(tmp_path / "palette.png")
-    assert (found[:, :16] == 255).all() and (found[:, 16:] == (0, 0, 255)).all()
-    flat.save(tmp_path / "opaque.png")
-    assert (pictures.read(tmp_path / "opaque.png")[:, :16] == (255, 0, 0)).all()
+    for options, left in ((dict(transparency=0), (255, 255, 255)), ({}, (255, 0, 0))):
+        flat.save(tmp_path / "palette.png", **options)
+        found = pictures.read(tmp_path / "palette.png")
+        assert (found[:, :16] == left).all() and (found[:, 16:] == (0, 0, 255)).all()
 
 
 @pytest.mark.parametrize("name,array", [
@@ -80,16 +96,14 @@ def test_transparency_is_white(tmp_path):
     ("any.tiff", (GRADIENT * 7 - 3000).astype(np.float32)), ("32.tiff", (GRADIENT * 2**31 * 0.9 - 2**30).astype(np.int32))])
 def test_greys_of_other_scales(tmp_path, name, array):
     """16 bits, floats from 0 to 1, from 0 to 255 or from anywhere, 32 bits: the same gradient from black to white."""
-    Image.fromarray(array).save(tmp_path / name)
-    found = pictures.read(tmp_path / name)
+    found = saved(tmp_path / name, array)
     assert abs(found - 255 * GRADIENT[..., None]).max() <= 1 and found.shape == (32, 32, 3)
 
 
 def test_a_constant_float_picture_and_one_with_nan(tmp_path):
-    Image.fromarray(np.full((32, 32), -5, np.float32)).save(tmp_path / "flat.tiff")
-    assert (pictures.read(tmp_path / "flat.tiff") == 0).all()
-    Image.fromarray(np.full((32, 32), np.nan, np.float32)).save(tmp_path / "nan.tiff")
-    assert "no finite numbers" in sentence(tmp_path / "nan.tiff")
+    assert (saved(tmp_path / "flat.tiff", np.full((32, 32), -5, np.float32)) == 0).all()
+    message = sentence(saved, tmp_path / "nan.tiff", np.full((32, 32), np.nan, np.float32))
+    assert "no finite numbers" in message and "nan.tiff" in message
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "CMYK", "YCbCr", "HSV"])
@@ -118,13 +132,6 @@ def png(width, height, data=b""):
             + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b""))
 
 
-@pytest.mark.parametrize("side", [10_000, 100_000])
-def test_decompression_bombs(tmp_path, side):
-    """A few bytes that claim to be hundreds of millions of pixels: refused before anything is unpacked."""
-    (tmp_path / "bomb.png").write_bytes(png(side, side))
-    assert "is too large" in sentence(tmp_path / "bomb.png")
-
-
 def truncated(path):
     Image.fromarray(colours(side=64)).save(path, format="JPEG")
     path.write_bytes(path.read_bytes()[:-800])
@@ -135,15 +142,14 @@ def truncated(path):
     ("a.png", lambda path: path.write_text("text"), "it is no picture"),
     ("a.png", lambda path: path.write_bytes(png(32, 32, b"short")), "cannot read"), ("a.jpg", truncated, "cannot read"),
     ("a", lambda path: path.mkdir(), "it is no file"), ("a", lambda path: None, "there is no such file"),
-    ("a.gif", lambda path: path.write_bytes(b"GIF89a" + bytes(20)), "cannot read")])
+    ("a.gif", lambda path: path.write_bytes(b"GIF89a" + bytes(20)), "cannot read"),
+    *(("bomb.png", lambda path, side=side: path.write_bytes(png(side, side)), "is too large") for side in (10_000, 100_000))])
 def test_broken_files(tmp_path, name, write, match):
+    """And a few bytes that claim to be hundreds of millions of pixels: refused before anything is unpacked."""
     write(tmp_path / name)
-    assert match in sentence(tmp_path / name)
-
-
-def test_channels_that_no_picture_has(tmp_path):
-    with pytest.raises(EPError, match="not 2"):
-        pictures.read(tmp_path / "a.png", (32, 32, 2))
+    message = sentence(pictures.read, tmp_path / name)
+    assert match in message and str(tmp_path / name) in message
+    assert "not 2" in sentence(pictures.read, tmp_path / name, (32, 32, 2))  # channels that no picture has
 
 
 def test_without_pillow(tmp_path, monkeypatch):
@@ -156,5 +162,5 @@ def test_without_pillow(tmp_path, monkeypatch):
         return plain(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(EPError, match=r"pip install 'eqprop-convnets\[images\]'"):
-        pictures.read(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(png(1, 1))
+    assert "pip install 'eqprop-convnets[images]'" in sentence(pictures.read, tmp_path / "a.png")

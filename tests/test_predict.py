@@ -1,11 +1,15 @@
 """predict.py: names of classes, normalisation and steps come from the network's file, whatever it was trained on."""
 
 import importlib.util
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import ep
@@ -134,12 +138,39 @@ def test_test_images_of_a_folder(predict, tmp_path):
     assert code == 2 and "other classes" in err
 
 
-def test_pictures_that_cannot_be_read(predict, tmp_path):
-    (tmp_path / "a.png").write_text("text")
-    code, _, err = predict(tmp_path / "a.png")
-    assert code == 2 and err.startswith("error: cannot read the picture") and err.count("\n") == 1
-    code, _, err = predict("")
-    assert code == 2 and "expected a path" in err
+@pytest.mark.parametrize("name", ["$$.png", b"\xff caf\xe9.png", "a^_{.png", "line\nbreak.png"])
+def test_any_name(predict, monkeypatch, picture, tmp_path, name):
+    """Of a file and of a class: a name is no formula, need be no text, and has an entry in the legend whatever it begins with."""
+    legends = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: (figure.canvas.draw(), legends.append(
+        [text.get_text() for text in figure.axes[1].get_legend().get_texts()])))
+    path, classes = tmp_path / os.fsdecode(name), ["_background_", "$$", "\udcff"]
+    picture.rename(path)
+    network = ep.convnet([4, 4], (32, 32, 3), 3, scale=3.0)
+    about = dict(classes=classes, mean=[0.3] * 3, std=[0.5] * 3, image_shape=[32, 32, 3])
+    code, out, err = predict(path, "--model", saved(tmp_path / "network.npz", network, **about))
+    assert code == 0 and "%" in out and sorted(legends[0]) == ["$$", "\\udcff", "_background_"], err
+
+
+@pytest.mark.parametrize("options, named", [
+    (["a.png"], "cannot read the picture"), ([""], "expected a path"), (["--out", "a.xyz"], "ending in one of .*png"),
+    (["--out", "no/such/folder/a.png"], "a folder that exists"), (["--out", "."], "got '.'")])
+def test_what_is_refused_before_the_work(predict, monkeypatch, tmp_path, options, named):
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_text("text")
+    code, _, err = predict(*options)
+    assert code == 2 and re.search(named, err) and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_examples_start_without_their_folder_on_the_path():
+    """python -P: those that share a module find it."""
+    scripts = [path for path in sorted(EXAMPLES.glob("*.py")) if "from trained import" in path.read_text()]
+    for script in scripts:
+        done = subprocess.run([sys.executable, "-P", script, "--help"], capture_output=True, text=True,
+                              env=os.environ | dict(PYTHONPATH=str(EXAMPLES.parent)))
+        assert done.returncode == 0 and "--model" in done.stdout, done.stderr
+    assert len(scripts) >= 5
 
 
 def test_the_shipped_network_fits_cifar10(predict, picture):

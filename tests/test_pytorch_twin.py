@@ -9,7 +9,7 @@ import pytest
 import ep
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (it is only ever a test oracle)")
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "laboratory"))
 from pytorch_twin import FeedForward, Twin, inside, outside  # noqa: E402
 
 NUDGING = ep.Nudging.symmetric(0.5)

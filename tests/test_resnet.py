@@ -1,49 +1,30 @@
-"""Residual networks: identity skips, the builder, and all that is proved of chains, on 13 layers; and depth up to 50."""
+"""Residual networks of any depth: alive at the start, every layer's gradient, fast as readable, trained and resumed.
+
+What is proved of every network is proved of a residual one in test_identities.py, test_gradients.py and test_gdu.py.
+"""
 
 import numpy as np
 import pytest
-from helpers import (
-    COST_NAMES,
-    along,
-    data,
-    dot,
-    flat,
-    moved,
-    normal,
-    random_direction,
-    random_states,
-    relative,
-    slope,
-)
-from test_deviations import check_against_states
-from test_dynamics import largest_violation
+from cases import data
+from helpers import relative
 from test_fast import SYMMETRIC, assert_close, assert_equal
-from test_gain import INVERSE
-from test_gdu import falls_as, increments
-from test_network import check_derivatives
 
 import ep
-from ep import bptt, dynamics, fast
+from ep import dynamics, fast
 from ep.activations import ACTIVATIONS, RELU6
-from ep.backend import to_host
-from ep.builders import calibrate, from_recipe, load, resnet
+from ep.builders import calibrate, from_recipe, resnet
 from ep.cost import COSTS
 from ep.datasets.dataset import Dataset
 from ep.dynamics import SCHEDULES, Phase, Phases, relax
 from ep.eqprop import eqprop_gradient
-from ep.errors import EPError
 from ep.network import Network
 from ep.nudging import Nudging
-from ep.rbp import rbp_gradient
 from ep.synapse import Identity
 from ep.train import equilibrium, experiment
 from ep.train.checkpoint import restore, save_checkpoint
 from ep.train.loop import train_epoch
 
 DEPTHS = {4: 1, 8: 3, 14: 6, 26: 12, 50: 24}  # layers, the readout among them, and how many blocks these are
-every_cost = pytest.mark.parametrize("cost", COST_NAMES)
-every_activation = pytest.mark.parametrize("activation", ["relu6", "sigmoid"])
-dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 def thirteen(xp, activation="relu6", cost="cross-entropy", *, dtype="float64", feedback=0.2, pool="average", **options):
@@ -51,75 +32,6 @@ def thirteen(xp, activation="relu6", cost="cross-entropy", *, dtype="float64", f
     options = dict(scale=(1.5, 2.0)) | options
     return resnet(6, (2, 3, 3), (8, 8, 2), 3, pool=pool, activation=ACTIVATIONS[activation], cost=COSTS[cost], dtype=dtype,
                   feedback=feedback, **options).to(xp)
-
-
-def at_rest(net, x):
-    free = relax(net, x, Phase(600, "up", 2e-15))
-    assert free.converged
-    return free
-
-
-# --- the synapse --------------------------------------------------------------------------------------------------------
-
-
-def test_three_faces_of_an_identity(xp):
-    """Phi = < drive_post(pre), post > = < pre, drive_pre(post) >; each is the derivative of Phi; nothing to learn."""
-    skip, pre, post, d = Identity((4, 3, 2)), *(normal(xp, (2, 4, 3, 2), k) for k in range(3))
-    phi = dot(skip.phi(pre, post), xp.ones(2))
-    assert skip.pre_shape == skip.post_shape == (4, 3, 2) and skip.parameters() == {} == skip.hebbian(pre, post)
-    assert dot(skip.drive_post(pre)[0], post) == pytest.approx(phi) == dot(pre, skip.drive_pre(post))
-    assert dot(skip.linear_post(pre), post) == pytest.approx(phi) == dot(pre, skip.drive_post_adjoint(post))
-    assert slope(lambda t: dot(skip.phi(pre, post + t * d), xp.ones(2))) == pytest.approx(dot(skip.drive_post(pre)[0], d))
-    assert slope(lambda t: dot(skip.phi(pre + t * d, post), xp.ones(2))) == pytest.approx(dot(skip.drive_pre(post), d))
-    assert skip.drive_post(pre)[1] is None is skip.winners(pre) and skip.linear_hebbian(pre, post) == {}
-
-
-# --- the builder --------------------------------------------------------------------------------------------------------
-
-
-def test_the_wiring():
-    """Stem, then b and c of every block; the skip leads from a to c; its gain is gamma^2; 3x3 and 1x1 kernels, strides of 2."""
-    net = resnet(3, (2, 4), (16, 16, 3), feedback=0.1)
-    assert net.wiring == [(0, 1), (1, 2), (2, 3), (1, 3), (3, 4), (4, 5), (3, 5), (5, 6), (6, 7), (5, 7)]
-    assert net.depths == list(range(8)) and net.gains[3] == pytest.approx(0.01)
-    assert net.shapes[1:] == [(8, 8, 2)] * 3 + [(4, 4, 4)] * 4
-    skips = net.synapses[3::3]
-    assert [type(skip) for skip in skips] == [Identity, ep.Conv, Identity]
-    assert skips[1].W.shape == (1, 1, 2, 4) and skips[1].stride == net.synapses[4].stride == 2
-    assert list(net.parameters()) == [f"{k}.{p}" for k in (1, 2, 3, 5, 6, 7, 8, 9) for p in "Wb"] + ["readout.W", "readout.b"]
-    blocks = {(6, 3): [2, 2, 2], (7, 3): [2, 2, 3], (1, 1): [1], (5, 2): [2, 3]}
-    for (total, stages), expected in blocks.items():
-        made = resnet(total, [2] * stages, (32, 32, 3))
-        assert len(made.shapes) - 1 == 1 + 2 * total
-        sizes = [shape[0] for shape in made.shapes[3::2]]
-        assert [sizes.count(16 >> stage) for stage in range(stages)] == expected
-    inside = resnet(1, (2,), (8, 8, 3), 5, cost="squared-error", activation="hard-sigmoid")
-    assert inside.shapes[-1] == (5,) and inside.wiring[-1] == (3, 4)
-
-
-@pytest.mark.parametrize("build,match", [
-    (lambda: resnet(1, (2, 3)), "at least one block for each"), (lambda: resnet(0, (2,)), "blocks: .* got 0"),
-    (lambda: resnet(1, ()), "at least one number of channels"), (lambda: resnet(1, (2,), (32, 32)), "input shape"),
-    (lambda: resnet(1, (2,), scale=(1, 2, 3)), "each of the 4 layers"), (lambda: resnet(1, (2,), (1, 1, 3)), "leaves"),
-    (lambda: resnet(activation="tanh"), "max-pooling needs states"), (lambda: Identity((3, 0)), "shape: .* got 0")])
-def test_impossible_networks_are_refused(build, match):
-    with pytest.raises(EPError, match=match):
-        build()
-
-
-@dtypes
-@every_cost
-def test_a_saved_network_comes_back(xp, tmp_path, cost, dtype):
-    """Symmetric and asymmetric; one that was changed since is refused."""
-    for net in (thirteen(xp, cost=cost, dtype=dtype), ep.asymmetric(thirteen(xp, cost=cost, dtype=dtype))):
-        x, _ = data(xp, net, dtype=dtype)
-        net.save(tmp_path / "net.npz")
-        again = load(tmp_path / "net.npz").to(xp)
-        assert relative(net.parameters(), again.parameters()) == 0 and again.feedback == net.feedback
-        assert relative(relax(net, x, 5).states, relax(again, x, 5).states) == 0
-    net.synapses[1].pool = ep.AVERAGE_POOL
-    with pytest.raises(EPError, match="has been changed since"):
-        net.save(tmp_path / "net.npz")
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
@@ -136,155 +48,6 @@ def test_initial_states_are_alive_at_any_depth(blocks, calibrated):
     assert (sizes > 0.3 * sizes[0]).all() and (sizes < 3 * sizes[0]).all()
     stuck = [((s <= 0).all(0) | (s >= 6).all(0)).mean() for s in states]
     assert max(stuck) < (0.05 if calibrated else 0.5)
-
-
-def test_calibrated_drives():
-    """What has weights varies by the deviation; what is added to one of the 4 identities by its share, 1/sqrt(4)."""
-    net, rng = thirteen(np, dtype="float32", pool="max"), np.random.default_rng(0)
-    x = rng.normal(size=(256, 8, 8, 2)).astype("float32")
-    calibrate(net, x, 0.8)
-    layers = [x, *relax(net, x, Phase(1, "up")).states]
-    for n in range(1, 14):
-        parts = [(synapse.drive_post(layers[i])[0], type(synapse) is Identity)
-                 for synapse, (i, j) in zip(net.synapses, net.wiring) if j == n]
-        u = sum(part for part, is_identity in parts if not is_identity)
-        share = 0.5 if any(is_identity for _, is_identity in parts) else 1.0
-        assert np.allclose(u.std((0, 1, 2)), 0.8 * share, rtol=1e-3) and abs(u.mean((0, 1, 2))).max() < 1e-5
-
-
-# --- the theory, on 13 layers -------------------------------------------------------------------------------------------
-
-
-@every_cost
-@every_activation
-def test_drives_and_products_are_the_derivatives_of_phi(xp, activation, cost):
-    """w_n u_n = dPhi/ds_n, hebbian = dPhi/dtheta, E = sum w_n G - Phi, by finite differences, at two gains."""
-    for feedback in (1.0, 0.5):
-        check_derivatives(xp, thirteen(xp, activation, cost, feedback=feedback, pool="max"))
-
-
-@every_activation
-def test_the_slope_of_the_energy(xp, activation):
-    """dE/ds_n = w_n (sigma^-1(s_n) - u_n) at a random state, for every layer; and 0 at the fixed point."""
-    net = thirteen(xp, activation, feedback=0.3)
-    x, _ = data(xp, net)
-    states = random_states(xp, net)
-    u = net.drives(x, states)[0]
-    for n, w in enumerate(net.weights):
-        d = normal(xp, states[n].shape, [4, n])
-        measured = slope(lambda t, n=n, d=d: to_host(
-            net.energy(x, [*states[:n], states[n] + t * d, *states[n + 1:]])).sum())
-        expected = w * (INVERSE[activation](flat(states[n])) - flat(u[n])) @ flat(d)
-        # round-off: differences of energies of the size of the largest weight
-        assert abs(measured - expected) < 1e-8 * max(net.weights) and abs(expected) > 1e-2 * w
-    assert largest_violation(net, x, at_rest(net, x).states) < 1e-9 < largest_violation(net, x, states)
-
-
-@every_cost
-@every_activation
-def test_ep_and_bptt_are_finite_differences(xp, activation, cost):
-    """dL/dtheta along a random direction in all parameters: EP, BPTT and recurrent backpropagation."""
-    net = thirteen(xp, activation, cost)
-    x, y = data(xp, net)
-    direction, phases = random_direction(net), Phases(Phase(80, "up"), Phase(80, "down"))
-    expected = slope(along(net, direction, lambda: settled_loss(net, x, y)))
-    assert abs(expected) > 1e-4
-    found = eqprop_gradient(net, x, y, phases, nudging=Nudging.four_point(1e-3)).gradient
-    assert dot(found, direction) == pytest.approx(expected, rel=1e-7)
-    assert min(abs(to_host(g)).max() for g in found.values()) > 1e-5
-    assert dot(rbp_gradient(net, x, y, phases).gradient, direction) == pytest.approx(expected, rel=1e-7)
-    by_bptt = bptt.bptt_gradient(net, x, y, Phases(160, 160)).gradient
-    assert dot(by_bptt, direction) == pytest.approx(expected, rel=1e-7)
-
-
-def settled_loss(net, x, y):
-    free = at_rest(net, x)
-    return to_host(net.cost.value(free.states[-1], y).sum()).item() / len(x)
-
-
-def test_a_difference_of_states_is_finite_differences(xp):
-    """Equation (4), where the weights of the layers leave float64 enough digits."""
-    net = thirteen(xp, "sigmoid", feedback=0.5)
-    x, y = data(xp, net)
-    direction, phases = random_direction(net), Phases(Phase(300, "up"), Phase(300, "down"), deviations=False)
-    expected = slope(along(net, direction, lambda: settled_loss(net, x, y)))
-    found = eqprop_gradient(net, x, y, phases, nudging=Nudging.four_point(1e-2)).gradient
-    assert dot(found, direction) == pytest.approx(expected, rel=1e-6) and abs(expected) > 1e-4
-
-
-def test_a_skip_with_the_gain_of_one_layer_is_noticed(xp, monkeypatch):
-    """gamma on every way down, as scaling the feedback without an energy would have it: (4) is then no gradient. (12) still is
-    one, for the response runs through D^T of whatever D is."""
-    net = thirteen(xp, "sigmoid", "squared-error", feedback=0.5)
-    x, y = data(xp, net)
-    direction = random_direction(net)
-    monkeypatch.setattr(Network, "gains", property(lambda net: [net.feedback if i else 1.0 for i, _ in net.wiring]))
-    expected = slope(along(net, direction, lambda: settled_loss(net, x, y)))
-    for deviations in (True, False):
-        phases = Phases(Phase(300, "up"), Phase(300, "down"), deviations)
-        found = eqprop_gradient(net, x, y, phases, nudging=Nudging.four_point(1e-2)).gradient
-        assert (abs(dot(found, direction) / expected - 1) < 1e-3) == deviations
-
-
-@pytest.mark.parametrize("activation,feedback,deviations", [("relu6", 0.2, True), ("sigmoid", 0.2, True),
-                                                            ("sigmoid", 0.5, False)])
-def test_increments_are_bptts(xp, activation, feedback, deviations):
-    """GDU: step by step, mu_t of BPTT is - w_n times the change of s_n, with an error of beta^2. A difference of states has the
-    rounding of states times w_1, divided by beta: it needs a larger one."""
-    net = thirteen(xp, activation, "squared-error", feedback=feedback)
-    x, y = data(xp, net)
-    free, betas, errors = at_rest(net, x), (1e-3, 5e-4) if deviations else (1e-2, 5e-3), []
-    backward = of_backward(net, x, y, free)
-    for beta in betas:
-        forward = increments(net, x, y, free, Nudging.symmetric(beta), deviations)
-        errors.append([relative(ours, bptts) for ours, bptts in zip(zip(*forward), zip(*backward))])
-    assert np.max(errors[-1]) < 1e-4
-    assert all(falls_as(2, pair, betas) for pair in zip(*errors))
-
-
-def of_backward(net, x, y, free):
-    """BPTT's increments, as test_gdu.py has them; 10 steps do not reach the first of 13 layers."""
-    backward = bptt.bptt_increments(net, x, y, free.states, 10)
-    assert sum(flat(m).any() for m in backward[-1][1]) > 8
-    return backward
-
-
-@pytest.mark.parametrize("activation,beta", [("relu6", 0.5), ("sigmoid", -0.5)])
-def test_deviations_are_differences_of_frozen_states(xp, activation, beta):
-    """delta_n / w_n = s_n - s*_n, in every schedule, with max-pooling behind the stem."""
-    net = thirteen(xp, activation, feedback=0.6, pool="max")
-    x, y = data(xp, net)
-    check_against_states(net, x, y, relax(net, x, 2000), beta, SCHEDULES)
-
-
-@pytest.mark.parametrize("connections", ep.CONNECTIONS)
-def test_transposed_drives_are_the_transposed_jacobian(xp, connections):
-    """< D v, mu > = < v, D^T mu >, with D v by differences of the drives; asymmetric too, where identities stay what they are."""
-    net = ep.CONNECTIONS[connections](thirteen(xp))
-    x, _ = data(xp, net)
-    states, mu, v = random_states(xp, net), *([normal(xp, (3, *s), [seed, k]) for k, s in enumerate(net.shapes[1:])]
-                                              for seed in (1, 2))
-    by_differences = slope(lambda t: dot(net.drives(x, moved(states, v, t))[0], mu))
-    back = net.transposed_drives(mu, net.drives(x, states)[1])
-    assert dot(list(back.values()), v) == pytest.approx(by_differences, rel=1e-8)
-
-
-@pytest.mark.parametrize("schedule", ["checkerboard", "up", "down"])
-def test_steps_never_raise_the_energy(xp, schedule):
-    """Blocks are triangles, which take three colours: no two layers that are joined move together."""
-    net = thirteen(xp)
-    groups = [list(group) for group in SCHEDULES[schedule](net)]
-    assert not any(i in group and j in group for i, j in net.wiring for group in groups)
-    assert len(groups) == (3 if schedule == "checkerboard" else 13)
-    x, _ = data(xp, net)
-    for net.feedback in (1.0, 0.5):
-        states = random_states(xp, net)
-        energies = [to_host(net.energy(x, states))]
-        for _ in range(6):
-            states = relax(net, x, Phase(1, schedule), start=states).states
-            energies.append(to_host(net.energy(x, states)))
-        assert np.diff(energies, axis=0).max() < 1e-13 * np.abs(energies).max()
-        assert (energies[1] < energies[0]).all()
 
 
 # --- fast = readable ------------------------------------------------------------------------------------------------------
@@ -372,7 +135,7 @@ def test_fast_float32():
                        {name: w.astype("float64") for name, w in net.parameters().items()})
     x, y = data(np, net, dtype="float32")
     phases = Phases(Phase(3, "up"), Phase(2, "down"))
-    found = eqprop_gradient(net, x, y, phases, nudging=SYMMETRIC, solver=fast.prepared(net))
+    found = eqprop_gradient(net, x, y, phases, nudging=SYMMETRIC)
     expected = eqprop_gradient(wide, x.astype("float64"), y, phases, nudging=SYMMETRIC)
     for s, s_expected in zip(found.free.states, expected.free.states):
         assert s.dtype == np.float32 and abs(s - s_expected).max() < 1e-4
@@ -391,7 +154,7 @@ def cosines_of(blocks, phases, nudging=None, dtype="float32"):
     calibrate(net, x, 1.0)
     exact = equilibrium.exact_gradient(net, x, y, phases.free)
     assert exact.free.converged and exact.free.steps < 12
-    estimate = eqprop_gradient(net, x, y, phases, nudging=nudging or Nudging.symmetric(0.1), solver=fast.prepared(net))
+    estimate = eqprop_gradient(net, x, y, phases, nudging=nudging or Nudging.symmetric(0.1))
     return equilibrium.cosines(estimate.gradient, exact.gradient), estimate
 
 
@@ -405,10 +168,11 @@ def test_the_cosine_of_every_layer_at_any_depth(layers):
 
 
 def test_a_difference_of_states_fails_at_depth():
-    """The same network by equation (4), in float32: the lower layers get noise or nothing."""
-    with np.errstate(all="ignore"):
-        cosines, _ = cosines_of(6, Phases(Phase(2, "up"), Phase(1, "down"), deviations=False))
-    assert min(cosines.values()) < 0.5
+    """The same by equation (4), in float32: the lower layers get noise or nothing, and deeper still there is no energy."""
+    phases = Phases(Phase(2, "up"), Phase(1, "down"), deviations=False)
+    assert min(cosines_of(4, phases)[0].values()) < 0.5
+    with pytest.raises(EPError, match="float32 has no room for an energy"):
+        cosines_of(6, phases)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------------
@@ -446,7 +210,7 @@ def test_training_learns_and_resumes_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize("activation", ["relu6", "hard-sigmoid"])
 def test_without_feedback_ep_is_pytorchs_backpropagation(activation):
-    """What examples/backpropagation.py trains by, strides and identities included: the same gradient at gamma = 0."""
+    """What examples/laboratory/backpropagation.py trains by, strides and identities included: the same gradient at gamma = 0."""
     pytest.importorskip("torch")
     from test_options import load as load_example
 

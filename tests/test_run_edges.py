@@ -3,60 +3,65 @@
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
-import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from test_main_job import EXAMPLES, TINY, job, start, synthetic_images, without_time  # noqa: F401 (start is a fixture)
 
 import ep
-from ep import EPError
+from ep import EPError, datasets
 from ep.datasets import synthetic
-from ep.npz import read_npz
+from ep.npz import read_npz, write_npz
 from ep.train import curves, experiment, machine, runs
 from ep.train.claim import LOCK, claim, new_folder, release
 
 ONE = [*TINY, "--epochs", "1"]
 JOB = f"{sys.executable} {EXAMPLES / 'cifar10_sym_ep.py'} {' '.join(ONE)} --dataset images.npz --out run"
+slow = pytest.mark.slow
 
 
 # --- optional output ----------------------------------------------------------------------------------------------------
 
 
-def in_shell(folder, script, **environment):
-    """(exit code of the job, stdout, stderr): $JOB in `script` is the main job on a few images, whose run folder is `run`."""
+def write_images(path):
     rng = np.random.default_rng(0)
     x = {f"x_{split}": rng.integers(0, 256, (48, 32, 32, 3), dtype=np.uint8) for split in ("train", "test")}
-    np.savez(folder / "images.npz", **x, y_train=np.arange(48) % 3, y_test=np.arange(48) % 3)
+    np.savez(path, **x, y_train=np.arange(48) % 3, y_test=np.arange(48) % 3)
+
+
+def in_shell(folder, script, **environment):
+    """(exit code of the job, stdout, stderr): $JOB in `script` is the main job on a few images, whose run folder is `run`."""
+    write_images(folder / "images.npz")
     whole = f"set -o pipefail; {script.replace('$JOB', JOB)}"
     done = subprocess.run(["bash", "-c", whole], cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=60,
                           env={**os.environ, "PYTHONPATH": str(Path(ep.__file__).parents[1]), **environment})
     return done.returncode, done.stdout, done.stderr
 
 
+@slow
 @pytest.mark.parametrize("script, environment, warned", [
     ("$JOB", dict(MPLBACKEND="nonsense"), "curves.png"), ("$JOB 2>&-", {}, None), ("$JOB 2>/dev/full", {}, "standard error"),
-    ("$JOB | head -1", {}, "standard output"), ("$JOB >/dev/full", {}, "standard output"), ("$JOB >&- 2>&-", {}, None)])
+    ("$JOB | head -1", {}, "standard output"), ("$JOB >/dev/full", {}, "standard output"), ("$JOB >&- 2>&-", {}, None),
+    ("cp images.npz '$$\u00e9.npz'; $JOB --dataset './$$\u00e9.npz'", dict(PYTHONIOENCODING="ascii", PYTHONUTF8="0"), None)])
 def test_output_that_nobody_reads(tmp_path, script, environment, warned):
-    """A backend that is none, closed and full streams, `| head`: the run is finished, and it is said once, where it can be."""
+    """A backend that is none, closed and full streams, `| head`: the run is finished, and it is said once, where it can be. Nor
+    do names matter that Matplotlib takes for formulas, or that the terminal has no characters for."""
     code, out, err = in_shell(tmp_path, script, **environment)
     assert code == 0, err
     assert (tmp_path / "run" / "result.json").exists() and "Traceback" not in out + err and "BrokenPipe" not in err
-    if warned:
-        assert (out + err).count("WARNING") == 1 and warned in (out + err).split("WARNING")[1]
-
-
-def test_names_that_matplotlib_or_ascii_cannot_print(tmp_path):
-    """A data set called $$, with characters that the terminal does not have: trained, drawn, and printed with escapes."""
-    script = "cp images.npz '$$\u00e9.npz'; $JOB --dataset './$$\u00e9.npz'"
-    code, out, err = in_shell(tmp_path, script, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
-    assert code == 0, err
-    assert "$$\\xe9.npz" in out and (tmp_path / "run" / "curves.png").exists() and "WARNING: curves" not in out
+    assert (out + err).count("WARNING") == bool(warned) and (warned or "") in (out + err).split("WARNING")[-1]
+    assert ("$$\\xe9.npz" in out) == ("ascii" in environment.values())
 
 
 def test_a_picture_is_worth_no_run(start, tmp_path, monkeypatch):  # noqa: F811
@@ -69,13 +74,18 @@ def test_a_picture_is_worth_no_run(start, tmp_path, monkeypatch):  # noqa: F811
     assert code == 0 and (tmp_path / "run" / "result.json").exists() and (out + err).count("no pencil") == 1
 
 
-def test_titles_are_no_formulas(tmp_path):
-    curves.plot_curves([json.loads(line) for line in FINISHED_LOG], "$$ and \\frac{", tmp_path / "curves.png")
+@slow
+def test_curves_of_any_name_and_depth(tmp_path, monkeypatch):
+    """A title that is no formula, with bytes that are no characters; a curve for each of 40 layers."""
+    names = ("train_loss", "test_loss", "residual", "train_accuracy", "test_accuracy", "fixed_point_accuracy", *(
+        f"{key}_{n}" for key in ("cosine", "gradient_norm", "stuck") for n in range(40)))
+    line = dict.fromkeys(names, 0.5) | dict(epoch=1)
+    figures, plain = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *arguments, **options: (figures.append(self), plain(
+        self, *arguments, **options)))
+    curves.plot_curves([line], "$$ and \\frac{ \udcff", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
-
-
-FINISHED_LOG = ['{"epoch": 1, "train_accuracy": 0.1, "test_accuracy": 0.1, "fixed_point_accuracy": 0.1, "train_loss": 2.0, '
-                '"test_loss": 2.0, "residual": 0.1, "cosine_1": 1.0, "gradient_norm_1": 1.0, "stuck_1": 0.0}']
+    assert max(len(axis.lines) for axis in figures[0].axes) == 40
 
 
 class Broken(io.StringIO):
@@ -91,38 +101,27 @@ class Broken(io.StringIO):
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(5, "Input/output error"),
-                                   ValueError("I/O operation on closed file")])
+                                   ValueError("I/O operation on closed file"), RuntimeError("reentrant call")])
 def test_a_stream_that_fails_is_left(monkeypatch, error):
-    """It is written to once more at most, the other stream says so once, and both are put back."""
+    """It is written to once more at most, the other stream says so once, and both are put back. That a signal handler prints
+    while its stream is being written to is no failure."""
     out, err = Broken(error), io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
     with machine.lasting_output():
         for _ in range(3):
             print("hello", flush=True)
-    assert out.calls == 1 and err.getvalue().count("WARNING") == 1 and "standard output" in err.getvalue()
+    lasts = isinstance(error, RuntimeError)
+    assert lasts != (out.calls == 1) and lasts != (err.getvalue().count("WARNING") == 1 and "standard output" in err.getvalue())
     assert (sys.stdout, sys.stderr) == (out, err)
 
 
 def test_both_streams_may_fail(monkeypatch):
-    """And a handler that prints while its stream is being written to is no error."""
     monkeypatch.setattr(sys, "stdout", Broken(OSError(5, "x")))
     monkeypatch.setattr(sys, "stderr", Broken(OSError(5, "x")))
     with pytest.raises(SystemExit) as stop:
         machine.run(partial(ep.mlp, 784))
     assert stop.value.code == 2
-    monkeypatch.setattr(sys, "stdout", stream := Broken(RuntimeError("reentrant call")))
-    with machine.lasting_output():
-        print("hello")
-    assert sys.stdout is stream
-
-
-def test_characters_that_a_stream_does_not_have(monkeypatch):
-    raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    with machine.lasting_output():
-        print("caf\u00e9")
-    assert raw.getvalue() == b"caf\\xe9\n"
 
 
 # --- signals ------------------------------------------------------------------------------------------------------------
@@ -147,7 +146,7 @@ def handlers(monkeypatch):
     def handler(number, frame):
         raise AssertionError("the run does not listen")
 
-    before = {number: signal.signal(number, handler) for number in runs.SIGNALS}
+    before = {number: signal.signal(number, handler) for number in machine.SIGNALS}
     yield handler
     for number, old in before.items():
         signal.signal(number, old)
@@ -166,16 +165,53 @@ def main(monkeypatch, capsys, *options):
     return code, *capsys.readouterr()
 
 
-@pytest.mark.parametrize("number", runs.SIGNALS)
+@pytest.mark.parametrize("number", machine.SIGNALS)
 def test_signals_save_and_handlers_are_put_back(monkeypatch, capsys, tmp_path, handlers, number):
-    """SIGHUP too: a terminal that is closed; after a run that was stopped, that failed, and that went through."""
+    """Of terminals, systems and batch systems; after a run that was stopped, that failed, and that went through."""
     raising(monkeypatch, number, at=2)
-    code, out, err = main(monkeypatch, capsys, *TINY, "--out", tmp_path / "run")
+    code, out, err = main(monkeypatch, capsys, *ONE, "--out", tmp_path / "run")
     assert code == 128 + number and runs.read_meta(tmp_path / "run" / "checkpoint.npz")["step"] == 2, err
-    assert all(signal.getsignal(one) is handlers for one in runs.SIGNALS)
+    assert all(signal.getsignal(one) is handlers for one in machine.SIGNALS)
     assert not (tmp_path / "run" / LOCK).exists()
     assert main(monkeypatch, capsys, "--resume", tmp_path / "run")[0] == 0
-    assert all(signal.getsignal(one) is handlers for one in runs.SIGNALS)
+    assert all(signal.getsignal(one) is handlers for one in machine.SIGNALS)
+
+
+def test_only_a_person_is_impatient(tmp_path, monkeypatch):
+    """Batch systems send a second signal, and SIGXCPU every second: only Ctrl-C does not wait for the end of the step."""
+    run, *_ = by_hand(tmp_path / "run", monkeypatch)
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGXCPU, signal.SIGXCPU):
+        run.on_signal(number, None)
+    assert run.world.stop == signal.SIGUSR1
+    with pytest.raises(KeyboardInterrupt):
+        run.on_signal(signal.SIGINT, None)
+
+
+@pytest.mark.parametrize("evaluated", ["evaluate", "equilibrium.distance"])
+def test_a_signal_during_the_evaluation(start, monkeypatch, tmp_path, evaluated):  # noqa: F811
+    """The run stops between two chunks of images, all updates of the epoch are saved, and it goes on as if nothing had been."""
+    assert start(*TINY, "--chunk", "4", "--out", tmp_path / "whole")[0] == 0
+    owner, name = (runs.equilibrium, "distance") if "." in evaluated else (runs, evaluated)
+    plain = getattr(owner, name)
+
+    def interrupted(network, images, *arguments, map, **options):
+        def signalled(function, items):  # the signal arrives while the first chunk is being relaxed
+            def one(item):
+                signal.raise_signal(signal.SIGTERM)
+                time.sleep(0.05)
+                calls.append(item)
+                return function(item)
+            return map(one, items)
+        return plain(network, images, *arguments, map=signalled, **options)
+
+    calls = []
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupted)
+        code, out, err = start(*TINY, "--chunk", "4", "--out", tmp_path / "run")
+    assert code == 143 and len(calls) < 4 and "stopped in epoch 1 after step 3" in out, (out, err)
+    assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["step"] == 3
+    assert start("--resume", tmp_path / "run")[0] == 0
+    assert without_time(tmp_path / "run" / "log.jsonl") == without_time(tmp_path / "whole" / "log.jsonl")
 
 
 def test_nohup_stays(monkeypatch, capsys, tmp_path, handlers):
@@ -186,46 +222,28 @@ def test_nohup_stays(monkeypatch, capsys, tmp_path, handlers):
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
-def by_hand(folder, epochs=1, network=None):
+def by_hand(folder, monkeypatch):
     """(run, gradient, dataset) with a network that no builder made."""
-    rng = np.random.default_rng(0)
-    if network is None:
-        shapes = ((2, 2, 3), 5), ((5,), 3)
-        dense = [ep.Dense(rng.normal(0, 0.5, (np.prod(pre), post)), np.zeros(post), pre) for pre, post in shapes]
-        network = ep.Network(dense, ep.SIGMOID, ep.SquaredError())
+    monkeypatch.setattr(runs, "plot_curves", lambda *arguments: None)
+    rng, shapes = np.random.default_rng(0), (((2, 2, 3), 5), ((5,), 3))
+    dense = [ep.Dense(rng.normal(0, 0.5, (np.prod(pre), post)), np.zeros(post), pre) for pre, post in shapes]
+    network = ep.Network(dense, ep.SHIFTED_SIGMOID, ep.SquaredError())
     config = experiment.Config(cost="squared-error", channels=(), train_images=8, test_images=8, final_test_images=8,
-                               batch_size=4, epochs=epochs, lr=(0.1,), steps_free=4)
+                               batch_size=4, epochs=1, lr=(0.1,), steps_free=4)
     images, labels = rng.random((8, 2, 2, 3)), np.arange(8) % 3
     dataset = ep.datasets.Dataset(images, labels, images, labels, tuple("abc"), "made up", "made up")
     run = runs.Run.started(folder, config, network, experiment.build_optimizer(config, network))
     return run, experiment.gradient_function(config), dataset
 
 
-def test_a_network_without_a_recipe_is_trained(tmp_path, capsys):
-    """Its distance to equilibrium is logged, its outcome written, and that there is no network.npz is said."""
-    run, gradient, dataset = by_hand(tmp_path / "run")
-    run.train(gradient, dataset, lambda images, rng: images)
-    run.finish()
+def test_a_network_without_a_recipe_in_another_thread(tmp_path, monkeypatch, capsys):
+    """Only the main thread may listen to signals; others train without. That there is no network.npz is said, and the rest is."""
+    run, gradient, dataset = by_hand(tmp_path / "run", monkeypatch)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run.train, gradient, dataset, lambda images, rng: images).result(60)
+        pool.submit(run.finish).result(60)
     assert "no network.npz" in capsys.readouterr().out and not (tmp_path / "run" / "network.npz").exists()
     assert json.loads((tmp_path / "run" / "result.json").read_text())["smallest_cosine"] is not None
-
-
-def test_a_run_in_another_thread(tmp_path):
-    """Only the main thread may listen to signals; the others train without."""
-    run, gradient, dataset = by_hand(tmp_path / "run")
-    failures = []
-
-    def work():
-        try:
-            run.train(gradient, dataset, lambda images, rng: images)
-            run.finish()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(60)
-    assert not failures and (tmp_path / "run" / "result.json").exists()
 
 
 # --- folders ------------------------------------------------------------------------------------------------------------
@@ -246,21 +264,9 @@ def test_a_folder_has_one_owner(tmp_path):
 
 def test_many_starts_at_once_get_a_folder_each(tmp_path):
     """Of the same second: nobody shares, nobody fails."""
-    paths = []
-    threads = [threading.Thread(target=lambda: paths.append(new_folder(tmp_path / "runs" / "now"))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(new_folder, [tmp_path / "runs" / "now"] * 8))
     assert len(set(paths)) == 8 and all(path.is_dir() for path in paths)
-
-
-def test_two_runs_of_the_same_second(start, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "default_folder", lambda config: Path("runs/now"))
-    for _ in range(2):
-        assert start(*ONE)[0] == 0
-    assert [(tmp_path / "runs" / name / "result.json").exists() for name in ("now", "now-2")] == [True, True]
 
 
 @pytest.mark.parametrize("options", ["--out", "--resume"])
@@ -300,24 +306,12 @@ def test_a_failed_start_is_no_run(start, tmp_path, monkeypatch):  # noqa: F811
 def finished(tmp_path_factory):
     """The folder of a finished run of one epoch, to look at and to copy."""
     folder = tmp_path_factory.mktemp("finished")
-    assert in_shell(folder, "$JOB")[0] == 0
+    write_images(folder / "images.npz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["job", *ONE, "--dataset", str(folder / "images.npz"), "--out", str(folder / "run")])
+        patch.setattr(runs, "plot_curves", lambda *arguments: None)
+        job.main()
     return folder / "run"
-
-
-def test_what_is_wrong_with_a_file_is_said(finished, tmp_path, monkeypatch):
-    """A folder for a file, a file for a folder, none, one that may not be read: none of them is damaged."""
-    network = finished / "network.npz"
-    for path, named in ((finished, "is a folder"), (network / "x", "a file stands"), (finished / "none.npz", "no such file")):
-        with pytest.raises(EPError, match=named) as caught:
-            ep.load(path)
-        assert "damaged" not in str(caught.value)
-
-    def refused(*arguments, **options):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(np, "load", refused)
-    with pytest.raises(EPError, match="cannot be read: Permission denied"):
-        ep.load(network)
 
 
 def test_resuming_the_wrong_thing(start, finished, tmp_path):  # noqa: F811
@@ -328,6 +322,80 @@ def test_resuming_the_wrong_thing(start, finished, tmp_path):  # noqa: F811
         assert code == 2 and named in err and "damaged" not in err
     assert list(tmp_path.iterdir()) == []
     assert start("--resume", finished, "--out", finished / ".." / "run")[0] == 0
+
+
+def other_images(path, change):
+    arrays = dict(np.load(path))
+    change(arrays)
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize("change, named", [
+    (lambda path: other_images(path, lambda a: a["x_test"][:1].fill(0)), "not the images and classes"),
+    (lambda path: other_images(path, lambda a: a.update(x_test=a["x_test"][1:], y_test=a["y_test"][1:])), "not the images and"),
+    (lambda path: other_images(path, lambda a: a["x_train"][-1:].fill(0)), "not the images and classes"),
+    (lambda path: other_images(path, lambda a: a.update(classes=np.array(["a", "b", "d"]))), "not the images and classes"),
+    (lambda path: path.rename(path.with_name("moved.npz")), "not in .*images.npz any more .*: pass their folder with --data")])
+def test_other_images_are_not_resumed(start, finished, tmp_path, change, named):  # noqa: F811
+    """Other pictures to train or test on, other names of classes, or none any more; where they have moved, --data finds them."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished.parent, folder)
+    for name in ("config.json", "checkpoint.npz"):  # as if it had been started here
+        moved_to(folder / "run" / name, str(folder / "images.npz"))
+    before = (folder / "images.npz").read_bytes()
+    change(folder / "images.npz")
+    code, _, err = start("--resume", folder / "run")
+    assert code == 2 and re.search(named, err), err
+    (folder / "again.npz").write_bytes(before)
+    assert start("--resume", folder / "run", "--data", folder / "again.npz")[0] == 0
+
+
+def moved_to(path, data):
+    """Another place of the images in a config.json or a checkpoint."""
+    if path.suffix == ".json":
+        return path.write_text(json.dumps(json.loads(path.read_text()) | dict(data=data)))
+    arrays = read_npz(path)
+    meta = json.loads(str(arrays["meta"]))
+    meta["config"]["data"] = data
+    write_npz(path, arrays | {"meta": np.array(json.dumps(meta))})
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "mnist", "fashion-mnist"])
+def test_resuming_downloads_nothing_unasked(monkeypatch, tmp_path, dataset):
+    """Where the folder of the images is gone; only --data says where they may be downloaded to."""
+    def fetch(*arguments):
+        raise EPError("would download")
+
+    monkeypatch.setattr(datasets.download, "fetch", fetch)
+    monkeypatch.delenv("EP_OFFLINE", raising=False)
+    config = experiment.Config(dataset=dataset, data=str(tmp_path / "gone"))
+    for data, named in ((None, "pass their folder with --data"), (tmp_path / "here", "would download")):
+        with pytest.raises(EPError, match=named):
+            runs.images_of(config, SimpleNamespace(data=data, no_download=False))
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("options, code", [
+    ("--lr 1e30 --warm-up 0", 1), ("--optimizer sgd --lr 1e12", 1), ("--optimizer sgd --lr 1e12 --cost squared-error", 1),
+    ("--lr 10", 0), ("--lr 1e-9", 0)])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_numbers_that_cannot_be_right_are_no_success(start, tmp_path, options, code):  # noqa: F811
+    """Parameters that have exploded, or are not finite: exit code 1. Units that are stuck, or have learned nothing: a result."""
+    found, _, err = start(*ONE, *options.split(), "--out", tmp_path / "run")
+    assert found == code, err
+    assert not code or "try a smaller learning rate or scale" in err
+
+
+def test_the_output_folder_has_a_name(start, tmp_path, monkeypatch):  # noqa: F811
+    (tmp_path / "runs").touch()
+    monkeypatch.chdir(tmp_path)
+    code, _, err = start(*ONE)
+    assert code == 2 and re.search(r"output folder runs.\d+-.*-synthetic-symmetric", err)
+
+
+@pytest.mark.parametrize("text", ["-1e-1", "-.5", "-1.", "-2E+3", "-0.1"])
+def test_negative_numbers_on_the_command_line(text):
+    assert job.parser("", {}).parse_args(["--beta", text]).beta == float(text)
 
 
 @pytest.mark.parametrize("error, said", [(MemoryError("8 GiB"), "out of memory"), (KeyboardInterrupt(), "interrupted")])
@@ -344,14 +412,21 @@ def test_no_checkpoint_is_promised_where_there_is_none(start, tmp_path, monkeypa
 # --- more epochs ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [[], ["--optimizer", "sgd", "--connections", "asymmetric"], ["--connections", "asymmetric"]])
-def test_a_finished_run_is_extended(start, tmp_path, options):  # noqa: F811
-    """More epochs for the same folder: the log goes on, the rate is annealed to the new end, and every file says so."""
+@pytest.mark.parametrize("options", [[], pytest.param(["--optimizer", "sgd", "--connections", "asymmetric"], marks=slow),
+                                     pytest.param(["--connections", "asymmetric"], marks=slow)])
+def test_a_finished_run_is_extended(start, tmp_path, monkeypatch, options):  # noqa: F811
+    """More epochs for the same folder: the log goes on, the rate is annealed to the new end, and every file says so.
+    Until it is finished, the outcome of the shorter run has another name."""
     run = tmp_path / "run"
     assert start(*TINY, *options, "--out", run)[0] == 0
     before, old = read_npz(run / "checkpoint.npz"), without_time(run / "log.jsonl")
-    code, out, err = start("--resume", run, "--epochs", 4)
-    assert code == 0 and "2 to 4 epochs" in out, err
+    with monkeypatch.context() as patch:
+        raising(patch, signal.SIGTERM)
+        assert start("--resume", run, "--epochs", 4)[0] == 143
+    assert not (run / "result.json").exists() and not (run / "network.npz").exists()
+    assert json.loads((run / "result-2-epochs.json").read_text())["epochs"] == 2 and ep.load(run / "network-2-epochs.npz")
+    code, out, err = start("--resume", run)
+    assert code == 0, err
     log, result = without_time(run / "log.jsonl"), json.loads((run / "result.json").read_text())
     assert [line["epoch"] for line in log] == [1, 2, 3, 4] and log[:2] == old and result["epochs"] == 4
     after = read_npz(run / "checkpoint.npz")

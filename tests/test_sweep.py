@@ -1,23 +1,26 @@
 """sweep.py: the trainings that are asked for, each with its settings, trained once, and a table that is true of them."""
 
 import csv
-import importlib.util
 import json
 import math
+import os
 import shlex
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import ep
 from ep.train import commandline as cli
+from ep.train.checkpoint import read_meta
+from ep.train.claim import claim, release
 
-PATH = Path(__file__).parents[1] / "examples" / "sweep.py"
-spec = importlib.util.spec_from_file_location("sweep", PATH)
-spec.loader.exec_module(sweep := importlib.util.module_from_spec(spec))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "laboratory"))
+import sweep  # noqa: E402
 
 
 @pytest.fixture
@@ -49,6 +52,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_sweep(run, monkeypatch, tmp_path):
     """Four real trainings: each has its own settings, the table their numbers; a second call trains none."""
     code, out, err = run(f"--grid beta=0.1,0.5 seed=0,1 {SHARED}")
@@ -68,33 +72,33 @@ def test_a_sweep(run, monkeypatch, tmp_path):
     assert len(lines) == 4 and lines[2].startswith(f"| {best} | 2 | **{np.mean(accuracy[best]):.1%}**"), lines
     assert (tmp_path / "out" / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
-    monkeypatch.setattr(sweep.subprocess, "run", lambda *arguments, **options: pytest.fail("trained again"))
+    monkeypatch.setattr(sweep.trainings, "process_of", lambda training: pytest.fail("trained again"))
     assert run(f"--grid beta=0.1,0.5 seed=0,1 {SHARED}")[0] == 0
     assert (tmp_path / "out" / "table.md").read_text().splitlines() == lines
     code, _, err = run(f"--grid beta=0.1,0.5 seed=0,1 {SHARED} --weight-decay 0.3")
     assert code == 2 and "holds a training with other settings (weight_decay): choose another --out" in err
 
 
-def process(monkeypatch, answer):
-    """Trainings that are not made: answer(folder) -> (exit code, stderr); returns the list of their commands."""
-    commands = []
+def pretended(monkeypatch, failing=()):
+    """Trainings are not made: each leaves what it would leave; returns the list of their folders' names."""
+    made = []
 
-    def run(command, **options):
-        commands.append(command)
-        folder = Path(command[command.index("--out" if "--out" in command else "--resume") + 1])
-        folder.mkdir(parents=True, exist_ok=True)
-        code, said = answer(folder.name)
-        if not code:
-            (folder / "result.json").write_text(json.dumps(dict.fromkeys(sweep.NUMBERS.values(), 0.5)))
-        return SimpleNamespace(returncode=code, stderr=said)
+    def work(trainings, workers):
+        for training in trainings:
+            training.folder.mkdir(parents=True, exist_ok=True)
+            made.append(training.folder.name)
+            if training.folder.name in failing:
+                (training.folder / "output.txt").write_text("...\nerror: the gradient of 1.W is not finite\n")
+            else:
+                (training.folder / "result.json").write_text(json.dumps(dict.fromkeys(sweep.NUMBERS.values(), 0.5)))
 
-    monkeypatch.setattr(sweep.subprocess, "run", run)
-    return commands
+    monkeypatch.setattr(sweep.trainings, "work", work)
+    return made
 
 
 def test_a_training_that_fails_is_a_row(run, monkeypatch, tmp_path):
     """The others are made, and the row says why; where all fail, so does the sweep."""
-    process(monkeypatch, lambda folder: (1, "error: the gradient of 1.W is not finite\n") if "lr=9" in folder else (0, ""))
+    pretended(monkeypatch, failing=["lr=9"])
     code, out, err = run(f"--grid lr=0.1,9 {SHARED}")
     assert code == 0 and "the gradient of 1.W is not finite" in (tmp_path / "out" / "table.md").read_text().splitlines()[3]
     assert rows_of(tmp_path / "out" / "table.csv")[1]["failed"] == "the gradient of 1.W is not finite"
@@ -102,16 +106,21 @@ def test_a_training_that_fails_is_a_row(run, monkeypatch, tmp_path):
     assert code == 1 and "every training failed" in err
 
 
-def test_an_interrupted_training_goes_on(run, monkeypatch, tmp_path):
-    """A signal ends the sweep, with the exit code of Ctrl-C; the next call resumes it, and starts none anew that is there."""
-    process(monkeypatch, lambda folder: (143, ""))
-    code, _, err = run(f"--grid beta=0.1 {SHARED}")
-    assert code == 130 and "interrupted" in err
-    (tmp_path / "out" / "beta=0.1" / "checkpoint.npz").touch()
-    commands = process(monkeypatch, lambda folder: (0, ""))
-    assert run(f"--grid beta=0.1 {SHARED}")[0] == 0
-    [command] = commands
-    assert command[3:7] == ["--resume", str(Path("out", "beta=0.1")), "--data", "images.npz"] and "--beta" not in command
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_stops_its_trainings(run, tmp_path):
+    """SIGTERM: the training saves and ends, nobody holds its folder any more, and the same command goes on with it."""
+    options = shlex.split("--data images.npz --images 24 --validation-images 16 --out out --grid beta=0.1")
+    command = [sys.executable, str(PATH), *options, *shlex.split(SHARED.replace("--epochs 1", "--epochs 2000"))]
+    environment = os.environ | dict(PYTHONPATH=str(Path(ep.__file__).parents[1]))
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as sweeping:
+        folder = tmp_path / "out" / "beta=0.1"
+        while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").stat().st_size:
+            time.sleep(0.05)
+        sweeping.send_signal(signal.SIGTERM)
+        assert sweeping.wait(30) == 143
+    release(claim(folder))
+    log = (folder / "log.jsonl").read_text()
+    assert 0 < log.count("\n") <= read_meta(folder / "checkpoint.npz")["epoch"] + 1 < 2000
 
 
 def test_what_is_drawn():
@@ -144,10 +153,12 @@ def test_values_as_words():
     ("--grid nudging=symmetric,sideways", "invalid choice: 'sideways'"),
     ("--grid beta=0.1,0", "beta must be a finite number other than 0"),
     ("--grid optimizer=sgd,adam warm-up=3", "--warm-up is for --optimizer adam"),
-    ("--grid threads=1", "threads is no setting")])
+    ("--grid threads=1", "threads is no setting"), ("--grid beta=0.1 beta=0.2", "beta is given twice"),
+    ("--grid lr=0.1 -- --lr=0.2", "lr is swept, and given behind the --, too"),
+    ("--grid lr=0.1 -- --thr 1", "--threads is not for behind the --")])
 def test_mistakes_end_before_the_first_training(run, monkeypatch, tmp_path, options, sentence):
     """Also one that only the last of the trainings makes: one sentence, exit code 2, and nothing is written."""
-    commands = process(monkeypatch, lambda folder: (0, ""))
+    made = pretended(monkeypatch)
     code, _, err = run(f"{options} {SHARED}")
-    assert (code, commands) == (2, []) and sentence in err and err.count("\n") == 1
+    assert (code, made) == (2, []) and sentence in err and err.count("\n") == 1
     assert not (tmp_path / "out").exists()

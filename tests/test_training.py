@@ -1,6 +1,5 @@
 """The training loop: what is drawn from where, chunks and threads, refusal of numbers that are not finite."""
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,8 +8,8 @@ import pytest
 import ep
 from ep import Nudging, Phase, Phases
 from ep.backend import to_host
-from ep.dynamics import Estimate, Relaxation
 from ep.train import loop
+from ep.train.step import Part, merged
 
 
 def small(dtype="float32", seed=1, xp=np):
@@ -31,13 +30,13 @@ def test_threads_change_no_bit():
     """Chunks are cut by the index in the batch and added in order, whichever thread relaxed them, early stopping included."""
     network, x, y = small()
     reference = ep.in_chunks(one_chunk, network, x, y)
-    assert 1 < reference.free.steps < 15  # some chunks stopped early
+    assert 1 < reference.steps < 15  # some chunks stopped early
     for threads in (1, 2, 3):
         with ep.worker_threads(threads) as map_:
             estimate = ep.in_chunks(one_chunk, network, x, y, map_)
         for name, g in reference.gradient.items():
             assert (g == estimate.gradient[name]).all()
-        assert (reference.loss, reference.correct, reference.free.steps) == (estimate.loss, estimate.correct, estimate.free.steps)
+        assert (reference.loss, reference.correct, reference.steps) == (estimate.loss, estimate.correct, estimate.steps)
 
 
 def test_what_is_random_depends_on_seed_epoch_and_step():
@@ -65,29 +64,41 @@ def test_chunks_add_up(xp):
     for name, g in whole.gradient.items():
         np.testing.assert_allclose(to_host(chunked.gradient[name]), to_host(g), rtol=1e-10, atol=1e-14)
     assert whole.loss == pytest.approx(chunked.loss, rel=1e-13)
-    assert whole.correct == chunked.correct and len(chunked.free.states[0]) == 40
+    assert whole.correct == chunked.correct and chunked.images == 40
 
 
-def test_merge_weighs_images(xp):
-    """steps is the mean over the images, residual the largest, converged the share of images."""
+def made_part(xp, images, steps, changes, tolerance=0.0, g=1.0, low=(), high=()):
+    """A `Part` of one layer of three units."""
+    at_bounds = xp.asarray([[unit in which for unit in range(3)] for which in (low, high)])
+    return Part(images, {"1.W": g * xp.ones((1, 2)), "1.b": 2 * g * xp.ones(1)}, at_bounds,
+                xp.asarray([0.5 * images, images // 2, *changes]), [3], steps, tolerance)
+
+
+def test_a_batch_from_its_chunks(xp):
+    """Gradient, loss and steps are means over the images, residual the largest, converged and stuck shares.
+
+    A unit is stuck if it is at the *same* bound in every image.
+    """
+    step = merged([made_part(xp, 30, [2, 4], [0.3, 0.01], 0.1, g=1.0, low=(0, 1), high=()),
+                   made_part(xp, 10, [2, 8], [0.2, 0.5], 0.1, g=5.0, low=(0,), high=(1, 2))])
+    assert (step.images, step.correct, step.steps, step.converged, step.residual) == (40, 20, 5.0, 0.75, 0.5)
+    assert step.loss == pytest.approx(0.5) and dict(step.history) == pytest.approx({2: 0.3, 4: 0.01, 8: 0.5})
+    assert step.stuck == pytest.approx([1 / 3]) and float(step.gradient["1.W"][0, 0]) == 2.0
+    assert step.squares == pytest.approx({"1.W": 8.0, "1.b": 16.0}) and step.norms() == pytest.approx({"1": 24**0.5})
+
+
+def test_stuck_units_are_those_of_the_states(xp):
     network, x, y = small(xp=xp)
-    parts = [one_chunk(network, x[a:b], y[a:b]) for a, b in ((0, 30), (30, 40))]
-    parts[0].free.steps, parts[1].free.steps = 4, 8
-    parts[0].free.converged, parts[1].free.converged = True, False
-    merged = loop.merge(parts, [30, 10])
-    assert merged.free.steps == 5.0 and merged.free.converged == 0.75
-    assert merged.free.residual == max(part.free.residual for part in parts)
+    network.synapses[1].b[:2] = xp.asarray([-50.0, 50.0])  # of 6 channels, one at each bound in every image
+    found = ep.in_chunks(one_chunk, network, x, y).stuck
+    assert found[0] < 1 and found[1] >= 2 / 6
 
 
-def test_merge_keeps_a_nan(xp):
+def test_merging_keeps_a_nan(xp):
     """Whichever chunk has it, the batch's residual and history are NaN: Python's max would lose it."""
-    network, x, y = small(xp=xp)
-    for bad in (0, 1):
-        parts = [one_chunk(network, x[part], y[part]) for part in loop.chunks(32)]
-        free = parts[bad].free
-        free.residual, free.history = np.nan, [(t, np.nan) for t, _ in free.history]
-        free = loop.merge(parts, [16, 16]).free
-        assert np.isnan(free.residual) and np.isnan(dict(free.history)[parts[bad].free.history[-1][0]])
+    for changes in ((np.nan, 0.5), (0.5, np.nan)):
+        step = merged([made_part(xp, 2, [3], [change]) for change in changes])
+        assert np.isnan(step.residual) and np.isnan(dict(step.history)[3])
 
 
 def test_epoch_visits_every_image_once_in_seeded_order(xp):
@@ -144,7 +155,7 @@ def test_not_finite_stops_before_the_update(xp):
     network, x, y = small(xp=xp)
     network.parameters()["2.W"][0, 0, 0, 0] = np.nan
     before = {name: w.copy() for name, w in network.parameters().items()}
-    with pytest.raises(ep.EPError, match=r"gradient of [12]\.\w is not finite at epoch 1, step 1") as caught:
+    with pytest.raises(ep.EPError, match=r"gradient of [12]\.\w is not finite.* at epoch 1, step 1") as caught:
         ep.train_epoch(network, x, y, gradient, ep.SGD(network, 0.1), batch_size=16)
     assert caught.value.exit_code == 1
     for name, w in network.parameters().items():
@@ -154,13 +165,11 @@ def test_not_finite_stops_before_the_update(xp):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_check_finite_names_the_parameter(xp, bad):
     """The one number among many, and where."""
-    gradient = {"1.W": xp.ones((3, 4)), "1.b": xp.ones(5), "2.W": xp.ones(2)}
-    estimate = Estimate(gradient, 0.0, 0, None)
-    loop.check_finite(estimate, 0, 0)
-    gradient["1.b"][3] = bad
-    for known in ({}, {"squares": {"1.W": 12.0, "1.b": bad, "2.W": 2.0}}):  # as a GPU's step has found them on the way
-        with pytest.raises(ep.EPError, match="the gradient of 1.b is not finite at epoch 3, step 8"):
-            loop.check_finite(replace(estimate, known=known), 2, 7)
+    one = made_part(xp, 2, [3], [0.1])
+    merged([one]).check_finite("now")
+    one.gradient["1.b"][0] = bad
+    with pytest.raises(ep.EPError, match="the gradient of 1.b is not finite.* at epoch 3"):
+        merged([one]).check_finite("at epoch 3")
 
 
 def test_evaluate_is_the_plain_average(xp):
@@ -185,16 +194,3 @@ def test_learns_a_separable_task_by_ep_and_by_bptt():
             ep.train_epoch(network, x, y, lambda network, x, y, rng, one=one: one(network, x, y, Phases(20, 8)), optimizer,
                            batch_size=16, epoch=epoch)
         assert ep.evaluate(network, x, y, partial(ep.relax, phase=20))[0] == 1.0
-
-
-def test_stuck_shares_and_gradient_norms(xp):
-    """A unit is stuck if it is at the *same* bound in every image."""
-    network = ep.mlp([2, 3, 2])
-    states = [xp.asarray([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]]), xp.zeros((2, 4), dtype="float32")]
-    estimate = Estimate({"1.W": xp.asarray([3.0]), "1.b": xp.asarray([4.0]), "readout.W": xp.zeros(2)}, 0.0, 0,
-                        Relaxation(states, [], 1, 0.0, False))
-    assert loop.stuck_shares(network, estimate) == pytest.approx([2 / 3, 1.0])
-    assert loop.gradient_norms(estimate) == {"1": 5.0, "readout": 0.0}
-    known = dict(stuck=[0.5, 0.0], squares={"1.W": 36.0, "1.b": 64.0, "readout.W": 0.0})
-    assert loop.stuck_shares(network, replace(estimate, known=known)) == [0.5, 0.0]
-    assert loop.gradient_norms(replace(estimate, known=known)) == {"1": 10.0, "readout": 0.0}

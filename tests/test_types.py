@@ -21,7 +21,7 @@ from ep import datasets
 phases = ep.Phases(20, ep.Phase(8, "up"))
 x, y = np.zeros((4, 8, 8, 1), np.float32), np.zeros(4, int)
 network = ep.convnet([4], input_shape=(8, 8, 1))
-estimate = ep.eqprop_gradient(network, x, y, phases, nudging=ep.Nudging.symmetric(0.5), solver=ep.fast.prepared(network))
+estimate = ep.eqprop_gradient(network, x, y, phases, nudging=ep.Nudging.symmetric(0.5))
 update: np.ndarray = estimate.gradient["1.W"]
 settled = ep.relax(ep.asymmetric(network), x, 20, start=estimate.free.states)
 lines: str = datasets.banner(datasets.hold_out(datasets.load("synthetic"), 10))

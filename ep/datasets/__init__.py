@@ -3,7 +3,7 @@
 from .augment import CIFAR10_MEAN, CIFAR10_STD, augment, normalise
 from .choose import NAMES, load
 from .cifar import CLASSES
-from .dataset import Dataset, banner, hold_out, measured
+from .dataset import Dataset, banner, check_seen, hold_out, measured
 
-__all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "CLASSES", "NAMES", "Dataset", "augment", "banner", "hold_out", "load",
+__all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "CLASSES", "NAMES", "Dataset", "augment", "banner", "check_seen", "hold_out", "load",
            "measured", "normalise"]

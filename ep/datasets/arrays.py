@@ -2,18 +2,17 @@
 
     x_train, x_test   images (N, H, W, C) or grey ones (N, H, W): uint8 from 0 to 255, or floats from 0 to 1
     y_train, y_test   labels (N,), integers from 0
-    classes           names of the classes, if they should have some: an array of strings
+    classes           names of the classes, if they should have some: an array of different strings
 
 Nothing is unpickled, so an array of Python objects is refused.
 """
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import EPError
+from ..npz import checked
 from .dataset import Dataset, measured
 from .download import reason
 
@@ -42,10 +41,12 @@ def read(path):
             if missing := [name for name in NAMES if name not in getattr(file, "files", ())]:
                 raise EPError(f"{path} lacks {', '.join(missing)}: it has {', '.join(file.files) or 'nothing'}, and needs "
                               f"{', '.join(NAMES)}")
-            return {name: file[name] for name in (*NAMES, *(["classes"] if "classes" in file.files else []))}
+            return checked({name: file[name] for name in (*NAMES, *(["classes"] if "classes" in file.files else []))})
+    except EPError:
+        raise
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise EPError(f"{path} cannot be read: {error.strerror}") from None
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # whatever damage makes zipfile, a decompressor or NumPy's reader of headers raise
         if "allow_pickle" in str(error):
             raise EPError(f"{path} holds pickled Python objects, which are never read here: save plain arrays, with "
                           "numpy.savez") from None
@@ -58,7 +59,7 @@ def checked_images(x, name):
         x = x[..., None]
     if x.ndim != 4 or 0 in x.shape:
         raise EPError(f"{name} has shape {x.shape}: expected images (N, H, W, C), or (N, H, W) without colour")
-    if x.shape[1] in (1, 3) and x.shape[3] > 4:
+    if x.shape[3] > 4 and (x.shape[1] in (1, 3) or x.shape[1] in (2, 4) and x.shape[2] > 4):
         raise EPError(f"{name} has shape {x.shape}, which looks like channels first: expected (N, H, W, C), that is "
                       "numpy.moveaxis(x, 1, -1)")
     if x.dtype == np.uint8:
@@ -83,13 +84,18 @@ def checked_labels(y, images, name):
 
 def class_names(arrays, y_train, y_test, path):
     """The names in the file, else "class 0" ...; Raises EPError for labels that no training image has, or no name."""
+    present = np.unique(y_train)
     if "classes" in arrays:
         names, last = arrays["classes"], max(y_train.max(), y_test.max())
         if names.ndim != 1 or names.dtype.kind != "U" or len(names) <= last:
             raise EPError(f"{path}: classes has shape {names.shape} and type {names.dtype}: expected one string for each label "
                           f"from 0 to {last}")
+        if len(np.unique(names)) < len(names):
+            raise EPError(f"{path}: classes has a name twice among {', '.join(names[:10])}: expected a different one for each")
+        if len(present) < 2 or (strange := np.setdiff1d(y_test, present)).size:
+            wrong = f"y_test has {strange[0]}, which y_train lacks" if len(present) > 1 else f"y_train has {present[0]} alone"
+            raise EPError(f"{path}: labels have to be of at least two classes, each of those tested among those trained: {wrong}")
         return tuple(names.tolist())
-    present = np.unique(y_train)
     if len(present) < 2 or present[-1] != len(present) - 1 or y_test.max() > present[-1]:
         raise EPError(f"{path}: labels have to be 0, 1, 2 ... without a gap, each of them in y_train, and at least two: y_train "
                       f"has {len(present)} from {present[0]} to {present[-1]}, y_test goes to {y_test.max()} (an array `classes` "

@@ -1,6 +1,8 @@
 """`load`: one call for every data set. A name, a folder or a file goes in, a Dataset comes out."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ..errors import EPError
@@ -8,7 +10,8 @@ from . import arrays, cifar, download as downloads, folder as pictures_folder, i
 from .dataset import Dataset
 
 NAMES = ("auto", *cifar.LAYOUTS, *idx.KINDS, "synthetic")
-OWN = {"folder": pictures_folder.load, "npz": arrays.load}  # what Dataset.name says of one's own images: a path finds them again
+OWN: dict[str, Callable[..., Dataset]] = {  # what Dataset.name says of one's own images: a path finds them again
+    "npz": arrays.load, **{name: partial(pictures_folder.load, name=name) for name in ("folder", *pictures_folder.ANSWERS)}}
 KNOWN = ("cifar-10-batches-bin or cifar-100-binary (or their archives), the four IDX files of MNIST, one sub-folder of pictures "
          "per class")
 
@@ -22,6 +25,7 @@ def load(name: str = "auto", folder: str | Path | None = None, download: bool = 
                   (arrays.py)
     auto          whatever is found in `folder`; without a folder CIFAR-10 if it is there or can be downloaded, else synthetic
     folder, npz   what is found at `folder`, as one of these two: so a run that is resumed finds its images again
+    folder-of-classes, folder-of-splits   the same, of pictures that can be read in these two ways (folder.py)
 
     download=False, or the environment variable EP_OFFLINE=1, never touches the network. Raises EPError for an unknown name, for
     a folder that holds no data set, and for files that are incomplete or damaged.
@@ -37,6 +41,8 @@ def load(name: str = "auto", folder: str | Path | None = None, download: bool = 
     if name in OWN and folder is not None:
         return OWN[name](existing(folder))
     if name != "auto":
+        if name in OWN and not is_path(name):
+            raise EPError(f"the data set '{name}' is images of your own: say where they are, with --data")
         if not is_path(name):
             raise EPError(f"unknown data set '{name}': expected {', '.join(NAMES)}, or the path of a folder or an .npz file")
         if folder is not None:
@@ -56,7 +62,7 @@ def open_path(path):
         for place, name in ((path, None), *((path / kind, kind) for kind in idx.KINDS)):
             if any(idx.holds(place, file) for file in idx.FILES):
                 return idx.load(name, place, download=False)
-        if pictures_folder.classes_in(path):
+        if any(map(pictures_folder.has_picture, pictures_folder.folders_in(path, {}))):
             return pictures_folder.load(path)
         raise EPError(f"no data set in {path}: expected {KNOWN}; to download CIFAR-10 to there, give --dataset cifar10 too")
     raise EPError(f"{path} is no data set: expected an .npz file, an official archive of CIFAR, or a folder with {KNOWN}")
@@ -67,6 +73,8 @@ def existing(path):
     path = Path(os.path.abspath(os.path.expanduser(path)))
     if not path.exists():
         raise EPError(f"no data set in {path}: there is no such folder or file")
+    if not os.access(path, os.R_OK):
+        raise EPError(f"{path} cannot be read: Permission denied")
     return path
 
 

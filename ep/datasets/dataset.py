@@ -66,7 +66,8 @@ def measured(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def hold_out(dataset: Dataset, images: int) -> Dataset:
     """`dataset` with its last `images` training images in the place of the test images, which stay unseen (0: as it is).
 
-    Settings are chosen on these. Mean and std stay those of the whole data set. Raises EPError if that leaves no training image.
+    Settings are chosen on these. Mean and std stay those of the whole data set. Where the images are sorted by class, the note
+    says which are on which side. Raises EPError if that leaves no training image.
     """
     if images >= len(dataset.train_labels):
         raise EPError(f"validation images: {images} asked for, but {dataset.source} has {len(dataset.train_labels)} training "
@@ -74,17 +75,43 @@ def hold_out(dataset: Dataset, images: int) -> Dataset:
     if images == 0:
         return dataset
     x, y = dataset.train_images, dataset.train_labels
+    left, held = (short([dataset.classes[label] for label in np.unique(part)]) for part in (y[:-images], y[-images:]))
+    by_class = len(np.setdiff1d(y[-images:], y[:-images])) or (y[1:] >= y[:-1]).all()
+    note = f"held out are images of {held}, trained on are images of {left}: shuffle what is sorted by class" if by_class else ""
     return dataset._replace(train_images=x[:-images], train_labels=y[:-images], test_images=x[-images:], test_labels=y[-images:],
-                            source=f"{dataset.source}, tested on {images} images held out of its training images")
+                            source=f"{dataset.source}, tested on {images} images held out of its training images",
+                            note="; ".join(filter(None, (dataset.note, note))))
+
+
+def check_seen(dataset: Dataset, about: dict) -> None:
+    """Raise EPError if a network that carries `about` was trained on other classes, or images of another shape."""
+    if list(dataset.classes) != about["classes"] or list(dataset.shape) != about["image_shape"]:
+        raise EPError(f"{dataset.source} has other classes or another shape than the images this network was trained on: name "
+                       "these with --data")
 
 
 def banner(dataset: Dataset) -> str:
-    """What to print before using `dataset`: a line (two with a note), or a loud box if it is synthetic."""
+    """What to print before using `dataset`: a line, its classes and its note, or a loud box if it is synthetic."""
     sizes = f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images"
     if dataset.name != "synthetic":
-        where = f"data: {dataset.source}, {sizes}, from {dataset.folder}"
-        return f"{where}\nnote: {dataset.note}" if dataset.note else where
+        lines = [f"data: {dataset.source}, {sizes}, from {dataset.folder}", counted(dataset),
+                 *([f"note: {dataset.note}"] if dataset.note else [])]
+        return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)  # names may be any bytes
     lines = ["SYNTHETIC DATA - THIS IS NOT CIFAR-10",
              f"{dataset.source}: {sizes}, {len(dataset.classes)} classes of shapes and patterns",
              *([f"why: {dataset.note}"] if dataset.note else []), "accuracies on it say nothing about CIFAR-10"]
     return "\n".join(["*" * 80, *(f"*  {line}" for line in lines), "*" * 80])
+
+
+def counted(dataset):
+    """The classes and how many training and test images each has, as a line."""
+    counts = [np.bincount(labels, minlength=len(dataset.classes)) for labels in (dataset.train_labels, dataset.test_labels)]
+    pairs = [f"{a:,} + {b:,}" for a, b in zip(*counts)]
+    same = len(set(pairs)) == 1
+    names = dataset.classes if same else [f"{name} {pair}" for name, pair in zip(dataset.classes, pairs)]
+    return f"classes (training + test): {short(names)}{f', each {pairs[0]}' if same else ''}"
+
+
+def short(names, most=20):
+    """At most so many names, then how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

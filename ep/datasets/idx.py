@@ -8,6 +8,7 @@ Fashion-MNIST also where Debian's package dataset-fashion-mnist puts it. Where t
 """
 
 import gzip
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -49,10 +50,10 @@ KINDS = {
 def load(name=None, folder=None, download=True):
     """The images in `folder` as a Dataset of (N, 28, 28, 1) uint8.
 
-    name  "mnist", "fashion-mnist", or None: Fashion-MNIST if no folder is named or its path says so, else it is taken for MNIST
+    name  "mnist", "fashion-mnist", or None: Fashion-MNIST if no folder is named or its name says so, else it is taken for MNIST
     Raises EPError if a file is not there, damaged, or if images and labels do not belong together.
     """
-    name = name or ("fashion-mnist" if not folder or "fashion" in str(Path(folder).resolve()).lower() else "mnist")
+    name = name or ("fashion-mnist" if not folder or says_fashion(folder) else "mnist")
     place, kind, splits = obtain(name, folder, download), KINDS[name], []
     for images, labels in (FILES[:2], FILES[2:]):
         x, y = read(find(place, images), 3), read(find(place, labels), 1)
@@ -60,7 +61,10 @@ def load(name=None, folder=None, download=True):
             raise EPError(f"{place} is damaged: {images.split('-')[0]} has {len(x)} images and {len(y)} labels up to "
                           f"{y.max(initial=0)}, expected as many of both and labels from 0 to {len(kind.classes) - 1}")
         splits += [x[..., None], y]
-    named = name == "fashion-mnist" and "fashion" in str(place.resolve()).lower()
+    if splits[0].shape[1:] != splits[2].shape[1:]:
+        raise EPError(f"{place}: {FILES[0]} and {FILES[2]} differ: their images are {splits[0].shape[1:3]} and "
+                      f"{splits[2].shape[1:3]} pixels")
+    named = name == "fashion-mnist" and says_fashion(place)
     source = kind.title if named else f"IDX files, taken for {kind.title}"
     mean, std = measured(splits[0])
     return Dataset(*splits, kind.classes, name, provenance(place) or source, str(place.absolute()), mean=mean, std=std,
@@ -68,6 +72,12 @@ def load(name=None, folder=None, download=True):
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def says_fashion(folder):
+    """Whether a folder is called after Fashion-MNIST, itself or, where it is called raw or data, the one around it."""
+    nearest = next((part for part in reversed(Path(folder).resolve().parts) if part.lower() not in ("raw", "data")), "")
+    return re.search("fashion(?!e)", nearest.lower()) is not None  # nothing old-fashioned
 
 
 def obtain(name, folder=None, download=True):
@@ -88,16 +98,21 @@ def obtain(name, folder=None, download=True):
 
 
 def holds(place, name):
-    return any((place / file).is_file() for file in (name, f"{name}.gz"))
+    return any(path.is_file() for path in paths(place, name))
+
+
+def paths(place, name):
+    """Where a file may be: plain or with .gz, and with a dot before idx, as many copies have it."""
+    return [place / f"{written}{ending}" for written in (name, name.replace("-idx", ".idx")) for ending in ("", ".gz")]
 
 
 def find(place, name):
-    """The file, plain or with .gz. Raises EPError if there is neither."""
-    for path in (place / name, place / f"{name}.gz"):
+    """The file by one of its names. Raises EPError if there is none."""
+    for path in paths(place, name):
         if path.is_file():
             return path
-    raise EPError(f"no {name} (or .gz) in {place}: install Debian's package dataset-fashion-mnist, or name the folder that holds "
-                  "the four IDX files of MNIST or Fashion-MNIST with --data")
+    raise EPError(f"no {name} (or .gz, or .idx for -idx) in {place}: install Debian's package dataset-fashion-mnist, or name the "
+                  "folder that holds the four IDX files of MNIST or Fashion-MNIST with --data")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
-"""Picture files as a person sees them, by Pillow: upright, in 8 bits per channel, on white paper, and resized by one rule.
+"""Picture files as a person sees them, by Pillow: upright, 8 bits per channel, in sRGB, on white paper, resized by one rule.
 
 The rule: the largest middle part that has the shape asked for (a square for 32x32) is cut out and shrunk or enlarged to it with
 Pillow's bicubic filter, which averages where it shrinks. The pictures of a folder and those of predict.py are read alike.
 """
 
+import io
+import os
 import warnings
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import numpy as np
 from ..errors import EPError
 
 LIMIT = 90_000_000  # pixels: more is a decompression bomb, or no picture to be shrunk to 32x32
-ENDINGS = frozenset(".bmp .gif .jpeg .jpg .jp2 .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp .avif .ico .pcx".split())
+ENDINGS = frozenset(
+    ".bmp .gif .jpeg .jpg .jpe .jfif .jp2 .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp .avif .ico .pcx".split())
 PILLOW = "reading pictures needs Pillow: pip install 'eqprop-convnets[images]', or pip install Pillow"
 
 
@@ -32,6 +35,7 @@ def read(path, shape=(32, 32, 3)):
                     raise EPError(f"the picture {path} is too large: {image.width}x{image.height}, and {LIMIT:,} pixels are "
                                   "allowed; save a smaller copy")
                 seen = on_white(eight_bits(ImageOps.exif_transpose(image)))  # of an animated file the first frame
+                seen = in_srgb(seen, image.info.get("icc_profile"))
                 fitted = ImageOps.fit(seen.convert("RGB" if channels == 3 else "L"), (width, height), Image.Resampling.BICUBIC)
     except EPError:
         raise
@@ -40,6 +44,17 @@ def read(path, shape=(32, 32, 3)):
     except Exception as error:  # decoders raise whatever a damaged file makes them raise, MemoryError too
         raise EPError(f"cannot read the picture {path}: {brief(error)}") from None
     return np.asarray(fitted, dtype=np.uint8).reshape(shape)
+
+
+def is_picture(path):
+    """Whether a file has the ending of a picture, or is one for Pillow, which then looks at its first bytes alone."""
+    if path.suffix.lower() in ENDINGS or not os.path.isfile(path):
+        return os.path.isfile(path)
+    try:
+        with pillow()[0].open(path):
+            return True
+    except Exception:  # as above
+        return False
 
 
 def eight_bits(image):
@@ -71,6 +86,24 @@ def on_white(image):
     Image, *_ = pillow()
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+
+def in_srgb(image, profile):
+    """The colours that an embedded profile (ICC) stands for; the image itself without one, with one that cannot be used, and with
+    one that moves no colour by more than 2 of 255, as sRGB's own: rounding would be all that it does."""
+    if not profile:
+        return image
+    from PIL import Image, ImageCms
+
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}[own.profile.xcolor_space.strip()]
+        transform = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), mode, "RGB")
+        samples = Image.frombytes(mode, (4096, 1), np.random.default_rng(0).bytes(4096 * len(mode)))
+        moved = np.abs(np.subtract(transform.apply(samples), samples.convert("RGB"), dtype=np.int16)).max()
+        return transform.apply(image.convert(mode)) if moved > 2 else image
+    except (ImportError, OSError, KeyError, ValueError, ImageCms.PyCMSError):
+        return image
 
 
 def pillow():

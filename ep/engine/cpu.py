@@ -4,8 +4,8 @@
     InputConv   a `Conv` from the input, of few channels
     InBlocks    an `Activation` whose passes over memory are made block by block, in the cache
 
-Arrays are (N, H, W, C) outside, as everywhere. In memory those that are made here lie as (H, W, N, C): a row of a layer is then one
-run of W*N*C numbers. A convolution goes through its image in stripes of rows, and each stripe is pooled, or unpooled, while it
+Arrays are (N, H, W, C) outside, as everywhere. In memory those that are made here lie as (H, W, N, C): a row of a layer is
+then one run of W*N*C numbers. A convolution goes through its image in stripes of rows, and each stripe is pooled, or unpooled, while it
 is in the cache. Buffers belong to a thread, and hold nothing from one call to the next.
 """
 
@@ -22,7 +22,7 @@ from .patches import Im2col, PatchProduct
 from .ways import way_down, way_up
 from .winograd import Scratch, WinogradProduct
 
-BLOCK = 1 << 15  # numbers of a block that is worked on while it is in the cache
+BLOCK = 1 << 16  # numbers of a block that is worked on while it is in the cache
 STRIPE = 1 << 17  # numbers of a convolution that still lie in the cache when they are pooled
 FEW = 128  # numbers of a patch of the input, k k C_in: as many columns side by side are no burden
 KEPT = 2  # numbers of images that a thread keeps buffers for: whole chunks, and the rest of a batch
@@ -362,7 +362,7 @@ class InBlocks(Activation):
     def deviate(self, u, s, terms, w):
         """For sigma = clip(v, low, high), v = slope u, with e = slope d:
 
-            w clip(v + e/w) - w s = clip( e + w (v - s), w (low - s), w (high - s) )          v - s is 0, exactly, inside the bounds
+            w clip(v + e/w) - w s = clip( e + w (v - s), w (low - s), w (high - s) )       v - s is 0, exactly, inside the bounds
         """
         like = largest(terms)
         if like.ndim < 4 or like.shape != u.shape or any(a.dtype != like.dtype for _, a in [*terms, (1, u)]):
@@ -372,13 +372,13 @@ class InBlocks(Activation):
             if self.slope is None:
                 delta[part] = super().deviate(u[part], s[part], [(factor, a[part]) for factor, a in terms], w)
                 continue
-            e = add_up([(self.slope * factor, a) for factor, a in terms], part, delta[part])
+            e, at = add_up([(self.slope * factor, a) for factor, a in terms], part, delta[part]), s[part]
             offset = self.slope * u[part]
-            offset -= s[part]
+            offset -= at
             offset *= w
             e += offset
-            low, high = (w * (bound - s[part]) for bound in self.bounds)
-            np.clip(e, low, high, out=e)
+            low, high = self.bounds
+            np.clip(e, w * (low - at) if low else -w * at, w * (high - at), out=e)
         return delta
 
 

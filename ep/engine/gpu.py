@@ -116,10 +116,10 @@ class GpuReadout(SoftmaxCrossEntropy):
         vars(self).update(vars(cost))
 
     def force(self, s, y):
-        return matmul(y - self.output(s), self.W.T).reshape(s.shape)
+        return matmul(y - self.weighted(s, y), self.W.T).reshape(s.shape)
 
     def gradient(self, s, y):
-        error = self.output(s) - y
+        error = self.weighted(s, y) - y
         return {"W": matmul(s.reshape(len(s), -1).T, error), "b": error.sum(0)}
 
     def _logits(self, s):

@@ -3,7 +3,8 @@
     job.py         the main job: from a command line to a run folder
     optimizers.py  how gradients change parameters
     loop.py        an epoch, an evaluation, chunks and threads
-    experiment.py  from settings to network, gradient and optimizer
+    settings.py    which settings there are: name, default, meaning, when they have an effect
+    experiment.py  presets, and from settings to network, gradient and optimizer
     equilibrium.py how far the network is from its fixed point, and the estimate from the gradient there
     runs.py        the run folder: log, checkpoint, picture, result
     claim.py       one process in a run folder

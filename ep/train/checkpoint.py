@@ -19,6 +19,7 @@ from ..network import Network
 from ..npz import read_npz, write_npz
 
 FORMAT = 2  # 1: the state of SGD alone, and networks without a feedback gain
+KEYS = {"config", "epoch", "step", "totals", "log", "warned"}  # of meta
 
 
 def save_checkpoint(path: str | Path, network: Network, optimizer: Any, meta: dict) -> None:
@@ -36,12 +37,19 @@ def read_meta(path: str | Path) -> dict:
     """The dictionary `meta` of a checkpoint. Raises EPError if the file is not a checkpoint of this format."""
     try:
         meta = json.loads(str(read_npz(path)["meta"]))
-    except (KeyError, ValueError):
+        version = meta.get("format")
+    except (KeyError, ValueError, AttributeError):
         raise EPError(f"{path} is not a checkpoint of this package") from None
-    if meta.get("format") != FORMAT:
-        raise EPError(f"{path} has checkpoint format {meta.get('format')}, this version reads format {FORMAT}: "
-                      "continue it with the version that wrote it")
+    if version != FORMAT:
+        raise another_version(path, f"it has checkpoint format {version}, and this version reads format {FORMAT}")
+    if missing := KEYS - meta.keys():
+        raise another_version(path, f"it lacks {', '.join(sorted(missing))}")
     return meta
+
+
+def another_version(path, why):
+    """The EPError for a checkpoint that is whole, but not this version's."""
+    return EPError(f"{path} was written by another version of this package ({why}): continue it with the version that wrote it")
 
 
 def restore(path: str | Path, network: Network, optimizer: Any) -> None:

@@ -3,14 +3,21 @@
 import argparse
 import math
 import os
+import re
 from pathlib import Path
 
 from ..errors import EPError
 from .machine import cores as cores, run as run  # what an example needs of both: cli.cores(), cli.run(main)
 
+LARGEST = 2**31 - 1  # of what is counted in memory
+
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake ends in one sentence instead of the whole usage (exit code 2)."""
+    """argparse, but a mistake ends in one sentence instead of the whole usage (exit code 2), and -1e-1 is a number."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
 
     def error(self, message):
         raise EPError(f"{message} (--help lists every option)")
@@ -23,16 +30,22 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=30, width=110)
 
 
-def whole(text, least=0):
+def whole(text, least=0, most=math.inf):
     """argparse type: an integer of at least 0, or `least`."""
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got '{text}'")
+    if not text.isdecimal() or not least <= int(text) <= most:
+        at_most = "" if most == math.inf else f" and at most {most}"
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}{at_most}, got '{text}'")
     return int(text)
 
 
 def count(text):
-    """argparse type: an integer of at least 1."""
-    return whole(text, 1)
+    """argparse type: an integer of at least 1, of things that are made."""
+    return whole(text, 1, LARGEST)
+
+
+def pixels(text):
+    """argparse type: an integer of at least 0, of pixels."""
+    return whole(text, 0, LARGEST)
 
 
 def number(text, allowed=math.isfinite, expected="a finite number"):
@@ -61,6 +74,17 @@ def path(text):
     if not text:
         raise argparse.ArgumentTypeError("expected a path, got ''")
     return Path(os.path.expanduser(text))
+
+
+def figure(text):
+    """argparse type: the path of a figure, whose ending says in which format Matplotlib writes it."""
+    from matplotlib.backend_bases import FigureCanvasBase  # slow to import
+
+    formats, file = FigureCanvasBase.get_supported_filetypes(), path(text)
+    if file.suffix and file.suffix[1:].lower() not in formats or file.is_dir() or not file.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file ending in one of {', '.join(formats)} in a folder that exists, "
+                                         f"got '{text}'")
+    return file
 
 
 def dataset(text):

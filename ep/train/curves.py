@@ -1,5 +1,6 @@
 """The log of a run as a picture: curves.png."""
 
+import itertools
 import math
 import os
 from pathlib import Path
@@ -21,11 +22,11 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
               ("|W - B| / start (dashed: decay alone)", per_layer(log[0], "distance_"))]
     panels = [panel for panel in panels if panel[1]]  # a symmetric network has no angles
     figure = Figure(figsize=(11 / 3 * (len(panels) // 2), 6.5), layout="constrained")
-    figure.suptitle(title, parse_math=False)  # a folder may be called $$
+    figure.suptitle(as_it_is(title), parse_math=False)  # a folder may be called $$
     axes = figure.subplots(2, len(panels) // 2).flat
     for axis, (name, lines) in zip(axes, panels):
         positive = any(line[key] for line in log for key in lines.values())
-        for (label, key), marker in zip(lines.items(), "osD^vP*X" * 4):
+        for (label, key), marker in zip(lines.items(), itertools.cycle("osD^vP*X")):
             axis.plot(epochs, [nan_for_none(line[key]) for line in log], marker=marker, markersize=4, label=label)
             if key.startswith("distance_"):
                 axis.plot(epochs, [line[key.replace("distance", "decay")] for line in log], "k--", linewidth=0.8)
@@ -33,7 +34,7 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if len(lines) > 1:
-            axis.legend(fontsize="small", ncols=1 + (len(lines) > 4))
+            axis.legend(fontsize="small", ncols=1 + (len(lines) > 4) + (len(lines) > 20))
         if name in ("free phase: largest residual", "norm of the gradient") and positive:
             axis.set_yscale("log", nonpositive="mask")
             low, high = axis.get_ylim()
@@ -51,6 +52,11 @@ def per_layer(line, prefix):
     """{layer: key} of the per-layer columns."""
     layers = {key: key.removeprefix(prefix) for key in line if key.startswith(prefix)}
     return {f"layer {layer}" if layer.isdecimal() else layer: key for key, layer in layers.items()}
+
+
+def as_it_is(text):
+    """A name of a file or class for a figure: bytes that are no characters as their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def nan_for_none(value):

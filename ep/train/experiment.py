@@ -3,13 +3,13 @@
     config = resolve(dataset, preset="cpu", beta=0.5)       every setting, frozen
     network, optimizer, gradient = build(config)
 
-What is known about settings stands here: their defaults (`Config`), the presets (`PRESETS`), what a choice brings with it
-(`CHOICES`), which of them wins (`layers`), what they mean (`build`), and what they cost (`steps_per_image`).
+Which settings there are stands in settings.py. Here are the presets (`PRESETS`), what a choice brings with it (`CHOICES`), which
+of them wins (`layers`), what settings mean (`build`), and what they cost (`steps_per_image`).
 """
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -28,72 +28,8 @@ from ..papers_code import papers_gradient
 from ..vectorfield import FEEDBACK_UPDATES
 from . import loop
 from .optimizers import OPTIMIZERS
+from .settings import Config, refuse_what_would_be_ignored, scaled_by_hand
 from .step import Step, recorded
-
-
-@dataclass(frozen=True)
-class Config:
-    """Every setting of an experiment, as config.json has them; those that nobody sets have these defaults."""
-
-    # images: which, how many, and what augmentation makes of them
-    dataset: str = "synthetic"
-    source: str = ""  # one line about where they come from
-    data: str | None = None  # the folder or file they were read from
-    checksum: int = 0  # of the training images, by which resuming recognises them
-    image_shape: tuple = (32, 32, 3)  # rows, columns, channels
-    classes: int = 10
-    train_images: int = 4000
-    validation_images: int = 0  # held out of the training images, in the place of the test images
-    test_images: int = 1000  # after every epoch
-    final_test_images: int = 1000  # after the last
-    flip: bool = False
-    pad: int = 0
-    # the network
-    network: str = "convnet"  # or "resnet"
-    blocks: int = 6  # of a resnet
-    channels: tuple = (32, 64, 128, 128)  # of each convolution, or of each stage of a resnet
-    scale: tuple = (1.0,)  # factors on the paper's initial weights
-    initial_drive: float = 0.0  # standard deviation of the initial drives over training images (`calibrate`); 0: as scale has it
-    feedback: float = 1.0  # the gain gamma
-    cost: str = "cross-entropy"
-    connections: str = "symmetric"
-    seed: int = 0  # of initial weights, order, augmentation and signs
-    # the gradient
-    algorithm: str = "eqprop"
-    nudging: str = "symmetric"
-    beta: float = 1.0
-    nudged_phases: str = "deviations"  # or "states": their difference, as in the paper's code
-    conventions: str = "here"  # of that difference; or "paper": those of the published code
-    feedback_update: str = "own"
-    steps_free: int = 8  # T
-    schedule: str = "synchronous"
-    tolerance: float = 0.0  # of the free phase; nudged phases take their K steps
-    steps_nudged: int = 3  # K
-    schedule_nudged: str | None = None  # default: that of the free phase
-    check_every: int | None = None
-    chunk: int = loop.CHUNK
-    # the optimizer
-    optimizer: str = "sgd"
-    lr: tuple = (0.1,)
-    weight_decay: float = 0.0
-    warm_up: int = 0  # steps over which the rate rises from 0
-    batch_size: int = 32
-    epochs: int = 1
-    anneal_epochs: int | None = None  # default: all of them
-    extended: tuple = ()  # the numbers of epochs after which the run was finished before, and then continued
-    # where the settings come from, and where the numbers are computed
-    preset: str = "cpu"
-    device: str = "numpy"
-    tf32: bool = False
-
-    def __post_init__(self):
-        for field, value in vars(self).items():
-            if isinstance(value, list):  # as they come from JSON and from the command line
-                object.__setattr__(self, field, tuple(value))
-        for field, default in (("anneal_epochs", self.epochs), ("schedule_nudged", self.schedule)):
-            if getattr(self, field) is None:
-                object.__setattr__(self, field, default)
-
 
 # --- which value a setting has ----------------------------------------------------------------------------------------
 
@@ -104,37 +40,29 @@ CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 6.0), f
            batch_size=32)  # weak feedback: the phases end near their fixed points
 RESNET = dict(channels=(32, 64, 128), initial_drive=0.333, scale=(1.0, 3.0), feedback=0.001, beta=0.02,
               lr=(1.2e-3, 3e-3))  # beside CPU
-SMALL = dict(channels=(32, 64, 128, 128), scale=(6.0, 2.0, 2.0, 2.0, 2.0), nudged_phases="states", beta=1.0, steps_free=8,
-             schedule="checkerboard", tolerance=1e-3, steps_nudged=3, optimizer="sgd", lr=(0.2, 0.03, 0.02, 0.015, 0.01),
-             weight_decay=3e-4, batch_size=32)  # the paper's energy and rule, in too few steps to settle: docs/paper_table
 PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states", conventions="paper", beta=1.0, steps_free=250,
              steps_nudged=25, schedule="synchronous", optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4,
              batch_size=128, check_every=10)  # the log says at which step the residual passed 1e-6
 SYNTHETIC = dict(epochs=3, train_images=4000, test_images=1000, final_test_images=1000, flip=False, pad=0)
-CIFAR10 = dict(epochs=5, train_images=20000, test_images=2000, final_test_images=10000, flip=True, pad=0)
-WHOLE = dict(batch_size=64, epochs=6, train_images=50000, test_images=2000, final_test_images=10000, flip=True, pad=2)
+CIFAR10 = dict(batch_size=64, epochs=6, train_images=50000, test_images=2000, final_test_images=10000, flip=True, pad=2)
 PAPERS_IMAGES = dict(epochs=120, anneal_epochs=100, train_images=50000, test_images=10000, final_test_images=10000, flip=True,
                      pad=4)
 CALIBRATION = 256  # images whose drives `calibrate` looks at
 VISITS = 40_000  # of any other data set: as many epochs as make so many visits of images, but 5 to 50
 PRESETS = {  # (preset, data set) -> its settings; `row` says what any other data set gets
     ("cpu", "synthetic"): CPU | SYNTHETIC,
-    ("cpu", "cifar10"): CPU | WHOLE,
-    ("small", "synthetic"): SMALL | SYNTHETIC,
-    ("small", "cifar10"): SMALL | CIFAR10,
+    ("cpu", "cifar10"): CPU | CIFAR10,
     ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
     ("paper", "cifar100"): PAPER | PAPERS_IMAGES,
 }
 NAMES = tuple(dict.fromkeys(preset for preset, _ in PRESETS))
-CHOICES = [  # (presets, choice, what it brings with it)
+CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings with it)
     (("paper",), dict(cost="squared-error"), dict(beta=0.5, steps_nudged=30)),  # the paper's other two numbers
     (("paper",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
-    (("small",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
     (("cpu",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4, warm_up=0)),
     (("cpu",), dict(network="resnet"), RESNET),
     (NAMES, dict(connections="asymmetric"), dict(feedback_update="kolen-pollack")),
     (("paper",), dict(connections="asymmetric"), dict(steps_nudged=30)),
-    (("small",), dict(connections="asymmetric"), dict(weight_decay=3e-3)),  # by it W and B align: docs/results.md
     (("cpu",), dict(connections="asymmetric", optimizer="adam"), dict(weight_decay=0.2)),  # as good as 2: 70.8 and 70.6% held out
     (("cpu",), dict(connections="asymmetric", optimizer="sgd"), dict(weight_decay=3e-3)),
     (NAMES, dict(nudged_phases="deviations"), dict(conventions="here")),  # they leave nothing to choose
@@ -144,6 +72,9 @@ CHOICES = [  # (presets, choice, what it brings with it)
     (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0)),
     (("cpu",), dict(algorithm="bptt"), dict(steps_free=10, steps_nudged=6)),  # of which a sweep is worth several
 ]
+
+
+VARYING = set().union(*PRESETS.values(), *(brings for _, _, brings in CHOICES))  # settings that these tables replace
 
 
 def row(preset, dataset):
@@ -157,7 +88,7 @@ def row(preset, dataset):
         raise EPError(f"--preset paper is for CIFAR-10 and CIFAR-100, and refuses {dataset.source}: pass --data, or use --preset "
                       "cpu")
     train, test = len(dataset.train_labels), len(dataset.test_labels)
-    return dict(dict(cpu=CPU, small=SMALL)[preset], train_images=train, test_images=min(test, 2000), final_test_images=test,
+    return dict(CPU, train_images=train, test_images=min(test, 2000), final_test_images=test,
                 epochs=min(50, max(5, VISITS // train)), flip=dataset.flip, pad=dataset.pad)
 
 
@@ -182,9 +113,9 @@ def layers(preset, dataset, device, ranks, given):
 def resolve(dataset: Dataset, preset: str | None = None, device: str = "numpy", ranks: int = 1, **given: Any) -> Config:
     """The `Config` of an experiment on a data set: a row of PRESETS and what is `given`, in the order of `layers`.
 
-    preset: default "cpu", also on a GPU. Raises EPError for settings that do not fit together.
+    preset: default that of `Config`, also on a GPU. Raises EPError for settings that do not fit together.
     """
-    preset = preset or "cpu"
+    preset = preset or Config.preset
     merged: dict[str, Any] = {}
     for layer in layers(preset, dataset, device, ranks, given):
         merged |= layer
@@ -201,32 +132,6 @@ def resolve(dataset: Dataset, preset: str | None = None, device: str = "numpy", 
         if getattr(config, key) > len(labels):
             raise EPError(f"{key.replace('_', ' ')}: {getattr(config, key)} asked for, but {dataset.source} has {len(labels)}")
     return config
-
-
-def refuse_what_would_be_ignored(config, given):
-    """Raise EPError, naming the option, for one that these settings leave without any effect."""
-    bptt = config.algorithm == "bptt"
-    two_states = config.nudged_phases == "states" and not bptt
-    without_effect = [  # (it is so, settings, what they are for)
-        (bptt, ("nudging", "beta", "nudged_phases", "conventions"), "--algorithm eqprop: bptt nudges nothing"),
-        (not two_states, ("conventions",) if config.conventions == "paper" else (), "--nudged-phases states"),
-        (config.connections == "symmetric", ("feedback_update",), "feedback weights of their own: add --connections asymmetric"),
-        (bptt and config.feedback_update == "own", ("feedback_update",), "--algorithm eqprop: the updates of bptt are exact"),
-        (config.optimizer != "adam", ("warm_up",), "--optimizer adam"),
-        (config.network != "resnet", ("blocks",), "--network resnet"),
-        (config.initial_drive > 0 and scaled_by_hand(config.scale, config.cost), ("scale",),
-         "initial weights that --initial-drive does not scale: give 1 for all but the readout, or --initial-drive 0"),
-    ]
-    for so, names, purpose in without_effect:
-        options = [f"--{name.replace('_', '-')}" for name in names if name in given]
-        if so and options:
-            raise EPError(f"{' and '.join(options)} {'are' if len(options) > 1 else 'is'} for {purpose}")
-
-
-def scaled_by_hand(scale, cost):
-    """Whether there are factors other than 1 on weights that `calibrate` would scale anyway: all but those of a readout."""
-    readout = len(scale) > 1 and cost != "squared-error"
-    return any(factor != 1 for factor in (scale[:-1] if readout else scale))
 
 
 def extended(config, epochs):
@@ -248,10 +153,19 @@ def identity(dataset):
     """What a configuration keeps of its data set, so that resuming can find, and recognise, the same images."""
     return dict(dataset=dataset.name, source=dataset.source, data=dataset.folder, image_shape=dataset.shape,
                 classes=len(dataset.classes),
-                checksum=zlib.crc32(dataset.train_images) ^ zlib.crc32(dataset.train_labels))
+                checksum=zlib.crc32(dataset.train_images) ^ zlib.crc32(dataset.train_labels),
+                test_checksum=zlib.crc32(dataset.test_images) ^ zlib.crc32(dataset.test_labels) ^ zlib.crc32(
+                    ascii(dataset.classes).encode()))
 
 
 # --- what the settings mean -------------------------------------------------------------------------------------------
+
+
+def for_calibration(dataset):
+    """CALIBRATION training images as the network sees them: the first, or evenly spaced ones where they are sorted by class."""
+    labels = dataset.train_labels
+    mixed = len(np.unique(labels[:CALIBRATION])) > 0.85 * len(np.unique(labels))  # of unsorted CIFAR-100, 92 of 100 classes
+    return dataset.normalise(dataset.train_images[::1 if mixed else -(-len(labels) // CALIBRATION)][:CALIBRATION])
 
 
 def build(config, xp=np, in_chunks=loop.in_chunks, map=map, x=None):
@@ -356,7 +270,7 @@ def expected_time(config, network, x, map, threads, ranks=1):
     """A sentence about the minutes that training will take, by timing a few relaxation steps of the images x."""
     T, second = steps_per_image(config)
     steps = config.epochs * (config.train_images * (T + second) + config.test_images * T) + config.final_test_images * T
-    cut = len(loop.chunks(config.batch_size, config.chunk))  # what ranks can share out
+    cut = -(-min(config.batch_size, config.train_images) // config.chunk)  # what ranks can share out
     one_step = loop.seconds_per_step(engine.prepared(network), x, phases(config).free, map, threads)
     seconds = steps * one_step * -(-cut // ranks) / cut
     each = f" on each of {ranks} ranks" if ranks > 1 else ""

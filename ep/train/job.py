@@ -7,17 +7,11 @@ CIFAR-10 if it is here or can be downloaded, else embedded images; --data takes 
 """
 
 import sys
-from argparse import BooleanOptionalAction
 from pathlib import Path
 from typing import Any
 
 from .. import backend, datasets, engine
-from ..builders import CONNECTIONS
-from ..cost import COSTS
-from ..dynamics import SCHEDULES
-from ..nudging import NUDGINGS
-from ..vectorfield import FEEDBACK_UPDATES
-from . import commandline as cli, experiment, loop, optimizers, parallel, runs
+from . import commandline as cli, experiment, loop, parallel, runs, settings
 
 
 def main(description: str | None = __doc__, **chosen: Any) -> None:
@@ -36,7 +30,7 @@ def main(description: str | None = __doc__, **chosen: Any) -> None:
     if gpu:  # TF32 is asked for by the environment; a run keeps what it was started with
         cli.refuse_changes(config, dict(tf32=backend.tf32()))
     print(datasets.banner(dataset), flush=True)
-    n, first = config.train_images, dataset.normalise(dataset.train_images[:experiment.CALIBRATION])
+    n, first = config.train_images, experiment.for_calibration(dataset)
     dataset = dataset._replace(train_images=xp.asarray(dataset.train_images[:n]), train_labels=dataset.train_labels[:n],
                                test_images=xp.asarray(dataset.test_images))  # as bytes, on a GPU too
 
@@ -67,8 +61,7 @@ def configured(args, xp, ranks):
 
 def config_of(args, dataset, device="numpy", ranks=1):
     """The `Config` that these options ask for; EPError for those that do not fit together, or not to the data set."""
-    settings = cli.given(args, vars(experiment.Config()).keys() - {"dataset", "data", "device", "preset"})
-    return experiment.resolve(dataset, args.preset, device, ranks, **settings)
+    return experiment.resolve(dataset, args.preset, device, ranks, **cli.given(args, settings.OPTIONS))
 
 
 def options(description, chosen):
@@ -76,67 +69,17 @@ def options(description, chosen):
 
 
 def parser(description, chosen):
-    """Every option of the main job."""
+    """Every option of the main job: the settings of settings.py, what they start from, and where things are."""
     parser = cli.Parser(prog=program(), description=description, formatter_class=cli.Formatter)
-    add_gradient(parser.add_argument)
-    add_training(parser.add_argument)
-    cli.add_surroundings(parser.add_argument)
-    parser.set_defaults(**chosen)
-    return parser
-
-
-def add_gradient(add):
-    """The options of the energy, and of how its gradient is estimated."""
+    add = parser.add_argument
     add("--preset", choices=experiment.NAMES, help="settings to start from: cpu is small, fast, and settles, for its feedback "
-        "is weak; paper is what the paper did; small is that at a CPU's scale (default: cpu, on a GPU too)")
-    add("--nudging", choices=list(NUDGINGS), help="which nudged phases estimate the gradient (default: symmetric)")
-    add("--algorithm", choices=["eqprop", "bptt"], help="bptt: backpropagation through the last K steps (default: eqprop)")
-    add("--cost", choices=list(COSTS), help="default: cross-entropy")
-    add("--feedback", type=cli.not_negative, metavar="GAIN", help="the feedback gain gamma: 1 is the paper's network, and below "
-        "it what comes down from a layer counts less than what goes up")
-    add("--connections", choices=list(CONNECTIONS), help="asymmetric: feedback weights of their own (default: symmetric)")
-    add("--feedback-update", choices=list(FEEDBACK_UPDATES), help="how they and the forward weights learn: each "
-        "from its own update, both from the sum, or each from the exact gradient (default: kolen-pollack; with bptt exact)")
-    add("--beta", type=cli.number, help="nudging strength, the largest |beta| of the points")
-    add("--steps-free", type=cli.count, metavar="T", help="steps of the free phase, at most")
-    add("--steps-nudged", type=cli.count, metavar="K", help="steps of each nudged phase")
-    add("--schedule", choices=list(SCHEDULES), help="which layers are updated together, and in which order")
-    add("--schedule-nudged", choices=list(SCHEDULES), help="the same of the nudged phases")
-    add("--nudged-phases", choices=["deviations", "states"], help="what nudged phases relax: the deviations from the free state, "
-        "which lose no digits, or the states, as in the paper's code")
-    add("--conventions", choices=["here", "paper"], help="of --nudged-phases states: where this code and the paper's take "
-        "different numbers, ours or theirs (docs/theory/paper.md; default: here, and paper with --preset paper)")
-    add("--tolerance", type=cli.not_negative, help="end the free phase once the residual is below this; 0: never")
-
-
-def add_training(add):
-    """The options of the network's size and start, of how it learns, and from which images."""
-    add("--network", choices=["convnet", "resnet"], help="convolutions and poolings, or blocks of two convolutions with skips "
-        "around them, 1 + 2 blocks layers deep (default: convnet)")
-    add("--blocks", type=cli.count, metavar="N", help="of a resnet (default: 6, which is 13 layers)")
-    add("--channels", type=cli.count, nargs="+", metavar="C", help="channels of each convolution, or of each stage of a resnet")
-    add("--scale", type=cli.positive, nargs="+", help="factor on the paper's initial weights: one, two (hidden layers, "
-        "classes), or one per layer; factors on hidden layers stand in the place of --initial-drive")
-    add("--initial-drive", type=cli.not_negative, metavar="STD", help="scale the initial weights of every unit so that its "
-        "drives vary this much over the first training images, around 0; 0: do not")
-    add("--optimizer", choices=list(optimizers.OPTIMIZERS), help="with learning rates and weight decay of its own")
-    add("--lr", type=cli.positive, nargs="+", help="learning rate: one, two (hidden layers, classes), or one per layer")
-    add("--weight-decay", type=cli.not_negative)
-    add("--warm-up", type=cli.whole, metavar="N", help="steps over which Adam's rate rises to its full value")
-    add("--batch-size", type=cli.count)
-    add("--chunk", type=cli.count, metavar="N", help="images that are relaxed together, and stop together (default: "
-        f"{loop.CHUNK}; with CUDA a GPU's whole share of the batch)")
-    add("--epochs", type=cli.count, help="a finished run can be resumed with more: its learning rates are annealed anew")
-    add("--train-images", type=cli.count, metavar="N", help="use the first N training images")
-    add("--test-images", type=cli.count, metavar="N", help="evaluate on the first N test images (default: some "
-        "after each epoch, all after the last)")
-    add("--validation-images", type=cli.count, metavar="N", help="hold out the last N training images and evaluate on "
-        "them, never on test images: to choose settings")
-    add("--pad", type=cli.whole, metavar="P", help="crop training images at random after padding them by P pixels")
-    add("--seed", type=cli.whole, help="of initial weights, order, augmentation and signs (default: 0)")
-    add("--flip", action=BooleanOptionalAction, help="mirror half of the training images")
+        f"is weak; paper is what the paper did (default: {settings.Config.preset}, on a GPU too)")
     add("--dataset", type=cli.dataset, metavar="NAME", help=f"{', '.join(datasets.NAMES)}, a folder with one sub-folder of "
         "pictures per class, or an .npz file (default: auto, CIFAR-10 if possible, else synthetic)")
+    settings.add_options(add, experiment.VARYING)
+    cli.add_surroundings(add)
+    parser.set_defaults(**chosen)
+    return parser
 
 
 def program():

@@ -1,6 +1,6 @@
 """Training: three short functions around any gradient, EP's or BPTT's, and anyone's arrays.
 
-    gradient(network, x, y, rng) -> Step           rng: this batch's own random generator; see step.py, and `in_chunks`
+    gradient(network, x, y, rng) -> Estimate, or the Step that `in_chunks` makes of many    rng: this batch's own generator
     prepare(images, rng) -> x                      a batch of stored images -> float inputs; rng None: no augmentation
 
 Whatever is random in a batch is drawn from default_rng([seed, epoch, step]), for the whole batch at once. So there is no
@@ -18,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..backend import Array, array_module, to_host
-from ..checks import whole
+from ..checks import arrayed, whole
 from ..dynamics import Estimate, Relaxation, relax
 from ..errors import EPError
 from ..network import Network
@@ -27,7 +27,7 @@ from .step import Part, Step, merged, part
 CHUNK = 16  # images that are relaxed together by one thread: their patches fit into a CPU's caches (a GPU wants whole batches)
 
 
-def train_epoch(network: Network, images: Array, labels: Array, gradient: Callable[..., Step], optimizer: Any, *,
+def train_epoch(network: Network, images: Array, labels: Array, gradient: Callable[..., Estimate | Step], optimizer: Any, *,
                 batch_size: int, epoch: int = 0, seed: int = 0, prepare: Callable[..., Array] | None = None,
                 first_step: int = 0, on_step: Callable[[int, Step], object] = lambda number, step: None) -> None:
     """One pass over the images in an order drawn from (seed, epoch); `on_step` sees every step's number and `Step`.
@@ -37,14 +37,13 @@ def train_epoch(network: Network, images: Array, labels: Array, gradient: Callab
     gradient is not finite.
     """
     (images, labels), batch_size = counted(images, labels), whole(batch_size, "batch size", 1)
-    order = np.random.default_rng([seed, epoch]).permutation(len(labels))
+    order = np.random.default_rng([whole(seed, "seed"), epoch]).permutation(len(labels))
     for number in range(first_step, steps_per_epoch(len(labels), batch_size)):
         batch = order[number * batch_size:(number + 1) * batch_size]
         rng = np.random.default_rng([seed, epoch, number])
         x = images[batch] if prepare is None else prepare(images[batch], rng)
-        step = gradient(network, x, labels[batch], rng)
-        if not isinstance(step, Step):
-            raise EPError(f"gradient(network, x, y, rng) has to return a Step, as ep.in_chunks does: got {type(step).__name__}")
+        made = gradient(network, x, labels[batch], rng)
+        step = made if isinstance(made, Step) else merged([as_part(network, made)])
         step.check_finite(f"at epoch {epoch + 1}, step {number + 1}")
         optimizer.step(step.gradient, epoch)
         on_step(number, step)
@@ -69,9 +68,10 @@ def evaluate(network: Network, images: Array, labels: Array, relax: Callable[...
 
 def counted(images, labels):
     """Both as arrays; EPError unless there is at least one image, and one label for each."""
+    images, labels = arrayed(images, "images"), arrayed(labels, "labels")
     if len(images) != len(labels) or not len(labels):
         raise EPError(f"expected images and one label for each: got {len(images)} images and {len(labels)} labels")
-    return [a if hasattr(a, "dtype") else np.asarray(a) for a in (images, labels)]
+    return images, labels
 
 
 def steps_per_epoch(images, batch_size):

@@ -1,11 +1,16 @@
 """The machine that a program runs on: its cores, what it prints to, and how the program ends when something fails."""
 
 import os
+import signal
 import sys
+import threading
 from contextlib import contextmanager
 
 from ..backend import device_error
 from ..errors import EPError
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+           if hasattr(signal, name)]  # what asks a program to stop: a terminal, an operating system, a batch system
 
 
 def core_numbers():
@@ -46,6 +51,27 @@ def _sentence(error):
     if isinstance(error, OSError):  # a full disk
         return EPError(str(error), 1)
     return error if isinstance(error, EPError) else device_error(error)
+
+
+@contextmanager
+def listening(handler):
+    """SIGNALS call handler(number, frame) within, and are put back at the end; only the main thread may listen to them."""
+    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else []
+    before = {number: signal.getsignal(number) for number in numbers}
+    if before.get(getattr(signal, "SIGHUP", None)) == signal.SIG_IGN:  # nohup
+        del before[signal.SIGHUP]
+    try:
+        for number in before:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)
+
+
+def stop(number, frame):
+    """A handler that ends a program as any error does, so that it can stop what it has started."""
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 # --- output that never ends a program -----------------------------------------------------------------------------------

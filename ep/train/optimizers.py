@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..backend import Gradient, array_module, to_host
-from ..checks import real
+from ..checks import real, whole
 from ..engine import kernels
 from ..errors import EPError
 from ..network import Network
@@ -29,15 +29,15 @@ class SGD:
     rates:         one number, or one per layer, the readout last; the rate of an epoch is
                    floor + (rate - floor) (1 + cos(pi epoch/anneal_epochs))/2, and floor from anneal_epochs on
     anneal_epochs: None keeps the rates constant
-    Raises EPError if the number of rates is not the number of layers, or a rate is not positive.
+    Raises EPError if the number of rates is not the number of layers, or for numbers that make no sense.
     """
 
     def __init__(self, network: Network, rates: float | Sequence[float], momentum: float = 0.9, weight_decay: float = 0.0,
                  anneal_epochs: int | None = None, floor: float = 1e-5) -> None:
         self.network, self.rates = network, rates_by_layer(network, rates)
         self.velocity = zeros_like(self.parameters)
-        self.momentum, self.weight_decay = real(momentum, "momentum", 0), real(weight_decay, "weight decay", 0)
-        self.anneal_epochs, self.floor = anneal_epochs, floor
+        self.momentum, self.weight_decay = real(momentum, "momentum", 0, 1), real(weight_decay, "weight decay", 0)
+        self.anneal_epochs, self.floor = length(anneal_epochs, "anneal_epochs"), real(floor, "floor of the rate", 0)
 
     @property
     def parameters(self) -> Gradient:
@@ -90,16 +90,20 @@ class Adam:
     anneal_steps: the number of updates of the whole training; None keeps the rates constant
     warm_up:      the first so many updates are made with a rate that rises in equal steps to its full value. While m and v
                   have seen few gradients, m/sqrt(v) is near +-1 for every parameter, however small its gradient is. Fewer
-                  units end up stuck at a bound with a warm-up (docs/notebook.md)
-    Raises EPError if the number of rates is not the number of layers, or a rate is not positive.
+                  units end up stuck at a bound with a warm-up (docs/negative_results.md)
+    Raises EPError if the number of rates is not the number of layers, or for numbers that make no sense.
     """
 
     def __init__(self, network: Network, rates: float | Sequence[float], betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.0, anneal_steps: int | None = None, warm_up: int = 0) -> None:
         self.network, self.rates = network, rates_by_layer(network, rates)
         self.mean, self.square, self.scratch = (zeros_like(self.parameters) for _ in range(3))
-        self.betas, self.eps, self.weight_decay = betas, eps, real(weight_decay, "weight decay", 0)
-        self.anneal_steps, self.warm_up, self.updates = anneal_steps, warm_up, 0  # updates: how many have been made, t - 1
+        self.betas = tuple(real(b, "betas", 0) for b in np.atleast_1d(betas))
+        if len(self.betas) != 2 or max(self.betas) >= 1:
+            raise EPError(f"betas: expected two numbers of at least 0 and below 1, got {betas!r}")
+        self.eps, self.weight_decay = real(eps, "eps", 0), real(weight_decay, "weight decay", 0)
+        self.anneal_steps, self.warm_up = length(anneal_steps, "anneal_steps"), whole(warm_up, "warm_up")
+        self.updates = 0  # how many have been made, t - 1
 
     @property
     def parameters(self) -> Gradient:
@@ -180,6 +184,11 @@ def rates_by_layer(network, rates):
         raise EPError(f"expected one positive learning rate, two (hidden layers, last layer), or one for each of the "
                       f"{len(layers)} layers ({', '.join(layers)}): got {rates}")
     return dict(zip(layers, rates))
+
+
+def length(value, what):
+    """The number of epochs or steps after which a rate has been annealed; None: never."""
+    return value if value is None else real(value, what, 1)
 
 
 def annealed(rate, now, end, floor=0.0):

@@ -14,7 +14,6 @@ import io
 import json
 import os
 import signal
-import threading
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -24,27 +23,34 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import datasets, engine
-from ..dynamics import relax
+from ..builders import CONNECTIONS
+from ..cost import COSTS
+from ..dynamics import SCHEDULES, relax
 from ..errors import EPError
+from ..nudging import NUDGINGS
 from ..vectorfield import FEEDBACK_UPDATES, alignment
 from . import equilibrium
-from .checkpoint import read_meta, restore, save_checkpoint
+from .checkpoint import another_version, read_meta, restore, save_checkpoint
 from .claim import claim, new_folder, release
 from .commandline import given, refuse_changes
 from .curves import plot_curves
 from .experiment import Config, extended, identity, phases
 from .loop import evaluate, steps_per_epoch, train_epoch
+from .machine import listening
+from .optimizers import OPTIMIZERS
 from .parallel import World
-from .watch import in_words, quiet_failures
+from .watch import in_words, no_network, quiet_failures
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
 EARLY = 20  # the step of the first epoch after which a run that cannot work is reported
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # these save and stop
 SETTLED = 1e-6  # the log says at which step of the free phase the residual passed this
+WORDS = dict(network=("convnet", "resnet"), cost=COSTS, connections=CONNECTIONS, algorithm=("eqprop", "bptt"), nudging=NUDGINGS,
+             nudged_phases=("deviations", "states"), conventions=("here", "paper"), feedback_update=FEEDBACK_UPDATES,
+             schedule=SCHEDULES, schedule_nudged=SCHEDULES, optimizer=OPTIMIZERS)  # settings that are one of a few words
 
 
 class Run:
-    """One training run: counts what happens, logs it, saves it, and stops cleanly on Ctrl-C, SIGTERM and SIGHUP.
+    """One training run: counts what happens, logs it, saves it, and stops cleanly on each of `machine.SIGNALS`.
 
     run = Run.started(folder, config, network, optimizer)
     run.train(gradient, dataset, prepare)
@@ -88,6 +94,7 @@ class Run:
         lock = claim(folder) if world.rank == 0 else None
         try:
             meta = read_meta(path)
+            before = config_of(meta, path)
             restore(path, network, optimizer)
             world.check_same("epoch and step", (meta["epoch"], meta["step"]),  # and nobody saves before everyone has read
                              f"they have read different checkpoints; make sure that all machines see the same {path}")
@@ -95,15 +102,19 @@ class Run:
         except EPError:
             release(lock)
             raise
-        before = Config(**meta["config"])
         config = config or before
         if world.rank == 0 and config != before:
             write_text(Path(folder) / "config.json", json.dumps(vars(config), indent=2) + "\n")
+            for outcome in filter(Path.exists, (Path(folder) / "result.json", Path(folder) / "network.npz")):
+                outcome.rename(outcome.with_stem(f"{outcome.stem}-{before.epochs}-epochs"))  # of the shorter run
             print(f"extended from {before.epochs} to {config.epochs} epochs: learning rates are annealed over "
                   f"{config.anneal_epochs} epochs")
         return cls(folder, config, network, optimizer, world, meta, lock)
 
     def save(self):
+        """Write the checkpoint, unless its numbers are those of no network: then EPError (exit code 1)."""
+        if why := no_network(self.network, *self.log[-1:]):
+            raise EPError(why, exit_code=1)
         if self.world.rank == 0:
             save_checkpoint(self.folder / "checkpoint.npz", self.network, self.optimizer, dict(
                 config=vars(self.config), epoch=self.epoch, step=self.step, totals=self.totals, log=self.log,
@@ -126,9 +137,10 @@ class Run:
                         on_step=self.on_step)
             n = config.test_images if epoch + 1 < config.epochs else config.final_test_images
             test_images, test_labels = dataset.test_images[:n], dataset.test_labels[:n]
-            shared = dict(prepare=prepare, map=self.world.map(map), chunk=config.chunk)
+            shared = dict(prepare=prepare, map=self.world.map(self.interruptible(map)), chunk=config.chunk)
             result = evaluate(engine.prepared(network, map), test_images, test_labels, partial(relax, phase=phases(config).free),
                               **shared)
+            self.stop_if_asked()
             estimate = partial(gradient, rng=np.random.default_rng([config.seed, epoch]))
             distance = equilibrium.distance(network, test_images, test_labels, estimate, phases(config),
                                             combined=FEEDBACK_UPDATES[config.feedback_update][1], **shared)
@@ -243,36 +255,37 @@ class Run:
 
     @contextmanager
     def at_work(self):
-        """Signals ask the run to stop, and are put back at the end; an error gets the note that there is a checkpoint."""
-        numbers = SIGNALS if threading.current_thread() is threading.main_thread() else []  # others may not listen
-        before = {number: signal.getsignal(number) for number in numbers}
-        if before.get(getattr(signal, "SIGHUP", None)) == signal.SIG_IGN:  # nohup
-            del before[signal.SIGHUP]
+        """Signals ask the run to stop; an error gets the note that there is a checkpoint."""
         try:
-            for number in before:
-                signal.signal(number, self.on_signal)
-            yield
+            with listening(self.on_signal):
+                yield
         except BaseException as error:
             if not isinstance(error, SystemExit) and (self.folder / "checkpoint.npz").exists():
                 error.add_note(f"the last checkpoint is still good: --resume {self.folder}")
             release(self.lock)
             raise
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def on_signal(self, number, frame):
-        if self.world.signal:  # the second time, do not wait
+        if self.world.signal and number == signal.SIGINT:  # a person does not want to wait
             raise KeyboardInterrupt
-        self.world.signal = number
-        tqdm.write(f"{signal.Signals(number).name}: saving after this step (once more to stop at once, without saving)")
+        if not self.world.signal:  # batch systems send several, and SIGXCPU every second
+            tqdm.write(f"{signal.Signals(number).name}: saving after this step (Ctrl-C to stop at once, without saving)")
+        self.world.signal = self.world.signal or number
+
+    def interruptible(self, map):
+        """`map`, but a signal stops the run between two items. (Ranks stop together, after all items.)"""
+        def heard(function, items):
+            for result in map(lambda item: None if self.world.stop else function(item), items):
+                self.stop_if_asked()
+                yield result
+        return map if self.world.comm else heard
 
     def stop_if_asked(self):
         if self.world.stop:
             self.save()
             self.bar.close()
             print(f"stopped in epoch {self.epoch + 1} after step {self.step}; continue with --resume {self.folder}")
-            raise SystemExit(128 + self.world.stop)  # 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP
+            raise SystemExit(128 + self.world.stop)  # 130 for Ctrl-C, 143 for SIGTERM
 
 
 # --- the numbers of an epoch ------------------------------------------------------------------------------------------
@@ -326,19 +339,40 @@ def stored(args):
     if args.out and Path(args.out).resolve() != folder.resolve():
         raise EPError(f"a run is continued in its own folder, {folder}: leave --out {args.out} out, or copy the folder to there")
     meta = read_meta(folder / "checkpoint.npz")
-    config = Config(**meta["config"])
+    config = config_of(meta, folder / "checkpoint.npz")
     refuse_changes(config, given(args, vars(config).keys() - {"device", "data", "epochs"}))
     epochs = args.epochs or config.epochs
     if epochs != config.epochs and meta["epoch"] < config.epochs:
         raise EPError(f"epochs ({config.epochs} in the run, {epochs} asked for): only a finished run can be extended, and this "
                       f"one has made {meta['epoch']}; resume it without --epochs first")
     config = extended(config, epochs)
-    dataset = datasets.load(config.dataset, args.data or config.data, not args.no_download)
-    dataset = datasets.hold_out(dataset, config.validation_images)
-    if identity(dataset)["checksum"] != config.checksum:
-        raise EPError(f"these are not the images that {args.resume} was started with ({config.source}): pass their folder "
-                      "with --data")
+    dataset = datasets.hold_out(images_of(config, args), config.validation_images)
+    found = identity(dataset)
+    if (found["checksum"], found["test_checksum"]) != (config.checksum, config.test_checksum):
+        raise EPError(f"these are not the images and classes that {args.resume} was started with ({config.source}): pass their "
+                      "folder with --data")
     return config, dataset
+
+
+def config_of(meta, path):
+    """The `Config` in a checkpoint. Raises EPError if it has other settings, or other words for them, than this version knows."""
+    known, found = vars(Config()).keys(), meta["config"]
+    if other := sorted(known ^ found.keys()):
+        raise another_version(path, f"its settings differ in {', '.join(other)}")
+    if other := [f"{name} {found[name]}" for name, words in WORDS.items() if found[name] not in words]:
+        raise another_version(path, f"this one does not know {', '.join(other)}")
+    return Config(**found)
+
+
+def images_of(config, args):
+    """The data set of a run that is resumed; it is downloaded only to where the command line says that it is."""
+    try:
+        return datasets.load(config.dataset, args.data or config.data, bool(args.data) and not args.no_download)
+    except EPError as error:
+        if args.data or not config.data:
+            raise
+        raise EPError(f"the images of this run are not in {config.data} any more ({error}): pass their folder with --data"
+                      ) from None
 
 
 def default_folder(config):
@@ -355,8 +389,9 @@ def prepare_folder(folder, config):
 
     Raises EPError if it holds a run, or is another's, or cannot be written. What a start has left that failed is taken over.
     """
+    new, folder = folder is None, Path(folder or default_folder(config))
     try:
-        folder = new_folder(default_folder(config)) if folder is None else Path(folder)
+        folder = new_folder(folder) if new else folder
         folder.mkdir(parents=True, exist_ok=True)
         lock = claim(folder)
         if (folder / "checkpoint.npz").exists():

@@ -2,6 +2,18 @@
 
 import math
 
+LARGEST = 1e6  # of all parameters: beyond it a unit is at a bound whatever it sees
+
+
+def no_network(network, line=None):
+    """A sentence about numbers that end a run: parameters that have exploded, a loss in its last line that is not finite."""
+    largest = {name: float(abs(w).max()) for name, w in network.parameters().items()}
+    largest |= {key: abs(line[key]) for key in ("train_loss", "test_loss") if line and not math.isfinite(line[key])}
+    for name, number in largest.items():
+        if not number <= LARGEST:
+            return (f"the training has exploded: {name} is up to {number:.0e}, of which no network is made; try a smaller "
+                    "learning rate or scale")
+
 
 def quiet_failures(mean, config):
     """(kind, sentence) for everything that a line of the log `mean`, or its beginning within an epoch, gives away."""

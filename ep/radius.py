@@ -1,0 +1,60 @@
+"""How recurrent is a network at its fixed points, and how many steps does it take to get there? One number: the spectral radius.
+
+Near a fixed point s* = sigma(u*) a small deviation v from it changes, in one synchronous step, to
+
+    v <- sigma'(u*) D v                      D the Jacobian of the drives, at the switches of s*                 (13)
+
+so after many steps it has shrunk by a factor r a step, r the largest |eigenvalue| of this linear map. r = 0 is a feed-forward
+network; the nearer r is to 1, the more often what a layer says comes back to it, and the longer the network takes to settle; with
+r >= 1 it does not. A step of "up", "down" or "checkerboard" does what two synchronous steps do, so it shrinks v by about r^2; and
+over-relaxation by the omega of `best_omega` by about omega - 1.
+"""
+
+import math
+
+import numpy as np
+
+from .activations import total
+from .backend import Array, array_module, to_host
+from .dynamics import Phase, Relaxation, iterate
+from .errors import EPError
+from .network import Network
+
+ROUNDS = 20  # of two steps each
+
+
+def spectral_radius(network: Network, x: Array, free: Relaxation, rounds: int = ROUNDS) -> np.ndarray:
+    """r of each image, (N,): power iteration on (13) from a random v, the same for every image.
+
+    free: the `Relaxation` of the free phase on x, settled. In a round of two steps v shrinks by r^2; one step alone would
+    mislead, because layers of even and odd depth take turns. Where the eigenvalues are complex (asymmetric weights) v turns while
+    it shrinks, and r is a mean over the second half of the rounds, right to a few per cent.
+    """
+    u, xp = network.drives(x, free.states)[0], array_module(x)
+    slopes, rng = [network.activation.dsigma(u_n) for u_n in u], np.random.default_rng(0)
+    v = [xp.asarray(np.broadcast_to(rng.standard_normal((1, *s.shape[1:])), s.shape), dtype=s.dtype) for s in free.states]
+    shrinking = []
+
+    def update(n, terms):
+        v[n - 1] = slopes[n - 1] * total(terms) if terms else 0.0 * v[n - 1]
+
+    for _ in range(rounds):
+        iterate(network, Phase(2), v, lambda n: network.deviation_terms(n, v, free.switches), update)  # D^T has D's eigenvalues
+        size = norm(xp, v)
+        shrinking.append(to_host(size))
+        v[:] = [v_n / xp.where(size > 0, size, 1.0).astype(v_n.dtype).reshape(-1, *(1,) * (v_n.ndim - 1)) for v_n in v]
+    with np.errstate(divide="ignore"):  # log 0: nothing comes back, r = 0
+        return np.exp(np.log(shrinking[-1:] if network.has_phi else shrinking[rounds // 2:]).mean(0) / 2)
+
+
+def norm(xp, v):
+    """Euclidean norm over all layers, per image."""
+    return xp.sqrt(sum((abs(v_n.reshape(len(v_n), -1)) ** 2).sum(1) for v_n in v))
+
+
+def best_omega(r: float) -> float:
+    """The over-relaxation that settles fastest, 2 / (1 + sqrt(1 - r^2)) (Young 1954). Raises EPError unless 0 <= r < 1."""
+    if not 0 <= r < 1:
+        raise EPError(f"a network whose spectral radius is {r:.3g} does not settle, whatever the over-relaxation: make its "
+                      "hidden weights smaller (r is about in proportion to them), or its feedback gain")
+    return 2 / (1 + math.sqrt(1 - r * r))

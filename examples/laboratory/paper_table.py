@@ -1,0 +1,405 @@
+"""Do the paper's findings hold where the phases settle, and what does the feedback gain change?
+
+    python examples/laboratory/paper_table.py --data DIR --workers 14     # everything that is not finished yet
+    python examples/laboratory/paper_table.py --only-draw                 # tables and figure from what is finished
+    python examples/laboratory/paper_table.py --data DIR --block gains    # only one of the three comparisons
+    python examples/laboratory/paper_table.py --data DIR --minutes 9      # stop after 9 minutes; the same command goes on
+
+Block `preset`: the network and the recipe of the CPU preset (gain 0.01). Every nudging, BPTT, and feed-forward backpropagation of
+the same network; feedback weights of their own. Block `squared`: the same with squared error, half as long. Block `gains`: a
+smaller network at gains from 0.01 to 1, the paper's, by one-sided nudging, symmetric nudging and BPTT, with as many steps as it
+needs to settle to a residual of 1e-4; rows `states` relax the nudged states, not deviations, as the paper's code does.
+Within a block every training has the same network, initial weights, images, order, augmentation and number of updates; only what
+its row names differs. At gain 1 the preset's network would need hundreds of steps where it takes 2: block `gains` is smaller.
+
+Settings are chosen first: a row with `trials` trains one short run for each of them, evaluated on images held out of the training
+images, and takes the best. Every estimator of a comparison has the same number of trials, with the exceptions that ROWS names.
+
+Each training is a process of its own with one thread (two for the longest). A finished one leaves ROW-SEED.json (its
+configuration and outcome) and ROW-SEED.jsonl (its log, a line per epoch) in --out, trials in its folder choices/, and is never
+trained again. An unfinished one continues from its checkpoint in --runs. All of them took about six hours of busy cores. The
+files are drawn as table.md, squared.md, gains.md, choices.md and comparison.png.
+"""
+
+import json
+import re
+import shlex
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import trainings
+
+import ep
+from ep.train import commandline as cli, experiment, loop, machine, runs
+
+HERE = Path(__file__).resolve().parent
+COMMON = {  # block -> what all of its trainings share
+    "preset": "--dataset cifar10 --preset cpu --epochs 2",
+    "squared": "--dataset cifar10 --preset cpu --cost squared-error --epochs 1",
+    "gains": "--dataset cifar10 --channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --optimizer sgd --batch-size 32 --pad 0 "
+             "--train-images 10000 --epochs 3"}
+TRIAL = {  # block -> what a trial has instead
+    "preset": "--train-images 15000 --validation-images 5000 --epochs 1 --warm-up 60",
+    "squared": "--train-images 10000 --validation-images 5000 --warm-up 40",
+    "gains": "--train-images 4000 --validation-images 2000 --epochs 1"}
+FILES = {"preset": "table.md", "squared": "squared.md", "gains": "gains.md"}  # block -> its table
+
+
+class Row(NamedTuple):
+    block: str
+    options: str  # what differs from the block's COMMON
+    seeds: int = 1
+    trials: tuple = ()  # options of which the best on held-out images is added
+    as_row: str = ""  # a row whose choice is taken over
+    paper: str = ""  # CIFAR-10 test accuracy of Laborieux et al. 2021, full scale, gain 1
+    threads: int = 1  # they change no result; for the longest trainings, so that the others do not wait for them
+
+
+BETAS = ("--beta 0.1", "--beta 0.3", "--beta 1.0")  # the preset's, one between, the paper's
+SQUARED_RATES = ("--lr 4e-3 1.2e-2", "--lr 4e-3", "--lr 2e-3")  # the preset's, and without the higher one of the classes
+SQUARED = (f"--beta 0.1 {SQUARED_RATES[0]}", f"--beta 0.5 {SQUARED_RATES[0]}",  # the paper's beta: 0.5
+           f"--beta 0.5 {SQUARED_RATES[1]}")
+ASYMMETRIC = "--nudging symmetric --connections asymmetric --feedback-update"
+BPTT = "--algorithm bptt --steps-free 6 --steps-nudged 4"  # synchronous: about as far as 2 sweeps up and 1 down
+ROWS = {  # in block `preset` rates are the preset's, and nothing is chosen for BPTT and backpropagation, which have no beta
+    "one-sided": Row("preset", "--nudging one-sided", 3, BETAS),
+    "random-sign": Row("preset", "--nudging random-sign", 3, BETAS),
+    "symmetric": Row("preset", "--nudging symmetric", 3, BETAS, paper="88.3%"),
+    "four-point": Row("preset", "--nudging four-point", 3, BETAS),
+    "bptt": Row("preset", BPTT, 3, paper="about 89%", threads=2),
+    "feed-forward": Row("preset", "--feedback 0 --nudging symmetric --beta 0.01 --steps-free 1", 3),  # EP at gain 0 is that
+    "pytorch": Row("preset", ""),  # examples/laboratory/backpropagation.py, with the recipe of `feed-forward`
+    "one-sided-squared": Row("squared", "--nudging one-sided", 1, SQUARED, paper="14%"),
+    "symmetric-squared": Row("squared", "--nudging symmetric", 1, SQUARED),
+    "bptt-squared": Row("squared", "--algorithm bptt --steps-free 7 --steps-nudged 5", 1, SQUARED_RATES, threads=2),
+    "asymmetric-own": Row("preset", f"{ASYMMETRIC} own --weight-decay 0.02", 1, as_row="symmetric"),
+    "asymmetric-kolen-pollack": Row("preset", f"{ASYMMETRIC} kolen-pollack --weight-decay 0.2", 1, as_row="symmetric",
+                                    paper="86.8%"),  # decay aligns W and B: this one needs more of it
+    "asymmetric-exact": Row("preset", f"{ASYMMETRIC} exact --weight-decay 0.02", 1, as_row="symmetric"),
+}
+GAINS = {1.0: (25, 100, 16), 0.3: (12, 60, 12), 0.1: (6, 30, 8), 0.01: (4, 12, 6)}  # gain -> K of EP; T, K of BPTT, synchronous
+SMALLER_BETAS = ("--beta 0.02", "--beta 0.1", "--beta 0.5")  # at the first of the rates, which was found by symmetric EP
+RATES = tuple(f"--lr {' '.join(f'{share * rate:g}' for rate in (0.2, 0.03, 0.02, 0.015, 0.01))}" for share in (1, 0.5, 0.25))
+SETTLING = f"{RATES[0]} --schedule checkerboard --schedule-nudged checkerboard --tolerance 1e-4 --steps-free 100"
+for gain, (K, bptt_T, bptt_K) in GAINS.items():
+    for nudging in ("one-sided", "symmetric"):
+        ROWS[f"{nudging}-gain-{gain:g}"] = Row("gains", f"--feedback {gain:g} --nudging {nudging} --nudged-phases deviations "
+                                               f"{SETTLING} --steps-nudged {K}", 1, SMALLER_BETAS)
+    ROWS[f"bptt-gain-{gain:g}"] = Row("gains", f"--feedback {gain:g} --algorithm bptt --steps-free {bptt_T} "
+                                      f"--steps-nudged {bptt_K}", 1, RATES, threads=2)
+for nudging in ("one-sided", "symmetric"):  # as the paper did it, and at one of its betas: nothing is chosen
+    ROWS[f"{nudging}-states-gain-1"] = Row("gains", f"--feedback 1 --nudging {nudging} --nudged-phases states --beta 0.5 "
+                                           f"{SETTLING} --steps-nudged 25")
+COLOURS = {"one-sided": "#D55E00", "symmetric": "#0072B2", "bptt": "#000000"}  # of the paper's figures of the gain
+
+
+# --- what there is to do ----------------------------------------------------------------------------------------------
+
+
+class Job(NamedTuple):
+    """One training. It leaves OUT/STEM.json and .jsonl, and starts when those of `needs` are there."""
+
+    stem: str
+    row: str
+    seed: int
+    needs: tuple = ()
+    trial: str = ""  # the options that are tried; "": not a trial
+
+
+def trial_stem(row, trial):
+    return "choices/" + "-".join([row, *trial.replace("--", "").split()]) + "-0"
+
+
+def plan(args):
+    """[Job] in the order in which they are started: block by block, the trials of a row before it."""
+    jobs = []
+    for name, row in ROWS.items():
+        if args.row not in (None, name) or args.block not in (None, row.block):
+            continue
+        chooser = row.as_row or name
+        trials = {trial_stem(chooser, trial): trial for trial in ROWS[chooser].trials}
+        jobs += [Job(stem, chooser, 0, trial=trial) for stem, trial in trials.items()]
+        needs = tuple(trials)
+        if name == "pytorch":
+            needs = ("feed-forward-0",)
+            jobs.append(Job("feed-forward-0", "feed-forward", 0))
+        jobs += [Job(f"{name}-{seed}", name, seed, needs) for seed in range(row.seeds) if args.seed in (None, seed)]
+    jobs = {job.stem: job for job in jobs}.values()  # two rows may share their trials
+    return sorted(jobs, key=lambda job: (list(COMMON).index(ROWS[job.row].block), not job.trial))
+
+
+def options_of(job, out):
+    """The options of a training: the block's, the row's, and those that were chosen for it."""
+    row = ROWS["feed-forward" if job.row == "pytorch" else job.row]
+    chosen = job.trial or (best(row.as_row or job.row, out) or "")
+    return " ".join(filter(None, [COMMON[row.block], row.options, job.trial and TRIAL[row.block], chosen, f"--seed {job.seed}"]))
+
+
+def best(name, out):
+    """The trial of a row with the highest accuracy on held-out images, the first of several; None before all are there."""
+    results = [result_of(out / trial_stem(name, trial)) for trial in ROWS[name].trials]
+    if not results or None in results:
+        return None
+    accuracies = [result["result"]["test_accuracy"] for result in results]
+    return ROWS[name].trials[int(np.argmax(accuracies))]
+
+
+def result_of(stem):
+    """What a finished training has left, None before."""
+    path = Path(f"{stem}.json")
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+# --- doing it ---------------------------------------------------------------------------------------------------------
+
+
+def training(job, args, failed):
+    """The `Training` of a job; one that fails appends its command to `failed`."""
+    folder = args.runs / job.stem.replace("/", "-")
+
+    def command():
+        if job.row == "pytorch":
+            data = ["--data", args.data] if args.data else []
+            return [sys.executable, HERE / "backpropagation.py", recipe_of_feed_forward(job, folder, args), *data]
+        return trainings.main_job(folder, shlex.split(options_of(job, args.out)), args.data, ROWS[job.row].threads)
+
+    def ended(code):
+        if code:
+            failed.append(shlex.join(map(str, command())))
+            return f"failed, {trainings.last_words(folder)}"
+        return f"{collect(job, folder, args.out):.1%}{' held out' if job.trial else ''}"
+
+    needs = tuple(args.out / f"{stem}.json" for stem in job.needs)
+    return trainings.Training(folder, command, ended, needs, ROWS[job.row].threads)
+
+
+def recipe_of_feed_forward(job, folder, args):
+    """A run folder with configuration and log of row `feed-forward`, which is all that backpropagation.py reads."""
+    record, log = result_of(args.out / f"feed-forward-{job.seed}"), (args.out / f"feed-forward-{job.seed}.jsonl").read_text()
+    folder.mkdir(parents=True, exist_ok=True)
+    runs.write_text(folder / "config.json", json.dumps(record["config"] | dict(data=None)))
+    runs.write_text(folder / "log.jsonl", log)
+    return folder
+
+
+def collect(job, folder, out):
+    """Write STEM.json and STEM.jsonl of a training that has ended; returns its accuracy."""
+    stem = out / job.stem
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    del config["data"]  # a path of this machine
+    if job.row == "pytorch":
+        found = re.findall(r"epoch (\d+): backpropagation ([\d.]+)%.*\((\d+) images\)", (folder / "output.txt").read_text())
+        log = [dict(epoch=int(epoch), test_accuracy=float(percent) / 100, test_images=int(n)) for epoch, percent, n in found]
+        result = dict(log[-1], seconds=None, source=config["source"])
+        cost = dict(updates=loop.steps_per_epoch(config["train_images"], config["batch_size"]) * config["epochs"])
+    else:
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        result = json.loads((folder / "result.json").read_text())
+        cost = cost_of(experiment.Config(**config), log)
+    runs.write_text(f"{stem}.jsonl", "".join(json.dumps(line) + "\n" for line in log))
+    record = dict(row=job.row, seed=job.seed, options=options_of(job, out), numpy=np.__version__, **cost, result=result,
+                  config=config)
+    runs.write_text(f"{stem}.json", json.dumps(record, indent=1) + "\n")
+    return result["test_accuracy"]
+
+
+def cost_of(config, log):
+    """What the training took: updates, visits of images, and relaxation steps per visit in the free and all second phases."""
+    converged = float(np.mean([line["converged"] for line in log]))
+    return dict(updates=loop.steps_per_epoch(config.train_images, config.batch_size) * config.epochs,
+                visits=config.train_images * config.epochs, steps_free=float(np.mean([line["steps_free"] for line in log])),
+                steps_second=experiment.steps_per_image(config, converged)[1])
+
+
+# --- showing it -------------------------------------------------------------------------------------------------------
+
+
+def finished_rows(out):
+    """{row: [what each of its seeds has left, with its log]}"""
+    found = {}
+    for name in ROWS:
+        for path in sorted(out.glob(f"{name}-[0-9].json")):
+            log = list(map(json.loads, path.with_suffix(".jsonl").read_text().splitlines()))
+            found.setdefault(name, []).append(json.loads(path.read_text()) | dict(log=log))
+    return found
+
+
+def table(finished, out):
+    """Markdown: a line per row; mean and range over the seeds, and of the distance to equilibrium the worst seed's."""
+    lines = ["| row | differs by | seeds | test accuracy (range) | after T, at the fixed point | smallest cosine | residual | "
+             "stuck units | train accuracy | updates | steps: free + second | minutes | paper, full scale |",
+             "|---" * 13 + "|"]
+    for name, results in finished.items():
+        row, last = ROWS[name], [record["log"][-1] for record in results]
+        test = [record["result"]["test_accuracy"] for record in results]
+        spread = f" ({min(test):.1%} to {max(test):.1%})" if len(test) > 1 else ""
+        short = "" if len(results) == row.seeds else f" of {row.seeds}"
+        chosen = best(row.as_row or name, out) or ""
+        differs = f"`{f'{row.options} {chosen}'.strip()}`" if row.options else "PyTorch, the recipe of `feed-forward`"
+        lines.append(f"| {name} | {differs} | {len(test)}{short} | **{np.mean(test):.1%}**{spread} | "
+                     f"{' | '.join(distance(last))} | {stuck(last)} | {mean(last, 'train_accuracy', '.1%')} | "
+                     f"{results[0]['updates']:,} | {steps(results[0])} | {minutes_of(results, row)} | {row.paper} |")
+    return "\n".join(lines) + "\n"
+
+
+def distance(last):
+    """How far the last epoch of each seed was from an equilibrium: three cells, empty where nothing relaxes."""
+    if "residual" not in last[0]:
+        return "", "", ""
+    at_T, fixed = (mean(last, key, ".1%") for key in ("accuracy_at_T", "fixed_point_accuracy"))
+    settled, n = min(line["settled_images"] for line in last), last[0]["fixed_point_images"]
+    unsettled = "" if settled == 1 else f"; {settled:.0%} settle"
+    cosines = [line["smallest_cosine"] for line in last]
+    return (f"{at_T}, {fixed} (of {n}{unsettled})", "no fixed point" if None in cosines else f"{min(cosines):.3f}",
+            f"{max(line['residual'] for line in last):.0e}")
+
+
+def mean(last, key, form):
+    return format(np.mean([line[key] for line in last]), form) if key in last[0] else ""
+
+
+def stuck(last):
+    """The largest share of a layer's units that were at a bound in every image of a batch, mean over the last epoch."""
+    shares = [max((line[key], key) for key in line if key.startswith("stuck_")) for line in last if "stuck_1" in line]
+    return f"{max(shares)[0]:.0%} (layer {max(shares)[1][6:]})" if shares else ""
+
+
+def steps(record):
+    return f"{record['steps_free']:.0f} + {record['steps_second']:.0f}" if "steps_free" in record else ""
+
+
+def minutes_of(results, row):
+    seconds = [record["result"]["seconds"] for record in results]
+    return "" if None in seconds else f"{np.mean(seconds) / 60:.1f}" + (f" of {row.threads} threads" if row.threads > 1 else "")
+
+
+def largest_gap(finished):
+    """One sentence: how far the rows that the theory says are equal are from each other, by their means."""
+    means = {name: np.mean([record["result"]["test_accuracy"] for record in finished[name]])
+             for name in ("symmetric", "bptt", "feed-forward", "pytorch") if name in finished}
+    if len(means) < 2:
+        return ""
+    low, high = min(means, key=means.get), max(means, key=means.get)
+    return (f"\nLargest difference between the means of {', '.join(means)}: {100 * (means[high] - means[low]):.1f} points "
+            f"({high} {means[high]:.1%}, {low} {means[low]:.1%}).\n")
+
+
+def choices(out):
+    """Markdown: every trial with its accuracy on held-out images, those of a row in one line, the chosen one in bold."""
+    lines = ["| row | trials: held-out accuracy, the chosen one in bold |", "|---|---|"]
+    for name, row in ROWS.items():
+        cells, chosen = [], best(name, out)
+        for trial in row.trials:
+            if record := result_of(out / trial_stem(name, trial)):
+                cell = f"`{trial}` {record['result']['test_accuracy']:.1%}"
+                cells.append(f"**{cell}**" if trial == chosen else cell)
+        if cells:
+            lines.append(f"| {name} | {'; '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(args):
+    """Write the tables of the blocks, choices.md and comparison.png from the files in --out, and print the tables."""
+    finished = finished_rows(args.out)
+    if not finished:
+        raise ep.EPError(f"no finished row in {args.out}: run without --only-draw first")
+    blocks = {block: {name: records for name, records in finished.items() if ROWS[name].block == block} for block in COMMON}
+    texts = {file: table(blocks[block], args.out) for block, file in FILES.items()} | {"choices.md": choices(args.out)}
+    texts["table.md"] += largest_gap(finished)
+    for name, text in texts.items():
+        runs.write_text(args.out / name, text)
+        print(text)
+    plot(blocks).savefig(args.out / "comparison.png", dpi=110)
+    print(f"written: {', '.join(str(args.out / name) for name in [*texts, 'comparison.png'])}")
+
+
+def plot(blocks):
+    """Left: every seed of every row at the preset's gain. Right: accuracy and cosine over the gain."""
+    from matplotlib.figure import Figure  # slow to import, and no display is needed
+
+    source = next(record for rows in blocks.values() for records in rows.values() for record in records)["result"]["source"]
+    figure = Figure(figsize=(13, 6.4), layout="constrained")
+    figure.suptitle(f"Equilibrium propagation at equilibrium. {source}", fontsize="medium")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
+    plot_rows(left.subplots(), blocks["preset"] | blocks["squared"])
+    above, below = right.subplots(2, 1, sharex=True)
+    for name, colour in COLOURS.items():
+        at = {gain: records[0] for gain in GAINS if (records := blocks["gains"].get(f"{name}-gain-{gain:g}"))}
+        if not at:
+            continue
+        accuracy = [100 * record["result"]["test_accuracy"] for record in at.values()]
+        above.semilogx(list(at), accuracy, "o-", color=colour, label=name)
+        cosines = [record["log"][-1]["smallest_cosine"] for record in at.values()]
+        below.semilogx(list(at), [np.nan if c is None else c for c in cosines], "o-", color=colour)
+    above.axhline(10, color="grey", linestyle=":")
+    above.annotate("chance", (0.01, 10), (0, 3), textcoords="offset points", ha="right", fontsize=9)
+    above.set(title="a smaller network, all gains", ylabel="test accuracy (%)", ylim=(0, None))
+    below.set(ylabel="smallest cosine of a layer\nwith the exact gradient", xlabel="feedback gain (1: the paper's network)",
+              ylim=(min(-0.05, below.get_ylim()[0]), 1.05))
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    above.invert_xaxis()  # they share it
+    if above.get_legend_handles_labels()[0]:
+        above.legend()
+    return figure
+
+
+def plot_rows(axes, rows):
+    """A line for each row: a dot for every seed, a bar at their mean."""
+    for place, (name, records) in enumerate(rows.items()):
+        accuracy = [100 * record["result"]["test_accuracy"] for record in records]
+        colour = COLOURS.get(name.removesuffix("-squared"), "#009E73" if "asymmetric" in name else "#666666")
+        axes.plot(accuracy, [place] * len(accuracy), "o", color=colour, alpha=0.6)
+        axes.plot([np.mean(accuracy)] * 2, [place - 0.3, place + 0.3], "-", color=colour, linewidth=2)
+        axes.annotate(f"{np.mean(accuracy):.1f}", (max(accuracy), place), (8, 0), textcoords="offset points", va="center",
+                      fontsize=9)
+    axes.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel="test accuracy (%)",
+             title="the CPU preset, gain 0.01\n(squared error: half as many updates)")
+    axes.margins(x=0.12)
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3, axis="x")
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def main():
+    args = options()
+    jobs = [job for job in plan(args) if job.row != "pytorch" or find_spec("torch")]
+    if not args.only_draw:
+        if not find_spec("torch"):
+            print("PyTorch is not installed: no row `pytorch`")
+        args.out.mkdir(parents=True, exist_ok=True)
+        left, failed = [job for job in jobs if not (args.out / f"{job.stem}.json").exists()], []
+        trainings.work([training(job, args, failed) for job in left], args.workers, args.minutes)
+        if failed:
+            raise ep.EPError(f"{len(failed)} of the trainings failed, the others are unharmed; see the first with {failed[0]}",
+                             exit_code=1)
+    if not args.only_draw and not finished_rows(args.out):
+        return print("no row is finished yet, and there is nothing to draw")
+    draw(args)
+
+
+def options():
+    parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
+    add = parser.add_argument
+    add("--block", choices=list(COMMON), help="only this comparison")
+    add("--row", choices=list(ROWS), metavar="NAME", help=f"only this row, and its trials: {', '.join(ROWS)}")
+    add("--seed", type=cli.whole, help="only this seed (default: all of the row)")
+    add("--only-draw", action="store_true", help="train nothing")
+    add("--data", type=cli.path, metavar="DIR", help="where cifar-10-batches-bin is")
+    add("--out", type=cli.path, metavar="DIR", default=HERE.parents[1] / "docs" / "paper_table",
+        help="results (default: docs/paper_table)")
+    add("--runs", metavar="DIR", type=cli.path, default=Path("runs/paper_table"),
+        help="run folders with checkpoints (default: runs/paper_table)")
+    add("--workers", type=cli.count, default=cli.cores(), help="trainings at once, one thread each (default: all cores)")
+    add("--minutes", type=cli.positive, help="save and stop after so many; the same command continues")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)

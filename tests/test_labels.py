@@ -1,0 +1,158 @@
+"""Images and labels as people bring them: whatever is an array of numbers counts by position, all else is one sentence."""
+
+import array
+
+import numpy as np
+import pytest
+from helpers import COST_NAMES, flat, network, relative, sentence
+
+import ep
+
+N, PHASES = 6, ep.Phases(5, 3)
+NET = network(np, seed=1)
+X, Y = np.random.default_rng(0).random((N, *NET.shapes[0])), np.array([2, 0, 1, 1, 0, 2])
+
+
+class Foreign:
+    """What other libraries' arrays have in common: a dtype that is none of NumPy's, a length, and __array__."""
+
+    dtype = "torch.float32"
+
+    def __init__(self, a):
+        self.a, self.shape, self.ndim = a, a.shape, a.ndim
+
+    def __len__(self):
+        return len(self.a)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.a, dtype)
+
+
+class Series(Foreign):
+    """A pandas Series that was shuffled: square brackets ask for the label of a row, not for its place."""
+
+    def __init__(self, a):
+        super().__init__(a)
+        self.dtype = a.dtype
+
+    def __getitem__(self, rows):
+        return Series(self.a[::-1][rows])
+
+
+class OnDisk(Series):
+    """An h5py data set: square brackets take rows in increasing order alone."""
+
+    def __getitem__(self, rows):
+        if not isinstance(rows, slice) and (np.diff(rows) <= 0).any():
+            raise TypeError("Indexing elements must be in increasing order")
+        return self.a[rows]
+
+
+class OnGPU(Foreign):
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy.\nUse Tensor.cpu()")
+
+
+def memory_map(a):
+    return np.frombuffer(bytearray(a.tobytes()), a.dtype).reshape(a.shape).view(np.memmap)
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+TYPES = {"list": np.ndarray.tolist, "tuple": lambda a: tuple(a.tolist()), "memory map": memory_map, "read-only": read_only,
+         "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")), "not contiguous": lambda a: np.repeat(a, 2, axis=0)[::2],
+         "Series": Series, "torch": Foreign, "h5py": OnDisk}
+LABELS = {**TYPES, "uint8": lambda a: a.astype(np.uint8), "array.array": lambda a: array.array("i", a),
+          "one-hot": lambda a: np.eye(3)[a], "one-hot lists": lambda a: np.eye(3)[a].tolist(),
+          "one-hot frame": lambda a: Foreign(np.eye(3)[a])}
+REFUSED = {"generator": lambda a: (k for k in a), "set": set, "dict": lambda a: dict(enumerate(a)), "map": lambda a: map(int, a),
+           "str": str, "NoneType": lambda a: None, "int": len, "OnGPU": OnGPU, "ragged": lambda a: [[1], *([[1, 2]] * (N - 1))],
+           "names": lambda a: list("abcabc"), "objects": lambda a: np.array([None] * N)}
+
+
+def estimate(network, x, y, rng=None):
+    return ep.eqprop_gradient(network, x, y, PHASES, nudging=ep.Nudging.symmetric(0.1))
+
+
+def trained(x, y):
+    other = ep.convnet([3, 4], (8, 8, 2), 3, seed=1, dtype="float64")
+    ep.train_epoch(other, x, y, estimate, ep.SGD(other, 0.1), batch_size=4)
+    return other.parameters()
+
+
+def numbers(estimate):
+    return {**estimate.gradient, "loss": np.array(estimate.loss)}
+
+
+WAYS = {"train_epoch": trained,
+        "evaluate": lambda x, y: np.array(ep.evaluate(NET, x, y, lambda net, x: ep.relax(net, x, 5), chunk=4)),
+        "in_chunks": lambda x, y: numbers(ep.in_chunks(estimate, NET, x, y, size=4)),
+        "eqprop": lambda x, y: numbers(estimate(NET, x, y)), "bptt": lambda x, y: numbers(ep.bptt_gradient(NET, x, y, PHASES)),
+        "rbp": lambda x, y: numbers(ep.rbp_gradient(NET, x, y, PHASES)),
+        "relax": lambda x, y: ep.relax(NET, x, 3, y, 0.1).states}
+every_way = pytest.mark.parametrize("way", WAYS)
+
+
+@every_way
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_count_by_position(way, kind):
+    """The same numbers as of a plain array, bit for bit; nobody's array is changed."""
+    assert np.array_equal(flat(WAYS[way](X, LABELS[kind](Y))), flat(WAYS[way](X, Y)))
+
+
+@every_way
+@pytest.mark.parametrize("kind", TYPES)
+def test_images_count_by_position(way, kind):
+    assert np.array_equal(flat(WAYS[way](TYPES[kind](X), Y)), flat(WAYS[way](X, Y)))
+
+
+@every_way
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_array_is_one_sentence(way, kind):
+    """It names the argument, and what was passed."""
+    made = REFUSED[kind](Y)
+    for what, arguments in (("labels", (X, made)), ("inputs" if way not in ("train_epoch", "evaluate", "in_chunks") else "images",
+                                                    (made, Y))):
+        if kind != "NoneType" or (way, what) != ("relax", "labels"):  # without labels nothing nudges
+            message = sentence(WAYS[way], *arguments)
+            assert what in message and type(made).__name__ in message
+
+
+def test_parameters_of_other_libraries():
+    other = network(np, seed=2)
+    other.set_parameters({key: Foreign(w) for key, w in NET.parameters().items()})
+    assert relative(other.parameters(), NET.parameters()) == 0
+    assert "parameter 1.W" in sentence(other.set_parameters, {key: iter(w) for key, w in NET.parameters().items()})
+
+
+TARGETS = {"one-hot": np.eye(3)[Y], "smoothed": 0.9 * np.eye(3)[Y] + 0.1 / 3, "two labels": 1 - np.eye(3)[Y],
+           "weights": np.arange(N)[:, None] * np.eye(3)[Y], "none": np.zeros((N, 3)),
+           "any": np.random.default_rng(1).normal(size=(N, 3))}
+
+
+@pytest.mark.parametrize("cost", COST_NAMES)
+@pytest.mark.parametrize("kind", TARGETS)
+def test_loss_and_gradient_agree_whatever_targets_sum_to(cost, kind):
+    """The loss is its definition, EP's gradient of one bias and BPTT's are its finite difference."""
+    net, y, phases, h = network(np, cost=cost, scale=0.5), TARGETS[kind], ep.Phases(150, 150), 1e-5
+    estimates = [ep.bptt_gradient(net, X, y, phases), ep.eqprop_gradient(net, X, y, phases, nudging=ep.Nudging.symmetric(1e-3))]
+    output = net.cost.output(ep.relax(net, X, 150).states[-1])
+    defined = -(y * np.log(output)).sum(1) if cost == "cross-entropy" else 0.5 * ((output - y) ** 2).sum(1)
+    assert estimates[0].loss == pytest.approx(defined.mean(), abs=1e-12)
+    for name in ("1.b", *(["readout.b"] if cost == "cross-entropy" else [])):
+        b, losses = net.parameters()[name], []
+        for step in (h, -h):
+            b[0] += step
+            losses.append(ep.bptt_gradient(net, X, y, phases).loss)
+            b[0] -= step
+        for found in estimates:
+            assert found.gradient[name][0] == pytest.approx((losses[0] - losses[1]) / (2 * h), rel=1e-4, abs=1e-8)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "1"])
+def test_seeds_are_whole_numbers(seed):
+    assert "seed" in sentence(ep.train_epoch, NET, X, Y, estimate, None, batch_size=4, seed=seed)

@@ -1,0 +1,121 @@
+"""The laboratory: how its trainings are run, and the scripts that have no file of tests of their own."""
+
+import json
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import ep
+
+LABORATORY = Path(__file__).parents[1] / "examples" / "laboratory"
+sys.path.insert(0, str(LABORATORY))
+import gradient_quality  # noqa: E402
+import trainings  # noqa: E402
+
+
+def test_each_starts_after_what_it_needs(tmp_path):
+    """Real processes: two threads are never exceeded, a failed one is told by its last words, and who needs it is left out."""
+    ended = {}
+
+    def training(name, code, *needs, threads=1):
+        return trainings.Training(tmp_path / name, lambda: [sys.executable, "-c", code], partial(ended.setdefault, name),
+                                  tuple(tmp_path / f"{need}.txt" for need in needs), threads)
+
+    first = f"open({str(tmp_path / 'first.txt')!r}, 'w')"
+    trainings.work([training("waits", "pass", "first", threads=9), training("first", first), training("never", "pass", "fails"),
+                    training("fails", "print(1); raise SystemExit('error: no images')")], workers=2)
+    assert list(ended.items())[-1] == ("waits", 0) and ended == dict(first=0, fails=1, waits=0)
+    assert trainings.last_words(tmp_path / "fails") == "no images"
+
+
+class Endless:
+    """A process that never ends, unless it is told to."""
+
+    started = []
+
+    def __init__(self, command, **options):
+        self.signals = []
+        self.started.append(self)
+
+    def poll(self):
+        return None
+
+    def send_signal(self, number):
+        self.signals.append(number)
+
+    def wait(self):
+        assert self.signals
+
+
+def test_what_is_running_is_told_to_save(monkeypatch, tmp_path):
+    """After so many minutes, and by SIGTERM; no more are started than there are workers, and the handler is the old one again."""
+    monkeypatch.setattr(trainings.subprocess, "Popen", Endless)
+    monkeypatch.setattr(Endless, "started", [])
+    handler = signal.getsignal(signal.SIGTERM)
+    many = [trainings.Training(tmp_path / str(n), lambda: [], str) for n in range(3)]
+    trainings.work(many, workers=2, minutes=0.001)
+    monkeypatch.setattr(trainings.time, "sleep", lambda seconds: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit, match="143"):
+        trainings.work(many, workers=2)
+    assert [process.signals for process in Endless.started] == [[signal.SIGTERM]] * 4
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_an_interrupted_training_is_resumed(tmp_path):
+    """With its own settings: none of its options is given again."""
+    assert trainings.main_job(tmp_path, ["--beta", "1"], None)[3:7] == ["--beta", "1", "--out", tmp_path]
+    (tmp_path / "checkpoint.npz").touch()
+    assert trainings.main_job(tmp_path, ["--beta", "1"], "DIR")[3:7] == ["--resume", tmp_path, "--data", "DIR"]
+
+
+def called(*words):
+    """What a script of the laboratory, or of Python's -m, prints."""
+    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_which_side(tmp_path):
+    """A row for every nudging, from its trainings; a second call trains nothing. The two sides are different trainings."""
+    options = "--dataset synthetic --images 96 --validation-images 32 --epochs 1 --seeds 1".split()
+    command = (LABORATORY / "which_side.py", *options, "--out", tmp_path)
+    printed = called(*command)
+    rows = [json.loads(line) for line in (tmp_path / "which_side.jsonl").read_text().splitlines()]
+    assert len({row["gradient_norm_1"] for row in rows}) == len(rows) == len(printed.splitlines()) - 2 == 11
+    assert (tmp_path / "which_side.png").exists()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/result.json")}
+    assert called(*command) == printed
+    assert len(before) == 11 and all(path.stat().st_mtime_ns == time for path, time in before.items())  # none was trained again
+
+
+@pytest.mark.slow
+def test_gradient_quality(tmp_path):
+    """On the network of a run, with the run's own phases: more steps are nearer to the converged gradient."""
+    called("-m", "ep.train", *"--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --epochs 1".split(),
+           "--out", tmp_path / "run")
+    called(LABORATORY / "gradient_quality.py", "--run", tmp_path / "run", "--out", tmp_path, "--threads", 1,
+           *"--images 20 --steps-free 3 300 --steps-nudged 2 60 --beta 0.025 0.1".split())
+    found = json.loads((tmp_path / "gradient_quality.json").read_text())
+    assert [(row["T"], row["K"], row["beta"]) for row in found["table"]] == [
+        (T, K, beta) for T in (3, 300) for K in (2, 60) for beta in (0.025, 0.1)]
+    assert [found["settings"][key] for key in ("schedule", "schedule_nudged", "nudged_phases")] == ["up", "down", "deviations"]
+    assert found["table"][1]["batch"] < found["table"][6]["batch"] <= 1.0000001
+
+
+def test_gradient_quality_against_bptt():
+    """The reference of --against bptt is BPTT through all T steps: EP agrees where they settle, not where they do not."""
+    network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SHIFTED_SIGMOID, scale=2.0, dtype="float64")
+    x, y = np.random.default_rng(0).random((20, 32, 32, 3)), np.arange(20) % 10
+    args = SimpleNamespace(nudging="symmetric", feedback_update="exact", schedule="synchronous", schedule_nudged="synchronous",
+                           tolerance=0.0, tolerance_nudged=0.0, nudged_phases="states")
+    for T, agrees in (3, False), (200, True):
+        found, exact = (gradient_quality.by_chunk(one, network, x, y, map) for one in (
+            gradient_quality.estimate(network, args, T, 60, 1e-3), gradient_quality.unrolled(args, T)))
+        assert (gradient_quality.compared(found, exact)["batch"] > 0.999) == agrees

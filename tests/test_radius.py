@@ -1,0 +1,162 @@
+"""The spectral radius, and over-relaxation: what settles, how fast, and that the energy never rises on the way."""
+
+import numpy as np
+import pytest
+
+import ep
+from ep.backend import to_host
+from ep.radius import best_omega, spectral_radius
+
+
+def settled(network, x, **options):
+    return ep.relax(network, x, ep.Phase(3000, "checkerboard", 1e-13, **options))
+
+
+def finite_difference_jacobian(network, x, states):
+    """d(sigma(u))/ds of one image, a matrix, by central differences of the synchronous step."""
+    sizes = [s.size for s in states]
+    flat, h, columns = np.concatenate([s.ravel() for s in states]), 1e-6, []
+    for k in range(len(flat)):
+        ends = []
+        for sign in (1, -1):
+            moved = flat.copy()
+            moved[k] += sign * h
+            parts = [part.reshape(s.shape) for part, s in zip(np.split(moved, np.cumsum(sizes)[:-1]), states)]
+            ends.append(np.concatenate([s.ravel() for s in ep.relax(network, x, 1, start=parts).states]))
+        columns.append((ends[0] - ends[1]) / (2 * h))
+    return np.array(columns).T
+
+
+def with_skip(gain):
+    rng, sizes, wiring = np.random.default_rng(4), [4, 5, 6, 5], [(0, 1), (1, 2), (2, 3), (1, 3)]
+    synapses = [ep.Dense(rng.normal(size=(sizes[i], sizes[j])) / 2, 0.3 * rng.normal(size=sizes[j]), (sizes[i],))
+                for i, j in wiring]
+    return ep.Network(synapses, ep.SHIFTED_SIGMOID, ep.SquaredError(), wiring, feedback=gain)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.1, 0.01])
+@pytest.mark.parametrize("kind", ["chain", "skip", "max-pooling"])
+def test_it_is_the_largest_eigenvalue_of_the_jacobian(kind, gain):
+    if kind == "skip":
+        network = with_skip(gain)
+    elif kind == "chain":
+        network = ep.mlp([4, 7, 6, 5], ep.SHIFTED_SIGMOID, ep.SquaredError, scale=1.5, feedback=gain, dtype="float64")
+    else:
+        network = ep.convnet([3, 4], (8, 8, 1), 3, paddings=[1, 1], scale=2.0, feedback=gain, dtype="float64")
+    x = np.random.default_rng(1).random((3, *network.shapes[0]))
+    free = settled(network, x)
+    found = spectral_radius(network, x, free, 3000 if kind == "skip" else 200)  # with a skip, two are nearly equal
+    for k, r in enumerate(found):
+        D = finite_difference_jacobian(network, x[k:k + 1], [s[k:k + 1] for s in free.states])
+        expected = abs(np.linalg.eigvals(D)).max()
+        assert 1e-3 < expected < 1 and r == pytest.approx(expected, rel=1e-4)
+
+
+def test_asymmetric_weights_to_a_few_per_cent():
+    network = ep.asymmetric(ep.mlp([4, 7, 6, 5], ep.SHIFTED_SIGMOID, ep.SquaredError, scale=1.5, dtype="float64"))
+    x = np.random.default_rng(1).random((2, 4))
+    free = settled(network, x)
+    for k, r in enumerate(spectral_radius(network, x, free, 400)):
+        D = finite_difference_jacobian(network, x[k:k + 1], [s[k:k + 1] for s in free.states])
+        assert r == pytest.approx(abs(np.linalg.eigvals(D)).max(), rel=0.05)
+
+
+def test_without_feedback_it_is_zero(xp):
+    network = ep.convnet([3, 4], (8, 8, 1), 3, feedback=0.0, dtype="float64").to(xp)
+    x = xp.asarray(np.random.default_rng(1).random((2, 8, 8, 1)))
+    assert (spectral_radius(network, x, ep.relax(network, x, 3)) == 0).all()
+
+
+def test_best_omega_settles_fastest_and_large_radii_are_refused():
+    """Of a chain of two layers, which is what the formula is about; r >= 1 is a sentence, not a NaN."""
+    network = ep.mlp([4, 20, 20], ep.CLIP, ep.SquaredError, dtype="float64")
+    W = network.synapses[1].W
+    W[...] = abs(W)
+    W *= 0.95 / np.linalg.norm(W, 2)  # inside the bounds everything is linear, and r = 0.95
+    for synapse in network.synapses:
+        synapse.b[:] = 0.02
+    x = np.zeros((2, 4))
+    free = settled(network, x)
+    assert all((s > 0).all() and (s < 1).all() for s in free.states)
+    r = float(spectral_radius(network, x, free, 400)[0])
+    assert r == pytest.approx(0.95, rel=1e-3)
+    steps = {omega: ep.relax(network, x, ep.Phase(2000, "checkerboard", 1e-10, omega=omega)).steps
+             for omega in (1.0, best_omega(r) - 0.15, best_omega(r), best_omega(r) + 0.15)}
+    assert min(steps, key=steps.get) == best_omega(r) and steps[best_omega(r)] < 0.35 * steps[1.0]
+    with pytest.raises(ep.EPError, match="does not settle"):
+        best_omega(1.0)
+
+
+# --- over-relaxation --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["checkerboard", "up", "down"])
+@pytest.mark.parametrize("pool", ["max", "average"])
+@pytest.mark.parametrize("gain", [1.0, 0.3])
+def test_the_energy_never_rises(xp, pool, schedule, gain):
+    """For 0 < omega < 2, from a random state; the proof is in docs/theory/convergence.md. A wrong factor of s is noticed."""
+    network = ep.convnet([4, 5, 6], (12, 12, 2), 3, paddings=[1, 1, 1], pool=pool, scale=1.5, feedback=gain,
+                         dtype="float64").to(xp)
+    rng = np.random.default_rng(0)
+    x = xp.asarray(rng.random((4, 12, 12, 2)))
+    for omega in (0.5, 1.0, 1.4, 1.9):
+        s = [xp.asarray(rng.random((4, *shape))) for shape in network.shapes[1:]]
+        before = network.energy(x, s)
+        fell = 0.0
+        for _ in range(6):
+            s = ep.relax(network, x, ep.Phase(1, schedule, omega=omega), start=s).states
+            after = network.energy(x, s)
+            assert float((after - before).max()) < 1e-12
+            before, fell = after, fell + float((before - after).sum())
+        assert fell > 0.1
+
+
+def test_beyond_two_it_rises():
+    """So the bound is where the theorem has it: by the term that `relax` adds, which a `Phase` refuses for such an omega."""
+    network = ep.mlp([3, 8, 8], ep.CLIP, ep.SquaredError, dtype="float64", scale=0.1)
+    phase, rng = ep.Phase(1, "checkerboard", omega=1.9), np.random.default_rng(0)
+    object.__setattr__(phase, "omega", 2.3)
+    x, s = rng.random((1, 3)), [np.full((1, 8), 0.5), np.full((1, 8), 0.5)]
+    rises = []
+    for _ in range(3):
+        new = ep.relax(network, x, phase, start=s).states
+        rises.append(float(network.energy(x, new)[0] - network.energy(x, s)[0]))
+        s = new
+    assert max(rises) > 1e-3
+
+
+@pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
+@pytest.mark.parametrize("omega", [0.7, 1.3, 1.6])
+def test_the_fixed_point_and_the_gradient_are_the_same(xp, omega, connections):
+    """Free and nudged phases, each over-relaxed or not: the same states, u, deviations, gradients, and RBP's."""
+    network = ep.CONNECTIONS[connections](ep.convnet([4, 5], (8, 8, 2), 3, paddings=[1, 1], pool="average", scale=1.5,
+                                                     dtype="float64")).to(xp)
+    network.synapses[1].b[:2] -= 0.4  # some units at a bound, where the argument of sigma has to be the plain drive
+    x, y = xp.asarray(np.random.default_rng(2).random((3, 8, 8, 2))), np.array([0, 1, 2])
+    board = dict(steps=600, schedule="checkerboard", tolerance=1e-13)
+    plain, over = ep.Phase(**board), ep.Phase(**board, omega=omega)
+    nudging = ep.Nudging.symmetric(0.2)
+    expected = ep.eqprop_gradient(network, x, y, ep.Phases(plain, plain), nudging=nudging)
+    assert any((to_host(s) == 0).any() for s in expected.free.states)
+    for free, nudged in ((over, plain), (plain, over), (over, over)):
+        found = ep.eqprop_gradient(network, x, y, ep.Phases(free, nudged), nudging=nudging)
+        assert found.free.converged and all(phase.converged for phase in found.nudged)
+        for a, b in zip([*found.free.states, *found.free.u], [*expected.free.states, *expected.free.u]):
+            assert float(abs(a - b).max()) < 1e-10
+        for name, g in expected.gradient.items():
+            assert float(abs(found.gradient[name] - g).max()) < 1e-8 * float(abs(g).max())
+    rbp = [ep.rbp_gradient(network, x, y, ep.Phases(plain, phase)).gradient for phase in (plain, over)]
+    for name, g in rbp[0].items():
+        assert float(abs(rbp[1][name] - g).max()) < 1e-9 * float(abs(g).max())
+
+
+@pytest.mark.parametrize("omega,schedule", [(0.0, "up"), (2.0, "up"), (-1.0, "up"), (float("nan"), "up"), (1.3, "synchronous")])
+def test_what_a_phase_refuses(omega, schedule):
+    with pytest.raises(ep.EPError, match="omega"):
+        ep.Phase(3, schedule, omega=omega)
+
+
+def test_a_smooth_sigma_is_refused():
+    network = ep.mlp([3, 4, 2], ep.SHIFTED_SIGMOID)
+    with pytest.raises(ep.EPError, match="over-relaxation"):
+        ep.relax(network, np.zeros((1, 3), "float32"), ep.Phase(3, "up", omega=1.3))
