@@ -40,21 +40,21 @@ def example(xp, connections="symmetric", dtype="float64", **options):
     return network, normal(xp, (4, 16, 16, 2), 0, dtype), np.array([0, 1, 2, 0])
 
 
-def step_of(recorder, network, x, y, phases=UP_DOWN, nudging=SYMMETRIC, **options):
+def step_of(recorder, network, x, y, phases=UP_DOWN, nudging=SYMMETRIC, function=ep.eqprop_gradient, **options):
     """The `Part` of a recorded step; by the rules, of one by launches."""
-    gradient = partial(ep.eqprop_gradient, phases=phases, nudging=nudging, **options)
+    gradient = partial(function, phases=phases, nudging=nudging, **options)
     if running() == "rules":
         return part(network, gradient(network, x, y))
     assert engine.unrecordable(network, phases) is None
     return recorded(recorder, gradient, tuple(gradient.keywords.items()), network, x, y)
 
 
-def compare(network, x, y, phases=UP_DOWN, bound=1e-9, **options):
+def compare(network, x, y, phases=UP_DOWN, bound=1e-9, function=ep.eqprop_gradient, **options):
     """The estimate on the core's synapses and the recorded step agree; that is made three times, for the first one is special."""
-    expected = ep.eqprop_gradient(network, x, y, phases, **dict(nudging=SYMMETRIC) | options)
+    expected = function(network, x, y, phases, **dict(nudging=SYMMETRIC) | options)
     by_hand, recorder, fast = merged([part(network, expected)]), engine.Recorder(), engine.prepared(network)
     for _ in range(3):
-        found = merged([step_of(recorder, fast, x, y, phases, **options)])
+        found = merged([step_of(recorder, fast, x, y, phases, function=function, **options)])
     assert list(found.gradient) == list(expected.gradient)
     for name, g in expected.gradient.items():
         assert relative(found.gradient[name], g) < bound, name
@@ -76,10 +76,11 @@ def test_gradients(xp, connections, transposed, nudging):
     compare(*example(xp, connections), nudging=NUDGINGS[nudging], transposed=transposed)
 
 
+@pytest.mark.parametrize("function", [partial(ep.eqprop_gradient, transposed=False), ep.papers_gradient], ids=["here", "paper"])
 @pytest.mark.parametrize("connections, nudging", [("symmetric", "five points"), ("asymmetric", "one-sided")])
-def test_by_states(xp, connections, nudging):
-    """Differences of nudged states, live switches, a phase at beta = 0 that relaxes on."""
-    compare(*example(xp, connections), ep.Phases(4, 3, deviations=False), nudging=NUDGINGS[nudging], transposed=False)
+def test_by_states(xp, connections, nudging, function):
+    """Differences of nudged states, live switches, a phase at beta = 0 that relaxes on; and with the published code's choices."""
+    compare(*example(xp, connections), ep.Phases(4, 3, deviations=False), nudging=NUDGINGS[nudging], function=function)
 
 
 @pytest.mark.parametrize("deviations", [True, False], ids=["deviations", "states"])
