@@ -97,11 +97,13 @@ def test_counts(xp):
 @executed
 @pytest.mark.parametrize("tf32,expected", [("0", "68"), ("1", "77")])
 def test_products_are_full_float32_unless_tf32_is_asked_for(xp, tf32, expected):
-    """By CUPY_TF32=1: what cuBLAS is told. Ours computes in float32 all the same."""
-    program = ("from cupy_on_cpu import executed\na = executed.cupy.ones((8, 8), dtype='float32')\n"
-               "assert float((a @ a)[0, 0]) == 8\nprint(executed.compute_type())")
+    """By CUPY_TF32=1: what cuBLAS is told, by CuPy and by blas.py. Ours computes in float32 all the same."""
+    program = ("import operator\nfrom cupy_on_cpu import executed\nfrom ep.engine.blas import matmul\n"
+               "a = executed.cupy.ones((8, 8), dtype='float32')\n"
+               "for product in (operator.matmul, matmul):\n"
+               "    assert float(product(a, a)[0, 0]) == 8\n    print(executed.compute_type())")
     done = python("-c", program, CUPY_TF32=tf32)
-    assert done.stdout.strip() == expected, done.stderr[-2000:]
+    assert done.stdout.split() == [expected] * 2, done.stderr[-2000:]
 
 
 @executed

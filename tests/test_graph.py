@@ -26,14 +26,6 @@ NUDGINGS = {"symmetric": SYMMETRIC, "one-sided": ep.Nudging.one_sided(0.3),
             "five points": ep.Nudging((-0.2, -0.1, 0.0, 0.1, 0.2), tuple(c / 1.2 for c in (1, -8, 0, 8, -1)))}
 
 
-@pytest.fixture(autouse=True)
-def can_record(monkeypatch):
-    """On the double that executes kernels: `Played`."""
-    if running() == "executed":
-        from cupy_on_cpu.played import played
-        played(monkeypatch.setattr)
-
-
 def example(xp, connections="symmetric", dtype="float64", **options):
     network = ep.convnet([3, 4, 5], (16, 16, 2), 3, **dict(dict(scale=1.5, dtype=dtype, feedback=0.4), **options))
     network = ep.CONNECTIONS[connections](network).to(xp)

@@ -41,7 +41,6 @@ import test_resnet
 from cases import ANGLE, CE, SE, Case
 from cupy_on_cpu import running
 from test_gpu import check_float32, check_waits, example
-from test_graph import can_record  # noqa: F401 - a fixture: the checks of recorded steps need it
 
 import ep
 from ep.activations import HARD_SIGMOID

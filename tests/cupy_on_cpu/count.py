@@ -15,7 +15,6 @@ import numpy as np
 
 import ep
 from cupy_on_cpu import device, executed
-from cupy_on_cpu.played import played
 from ep import datasets
 from ep.engine import Recorder, gpu
 from ep.train.step import recorded
@@ -138,7 +137,6 @@ def table(channels, batch, gpus):
     network.feedback, recorder = 0.005, Recorder()
     whole = partial(training_step, network, ep.Adam(network, 3e-3), *images, SETTLED)
     print(row("training step at gain 0.005, kernels.py", cost(whole), gpus), flush=True)
-    played()
     whole(recorder)  # records it
     print(row("the same, recorded", cost(partial(whole, recorder)), gpus))
     [recording] = recorder.recordings.values()

@@ -174,6 +174,11 @@ _cublas = _load_cublas()
 import cupy  # noqa: E402 - after the device is in place
 from cupy.cuda import compiler  # noqa: E402
 
+from cupy_on_cpu.played import Played  # noqa: E402
+from ep.engine import graph  # noqa: E402
+
+graph.Recorded = Played
+
 cupy.cuda.set_allocator(None)  # no memory pool: each array has guards of its own, and is counted when it is freed
 _compile_by_nvrtc = compiler._compile_using_nvrtc_no_warning
 compiler._compile_using_nvrtc_no_warning = _compile
