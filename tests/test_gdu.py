@@ -11,7 +11,8 @@ from helpers import flat, relative
 
 from ep.bptt import bptt_gradient, bptt_increments
 from ep.dynamics import Phases, relax
-from ep.eqprop import eqprop_gradient, eqprop_increments
+from ep.eqprop import eqprop_gradient
+from ep.gdu import eqprop_increments
 from ep.nudging import Nudging
 
 STEPS = 10

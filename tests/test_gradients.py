@@ -42,7 +42,8 @@ from ep.bptt import bptt_gradient
 from ep.builders import mlp
 from ep.cost import SquaredError
 from ep.dynamics import SCHEDULES, Phase, Phases, deviate, relax, response
-from ep.eqprop import eqprop_gradient, eqprop_increments
+from ep.eqprop import eqprop_gradient
+from ep.gdu import eqprop_increments
 from ep.errors import EPError
 from ep.network import Network
 from ep.nudging import Nudging
