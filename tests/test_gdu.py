@@ -14,7 +14,7 @@ from ep.dynamics import Phases, relax
 from ep.eqprop import eqprop_gradient, eqprop_increments
 from ep.nudging import Nudging
 
-STEPS = 10
+STEPS = 8
 both_forms = pytest.mark.parametrize("deviations", [True, False], ids=["deviations", "two states"])
 
 
