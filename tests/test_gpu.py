@@ -1,7 +1,7 @@
 """What only a device can get wrong: waiting inside a loop, float64 where float32 was meant, memory beyond an array.
 
 The counts need a device that counts: cupy_on_cpu. On a real GPU they are skipped, and the numbers are compared all the same.
-test_mutants.py plants what these tests must find.
+test_planted_gpu_bugs.py plants what these tests must find.
 """
 
 from functools import partial

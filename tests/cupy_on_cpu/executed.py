@@ -161,7 +161,7 @@ def compute_type():
 
 @pytest.hookimpl(trylast=True)  # when its fixtures have been taken down
 def pytest_runtest_teardown(item):
-    """Every test fails that lets something write beyond the end of an array (test_mutants.py looks at its own)."""
+    """Every test fails that lets something write beyond the end of an array (test_planted_gpu_bugs.py looks at its own)."""
     found = device.found_overruns()
     assert not found, f"{item.nodeid}: {'; '.join(found)}"
 
