@@ -177,11 +177,11 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "an image that arrives at once": of(
         "dynamics:Messages.__init__", "[once(s) for s in given]", "[spread(s, self.N) for s in given]", TIES),
     "downward sweep that uses old values": of(
-        "dynamics:down", "up(network)[::-1]", "synchronous(network)", SWEEP_DOWN,
+        "phase:down", "up(network)[::-1]", "synchronous(network)", SWEEP_DOWN,
         (G.test_weak_feedback_is_backpropagation, Case("dense", "tanh", scale=1.5))),
-    "downward sweep that goes up": of("dynamics:down", "up(network)[::-1]", "up(network)", SWEEP_DOWN),
+    "downward sweep that goes up": of("phase:down", "up(network)[::-1]", "up(network)", SWEEP_DOWN),
     "colours by parity": of(
-        "dynamics:checkerboard", "next(c for c in range(len(network.shapes)) if c not in neighbours)", "(n + 1) % 2",
+        "phase:checkerboard", "next(c for c in range(len(network.shapes)) if c not in neighbours)", "(n + 1) % 2",
         (I.test_steps_of_some_layers_at_a_time_never_raise_the_energy, I.DECIDED_BY_ITS_SKIP, "checkerboard")),
 
     # over-relaxation, and the spectral radius
@@ -206,7 +206,7 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "stale switches in BPTT (those of s_{t+1})": of(
         "bptt:sweep", "for states, u, switches in reversed(trajectory):", LATER, (SWEEP, MAX)),
     "a trajectory with the switches of s_{t+1}": of(
-        "dynamics:iterate", "diary[1](before, found)", "diary[1](before, diary[0]())", (SWEEP, MAX)),
+        "bptt:unroll", "(s, _, switches), (_, u, _)", "(s, _, _), (_, u, switches)", (SWEEP, MAX)),
     "mu without sigma'": of("bptt:sweep", "dsigma(u_n) * lam_n", "lam_n", (GDU, MAX), (SWEEP, MAX)),
     "BPTT that starts too late": of(
         "bptt:bptt_gradient", "relax(network, x, T - K)", "relax(network, x, T)",
