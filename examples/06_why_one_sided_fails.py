@@ -43,7 +43,6 @@ falls (11_bias_when_trained.py).
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +81,7 @@ def compared(found, truth):
 
 def columns(network, x, y, all_phases, beta):
     """Measure and print: [(phases, residual of the free phase, {estimator: angles and wrong signs, (2, layers)})]."""
-    solver, found = ep.fast.prepared(network), []
+    fast, found = ep.engine.prepared(network), []
     longest = ep.Phase(max(400, *(phases.free.steps for phases in all_phases)), all_phases[0].free.schedule)
     truth = ep.rbp_gradient(network, x, y, ep.Phases(longest, ep.Phase(150, "checkerboard")))
     print(f"{truth.correct} of {len(y)} right, the reference's residual {truth.free.residual:.0e}")
@@ -92,8 +91,8 @@ def columns(network, x, y, all_phases, beta):
         for estimator, (make, _, _) in NUDGINGS.items():
             if phases.deviations and estimator == "minus s_T":
                 continue  # a deviation is from s_T and does not drift: it would be the next line
-            rest = replace(phases, conventions=ep.Conventions(rest="stays" if estimator == "minus s_T" else "moves"))
-            g = ep.eqprop_gradient(network, x, y, rest, nudging=make(beta), solver=solver)
+            estimate = ep.papers_gradient if estimator == "minus s_T" else ep.eqprop_gradient  # the published code subtracts s_T
+            g = estimate(fast, x, y, phases, nudging=make(beta))
             errors[estimator] = compared(g.gradient, truth.gradient)
             angles, signs = ("".join(f"{value:7.1f}" for value in values) for values in errors[estimator])
             print(f"{phases.free.steps:3} {phases.nudged.steps:2}  {g.free.residual:8.0e}  {estimator:9}{angles}  {signs}  "

@@ -58,9 +58,9 @@ SETTLED = 1e-3  # an image counts as settled below this change per step
 
 def follow(network, x, y, steps):
     """(change, right, answer), each (steps, N): how far a step moved any unit, whether the answer is right then, and which."""
-    relax, schedule, s, change, answer = ep.fast.prepared(network).relax, free_phase(network).schedule, None, [], []
+    fast, phase, s, change, answer = ep.engine.prepared(network), ep.Phase(1, free_phase(network).schedule), None, [], []
     for _ in range(steps):
-        old, s = s or network.init_state(x), relax(network, x, ep.Phase(1, schedule), start=s).states
+        old, s = s or network.init_state(x), ep.relax(fast, x, phase, start=s).states
         change.append(np.max([abs(a - b).reshape(len(x), -1).max(1) for a, b in zip(s, old)], axis=0))
         answer.append(network.predict(s))
     return np.array(change), np.array(answer) == y, np.array(answer)

@@ -62,12 +62,12 @@ def errors_of(network, x, y, betas, T, K):
     schedule = free_phase(network).schedule
     down = "down" if schedule == "up" else schedule
     free, nudged, longer = ep.Phase(T, schedule, tolerance=1e-13), ep.Phase(K, down), ep.Phase(2 * K, down)
-    truth, solver, found = ep.rbp_gradient(network, x, y, ep.Phases(free, longer)), ep.fast.prepared(network), {}
+    truth, fast, found = ep.rbp_gradient(network, x, y, ep.Phases(free, longer)), ep.engine.prepared(network), {}
     print(f"{len(y)} images, residual of the free phase {truth.free.residual:.0e}")
     exact = as_vector(truth.gradient)
 
     def row(title, make, phases):
-        estimates = [ep.eqprop_gradient(network, x, y, phases, nudging=make(beta), solver=solver) for beta in betas]
+        estimates = [ep.eqprop_gradient(fast, x, y, phases, nudging=make(beta)) for beta in betas]
         errors = [np.linalg.norm(as_vector(g.gradient) - exact) / np.linalg.norm(exact) for g in estimates]
         print(f"{title:16}" + "".join(f"{error:10.1e}" for error in errors), flush=True)
         return errors

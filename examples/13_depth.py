@@ -4,7 +4,7 @@
 
 A nudge of the last layer is answered by the layers below, and each answers by the feedback gain less than the one above it. In 50
 layers of gain 0.001 the first layer moves by 10^-144 of what the last one does, which no number of float32 can hold. So the
-answers are kept multiplied by the weight of their layer, equation (11). For each depth, in float32, with two sweeps up and one
+answers are kept multiplied by the factor of their layer, equation (11). For each depth, in float32, with two sweeps up and one
 down, which is what training takes:
 
     cosine      between estimate and exact gradient of the fixed point: the smallest of all layers
@@ -53,10 +53,10 @@ def plain(network):
 
 def measure(network, x, y):
     """(smallest cosine, answer of layer 1 relative to that of layer L, sweeps to settle, seconds per image)"""
-    solver = ep.fast.prepared(network)
-    estimate = ep.eqprop_gradient(network, x, y, PHASES, nudging=SYMMETRIC, solver=solver)
+    fast = ep.engine.prepared(network)
+    estimate = ep.eqprop_gradient(fast, x, y, PHASES, nudging=SYMMETRIC)
     start = time.perf_counter()
-    ep.eqprop_gradient(network, x, y, PHASES, nudging=SYMMETRIC, solver=solver)
+    ep.eqprop_gradient(fast, x, y, PHASES, nudging=SYMMETRIC)
     seconds = time.perf_counter() - start
     exact = equilibrium.exact_gradient(network, x, y, PHASES.free)
     cosine = min(equilibrium.cosines(estimate.gradient, exact.gradient).values()) if exact.free.converged else np.nan
