@@ -17,16 +17,16 @@ layer. In the residual network the answer is of the same size everywhere. In the
 estimate is wrong at 50 layers, with these few sweeps and this nudge. The times are those of a busy machine. Printed:
 
     layers  network      cosine    answer  sweeps  ms per image
-         4  residual     0.9999   1.2e+00       5           1.0
-         4  plain        1.0000   1.2e+00       5           1.5
-         8  residual     0.9998   7.9e-01       5           4.6
-         8  plain        0.9994   1.1e+00       5           3.4
-        14  residual     0.9998   8.1e-01       5           5.9
-        14  plain        0.9970   2.9e+00       6           6.5
-        26  residual     0.9995   7.8e-01       5          18.9
-        26  plain        0.9211   2.1e+01       7          25.0
-        50  residual     0.9984   7.5e-01       6          33.6
-        50  plain       -0.2324   1.3e+03       9          36.2
+         4  residual     0.9999   1.2e+00       5           1.4
+         4  plain        1.0000   1.2e+00       5           1.4
+         8  residual     0.9998   7.9e-01       5           3.6
+         8  plain        0.9995   1.1e+00       5           2.4
+        14  residual     0.9998   8.1e-01       5           8.6
+        14  plain        0.9969   2.9e+00       6           8.3
+        26  residual     0.9994   7.8e-01       5          16.1
+        26  plain        0.9180   2.1e+01       7          10.5
+        50  residual     0.9984   7.5e-01       6          17.2
+        50  plain       -0.2695   1.3e+03       9          14.8
 """
 
 import time
