@@ -38,10 +38,10 @@ from s_T is 0 until somebody pushes (equation 11), so it has no drift: there one
       2  1     9e-02  symmetric    9.3   10.1    9.3    8.1      5.6    5.8    4.5    3.6  as deviations
 
 The symmetric estimate is the mean of the two rows above it. At gain 1 and beta = 0.5 the phase at -beta is the worse one at
-first: it pushes away from a class of which the network is sure, the harder the further it got. These images are learned; with a smaller
-beta the bias falls (11_bias_when_trained.py). In the last rows of gain 1 something else has happened: after more than 20 nudged
-steps one of the 16 images has left for another fixed point, as it may where a max-pooling switch flips, and no difference of
-states survives that. (The networks are trained in float32; a processor that rounds otherwise trains other ones.)
+first: it pushes away from a class of which the network is sure, the harder the further it got. These images are learned; with a
+smaller beta the bias falls (11_bias_when_trained.py). In the last rows of gain 1 something else has happened: after more than
+20 nudged steps one of the 16 images has left for another fixed point, as it may where a max-pooling switch flips, and no
+difference of states survives that. (The networks are trained in float32; a processor that rounds otherwise trains other ones.)
 """
 
 import sys
