@@ -148,9 +148,9 @@ class Network:
         if self.feedback == 0:
             raise EPError("a network without feedback (gamma = 0) has no Phi and no energy: nothing comes down in it, so its "
                           "drives are the derivatives of no scalar; use a small gain instead")
-        dtype = self._some.dtype
-        if max(self.weights) > 1e-8 * np.finfo(dtype).max:  # room for a sum over units
-            raise EPError(f"{dtype} has no room for an energy in which the first layer has the weight {max(self.weights):.0e} at "
+        dtype = self.any_parameter.dtype
+        if (first := max(self.energy_factors)) > 1e-8 * np.finfo(dtype).max:  # room for a sum over units
+            raise EPError(f"{dtype} has no room for an energy in which the first layer has the factor {first:.0e} at "
                           "this gain and depth: use dtype='float64', a larger gain, or deviations, which need no energy")
 
     # --- their derivatives --------------------------------------------------------------------------------------------
