@@ -155,9 +155,6 @@ def max_unpool(v, switches, shape):
     return launch("max_unpool", (len(v), *shape, v.shape[3]), v, switches, H=shape[0], W=shape[1], C=v.shape[3])
 
 
-MAX_POOL = ops.MAX_POOL._replace(pool=max_pool, pool_at=max_pool_at, unpool=max_unpool)
-
-
 def adam(w, g, m, v, betas, rate, t, eps, weight_decay):
     """Update t of `train.optimizers.Adam`, in one pass over w, g, m and v, of which w, m and v are changed."""
     (b1, b2), number = betas, w.dtype.type

@@ -16,7 +16,7 @@ import numpy as np
 import ep
 from cupy_on_cpu import device, executed
 from ep import datasets
-from ep.fast import Recorder, kernels
+from ep.engine import Recorder, gpu
 
 cupy = executed.cupy
 
@@ -31,7 +31,7 @@ PAPER = ep.Phases(ep.Phase(250, check_every=10), ep.Phase(25, check_every=10), d
 def counts():
     """Everything so far: launches, bytes of kernels, and cuBLAS's calls, FLOPs and bytes."""
     blas = executed.gemms()
-    return np.array([device.count["launches"], sum(executed.moved.values()), blas["calls"], blas["flops"], blas["bytes"]], float)
+    return np.array([device.count["launches"], sum(device.moved.values()), blas["calls"], blas["flops"], blas["bytes"]], float)
 
 
 def cost(run):
@@ -45,7 +45,7 @@ def problem(channels, batch, fused):
     """(network, bytes of a batch of images in device memory, its labels)."""
     network = ep.convnet(channels).to(cupy)
     images = cupy.zeros((batch, 32, 32, 3), dtype="uint8")
-    return kernels.fused(network) if fused else network, images, np.zeros(batch, int)
+    return gpu.prepared(network) if fused else network, images, np.zeros(batch, int)
 
 
 def step_cost(network, images, labels, beta):
@@ -79,13 +79,13 @@ def expected_memory(channels, batch):
 
     P parameters: weights, velocity, gradient. Per image, S units: the states of the free phase and of the first nudged one
     with the u that gave them, of the second one old and new states and old and new u, and switches and the input's drive, as
-    large as one more (a switch is one byte). Then one patch matrix, cut at kernels.MEMORY, and the unpooled states that it is
+    large as one more (a switch is one byte). Then one patch matrix, cut at gpu.MEMORY, and the unpooled states that it is
     made from.
     """
     network = ep.convnet(channels)
     P = sum(w.size for w in network.parameters().values())
     S = sum(int(np.prod(shape)) for shape in network.shapes[1:])
-    largest = max(min(4 * batch * int(np.prod(synapse.conv_shape)) * synapse.W[..., 0].size, kernels.MEMORY)
+    largest = max(min(4 * batch * int(np.prod(synapse.conv_shape)) * synapse.W[..., 0].size, gpu.MEMORY)
                   + 4 * batch * int(np.prod(synapse.conv_shape)) * synapse.W.shape[3] for synapse in network.synapses[1:])
     return 4 * (3 * P + 9 * batch * S) + largest
 
