@@ -103,7 +103,7 @@ def test_run_folder(start, tmp_path):
     for name, w in ep.load(tmp_path / "run" / "network.npz").parameters().items():
         assert np.array_equal(w, trained[f"parameter/{name}"])
     assert "SYNTHETIC DATA - THIS IS NOT CIFAR-10" in out and "expected time" in out
-    assert "relaxing by ep.fast.relax" in out
+    assert "relaxing with Winograd's convolutions (ep/engine/cpu.py)" in out
     log = without_time(tmp_path / "run" / "log.jsonl")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert [line["epoch"] for line in log] == [1, 2]
@@ -128,7 +128,7 @@ def test_first_steps_on_a_gpu(start, tmp_path, xp):
     for device, folder in runs_.items():
         code, out, err = start(*options, "--device", device, "--out", folder)
         assert code == 0, err
-    assert "kernels of ep/fast/kernels.py" in out
+    assert "relaxing with CUDA kernels (ep/engine/gpu.py)" in out
     config = json.loads((runs_["cuda"] / "config.json").read_text())
     assert (config["device"], config["chunk"], config["tf32"]) == ("cupy", 16, False)
     cpu, cuda = (read_npz(folder / "checkpoint.npz") for folder in runs_.values())

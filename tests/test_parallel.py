@@ -52,7 +52,6 @@ def on_ranks(R, *command, **environment):
 
 PRELUDE = """
 import functools, os, signal, sys
-from ep import READABLE
 from ep.datasets import synthetic
 from ep.train import experiment, job
 synthetic.synthetic_images = functools.partial(synthetic.synthetic_images, 88, 40)  # to save time, as is the missing picture
@@ -66,21 +65,21 @@ def job(R, *options, plant="", **environment):
     return on_ranks(R, "-c", f"{PRELUDE}\n{plant}\njob.parallel.run(job.main)", *options, **environment)
 
 
-# Float64, and the readable solver: where the drives of a pooling window are all equal (units at a bound around it), the fast
-# path's rounding decides, and then one bit of one weight changes a gradient as much as another number of ranks does.
+# Float64, and the synapses of the core: where the drives of a pooling window are all equal (units at a bound around it), the
+# rounding of the engine decides, and then one bit of one weight changes a gradient as much as another number of ranks does.
 FLOAT64 = """
-job.fast.prepared = lambda network, **options: READABLE
+job.engine.prepared = lambda network, map=map: network
 experiment.convnet = functools.partial(experiment.convnet, dtype="float64")
 normalise = job.datasets.Dataset.normalise
 job.datasets.Dataset.normalise = lambda dataset, images: normalise(dataset, images).astype("float64")
 """
 AT_STEP = """
 plain, calls = job.runs.Run.on_step, []
-def on_step(self, step, estimate):
+def on_step(self, number, step):
     calls.append(1)
     if len(calls) == {step} and rank == {rank}:
         {do}
-    plain(self, step, estimate)
+    plain(self, number, step)
 job.runs.Run.on_step = on_step
 """
 
@@ -146,12 +145,12 @@ def test_what_the_equality_rests_on(trained):
 
 @pytest.mark.parametrize("R", [2, 4])
 def test_one_allreduce_of_one_buffer_per_step(trained, R):
-    """Each step is one allreduce, of the parameters and one mean state, and one gathered record; each epoch adds a check."""
+    """Each step is one allreduce, of the parameters and of two numbers per unit (is it at a bound?), and one gathered record."""
     parameters, record = trained(R, "float32")
     steps, epochs = len(record["log"]), 2
     assert record["calls"].count("Allreduce") == steps
-    assert record["calls"].count("allgather") == steps + epochs + 2  # and the evaluation, and the count of the cores
-    assert record["bytes"] == [4 * (sum(w.size for w in parameters.values()) + 4 * 4 * 3 + 2 * 2 * 4)]
+    assert record["calls"].count("allgather") == steps + epochs + 2  # a check each, the evaluation, the count of the cores
+    assert record["bytes"] == [4 * (sum(w.size for w in parameters.values()) + 2 * (4 * 4 * 3 + 2 * 2 * 4))]
 
 
 # --- the main job --------------------------------------------------------------------------------------------------------
@@ -196,7 +195,7 @@ def test_two_ranks_on_gpus(tmp_path, xp, aware):
                "--chunk 16 --epochs 1 --steps-free 8 --steps-nudged 6 --device cuda").split()
     for R in (1, 2):
         code, out, err = job(R, *options, "--out", tmp_path / f"{R}", plant=FLOAT64 + stand_in, EP_CUDA_AWARE_MPI=aware)
-        assert code == 0 and "kernels of ep/fast/kernels.py" in out, (out, err)
+        assert code == 0 and "CUDA kernels" in out, (out, err)
     one, two = (read_npz(tmp_path / f"{R}" / "checkpoint.npz") for R in (1, 2))
     del one["meta"], two["meta"]
     assert_close(two, one, 1e-10)

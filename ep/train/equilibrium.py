@@ -39,7 +39,7 @@ def distance(network, images, labels, gradient, phases, *, prepare, combined=dic
     before they are compared, as of the estimate (see FEEDBACK_UPDATES).
     Cosines are None where most images have no fixed point within reach: there is no exact gradient then.
     """
-    result = accuracies(engine.prepared(network, map), images, labels, phases.free, prepare=prepare, map=map, chunk=chunk)
+    result = accuracies(engine.prepared(network), images, labels, phases.free, prepare=prepare, map=map, chunk=chunk)
     cosine = dict.fromkeys(layers(network))
     if result["settled_images"] >= 0.5:
         x, y = prepare(images[:CHUNK], None), labels[:CHUNK]
