@@ -11,6 +11,7 @@ Bias" (arXiv:2006.03824). Read the files in this order; each imports only from t
     cost.py        C(s, y) and the force -dC/ds
     vectorfield.py asymmetric synapses: feedback weights of their own       equations (7), (8)
     network.py     Phi, E, their derivatives; the feedback gain             equations (2), (10), (12)
+    phase.py       how many steps, in which order
     dynamics.py    relax: s* and s^beta; deviate: their difference          equations (1), (11)
     eqprop.py      the gradient by EP                                       equations (3), (4), (12)
     bptt.py        the gradient by backpropagation through time             equation (6)
@@ -54,7 +55,7 @@ from .backend import array_module, device_module, to_host
 from .bptt import bptt_gradient, bptt_increments
 from .builders import CONNECTIONS, convnet, load, mlp, resnet
 from .cost import SoftmaxCrossEntropy, SquaredError
-from .dynamics import Phase, Phases, deviate, relax, residual, response
+from .dynamics import deviate, relax, residual, response
 from .eqprop import eqprop_gradient
 from .errors import EPError
 from .gdu import eqprop_increments
@@ -62,6 +63,7 @@ from .network import Network
 from .nudging import Nudging
 from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL, Pooling
 from .papers_code import papers_gradient
+from .phase import Phase, Phases
 from .radius import best_omega, spectral_radius
 from .rbp import rbp_gradient
 from .synapse import Conv, Dense, Identity, Synapse

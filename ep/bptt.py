@@ -14,11 +14,14 @@ The drives are linear in pre and in post, so D^T and du/dtheta are the synapses'
 and `parameter_adjoint`): no new calculus, for asymmetric networks neither.
 """
 
+from itertools import pairwise
+
 from .backend import Array, Gradient, States
 from .checks import instance
-from .dynamics import Estimate, Phase, Phases, Relaxation, estimate, relax
+from .dynamics import Estimate, Relaxation, estimate, relax
 from .errors import EPError
 from .network import Network
+from .phase import Phase, Phases
 
 
 def bptt_gradient(network: Network, x: Array, y: Array, phases: Phases) -> Estimate:
@@ -59,8 +62,9 @@ def bptt_increments(network: Network, x: Array, y: Array, states: States, steps:
 
 def unroll(network: Network, x: Array, states: States | None, steps: int) -> tuple[list, Relaxation]:
     """Forward: ([(s_t, u_t, switches of s_t) for every step], `Relaxation` at the end)."""
-    trajectory: list = []
-    return trajectory, relax(network, x, Phase(steps), start=states, trajectory=trajectory)
+    kept: list = []
+    free = relax(network, x, Phase(steps), start=states, trajectory=kept)
+    return [(s, u, switches) for (s, _, switches), (_, u, _) in pairwise(kept)], free
 
 
 def sweep(network, x, y, trajectory, final_states):

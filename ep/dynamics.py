@@ -2,8 +2,8 @@
 
     s_n <- sigma( u_n - [n = L] beta dC/ds_L )          fixed point: s^beta, and s* = s^0                    (1)
 
-u_n is the drive of layer n (network.py). One *step* updates every layer once, and a *schedule* says in which groups: a group
-is updated together, from the same old values, and the next group already sees the new ones.
+u_n is the drive of layer n (network.py). `iterate` is the loop over steps and layers, the only one in this package. `relax` and
+`deviate` tell it what drives a layer and how it moves.
 
 A nudged phase can be relaxed in two ways. `relax` computes the nudged states s^beta themselves, and what nudging did is then
 a difference of two states. That difference becomes small where the feedback is weak: layer n answers a nudge of size beta by
@@ -14,120 +14,18 @@ difference itself, equation (11), which loses no digits however small it is.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .backend import Array, Gradient, States, array_module
-from .checks import arrayed, real, whole
+from .checks import arrayed, real
 from .errors import EPError
 from .network import Network
 from .nudging import Nudging
+from .phase import SCHEDULES as SCHEDULES, Phase as Phase, Phases as Phases  # for who imports this file
 
 LARGEST_FACTOR = 1e12  # w_n in (11); beyond it sigma is a straight line for every change that it sees
-
-# --- what a phase is ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One relaxation: how many steps, in which order the layers are updated, and when it may stop earlier.
-
-    steps        at most so many, at least 1
-    schedule     a name in SCHEDULES
-    tolerance    end as soon as the residual is at most this; 0: never
-    check_every  compute the residual every so many steps, and at the last. Default: at every step if there is a tolerance,
-                 else only at the last
-    omega        over-relaxation, s_n <- clip( s_n + omega (slope u_n - s_n) ), for sigma = clip(slope u, low, high). 1: none.
-                 0 < omega < 2; the energy never rises (docs/theory/convergence.md). Not with the synchronous schedule
-    Raises EPError for numbers that make no sense, and for an unknown schedule.
-    """
-
-    steps: int
-    schedule: str = "synchronous"
-    tolerance: float = 0.0
-    check_every: int | None = None
-    omega: float = 1.0
-
-    def __post_init__(self):
-        if self.schedule not in SCHEDULES:
-            raise EPError(f"unknown schedule '{self.schedule}': expected one of {', '.join(SCHEDULES)}")
-        object.__setattr__(self, "steps", whole(self.steps, "steps", 1))
-        object.__setattr__(self, "tolerance", real(self.tolerance, "tolerance", 0))
-        object.__setattr__(self, "omega", real(self.omega, "omega", 0))
-        if not 0 < self.omega < 2 or self.omega != 1 and self.schedule == "synchronous":
-            raise EPError(f"omega: over-relaxation takes a number between 0 and 2, and a schedule other than synchronous, where "
-                          f"the energy never rises: got {self.omega:g} and {self.schedule}")
-        if self.check_every is not None:
-            object.__setattr__(self, "check_every", whole(self.check_every, "check_every", 1))
-
-    @classmethod
-    def of(cls, phase: "Phase | int") -> "Phase":
-        """`phase` itself, or a phase of so many steps."""
-        return phase if isinstance(phase, Phase) else cls(phase)
-
-    def checks(self, t: int) -> bool:
-        """Is the residual computed at step t = 1, 2, ...?"""
-        every = self.check_every or (1 if self.tolerance > 0 else self.steps)
-        return t == self.steps or t % every == 0
-
-
-@dataclass(frozen=True)
-class Phases:
-    """The free phase and the nudged phases of one gradient: T = free.steps, K = nudged.steps.
-
-    free, nudged  a `Phase` each, or a number of steps
-    deviations    True: the nudged phases relax the deviation from s*, by (11), at the switches of s*. False: they relax the
-                  nudged states, by (1), with the switches of those states, as the paper's code does
-    """
-
-    free: Phase
-    nudged: Phase
-    deviations: bool = True
-
-    if TYPE_CHECKING:  # what a type checker cannot see in __post_init__: numbers become phases
-        def __init__(self, free: Phase | int, nudged: Phase | int, deviations: bool = True) -> None: ...
-
-    def __post_init__(self):
-        object.__setattr__(self, "free", Phase.of(self.free))
-        object.__setattr__(self, "nudged", Phase.of(self.nudged))
-
-
-# --- schedules: network -> [group of layers, ...] -------------------------------------------------------------------------
-
-
-def synchronous(network):
-    """All layers at once, from the old values."""
-    return [range(1, len(network.shapes))]
-
-
-def checkerboard(network):
-    """Layers that a synapse joins never move together: the wiring is a graph, and its layers are coloured.
-
-    In a chain these are the odd layers, then the even ones. Such a step never raises E (without max-pooling).
-    """
-    colour = {}
-    for n in _by_depth(network):
-        neighbours = {colour.get(i + j - n) for i, j in network.wiring if n in (i, j)}
-        colour[n] = next(c for c in range(len(network.shapes)) if c not in neighbours)
-    return [[n for n in colour if colour[n] == c] for c in range(max(colour.values()) + 1)]
-
-
-def up(network):
-    """One layer after the other, from the input to the last: a *sweep*. From zero, the first sweep is the feed-forward pass."""
-    return [[n for n in _by_depth(network) if network.depths[n] == depth] for depth in range(1, max(network.depths) + 1)]
-
-
-def down(network):
-    """A sweep from the last layer to the first: one of them carries a nudge all the way down."""
-    return up(network)[::-1]
-
-
-def _by_depth(network):
-    return sorted(range(1, len(network.shapes)), key=lambda n: network.depths[n])
-
-
-SCHEDULES = {schedule.__name__: schedule for schedule in (synchronous, checkerboard, up, down)}
 
 # --- relaxing ---------------------------------------------------------------------------------------------------------
 
@@ -184,7 +82,7 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
     switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live"). Those
     of a synapse from the input never change, frozen or not.
     inputs: network.input_drives(x), if they are known already: they are the same in every phase.
-    trajectory: a list that gets (s_t, u_t, switches of s_t) of every step of a synchronous phase.
+    trajectory: a list that gets (states, u, switches) of the start, where there is no u, and of the end of every step.
     Raises EPError for x, y or states that do not fit, and for complex beta in a network that is not holomorphic.
     """
     phase, (x, y, beta, start) = Phase.of(phase), checked(network, x, y, beta, start)
@@ -205,11 +103,12 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
         u[n - 1], s = activation.respond(terms)  # s_n <- sigma(u_n)
         messages.move(n, s)
 
-    def remember(before, switches):
-        trajectory.append((for_each_image(before, len(x)), for_each_image(u, len(x)), switches))
+    def remember():
+        trajectory.append((for_each_image(states, len(x)), for_each_image(u, len(x)), messages.switches()))
 
-    steps, before, earlier = iterate(network, phase, states, drive, update,
-                                     None if trajectory is None else (messages.switches, remember))
+    if trajectory is not None:
+        remember()
+    steps, before, earlier = iterate(network, phase, states, drive, update, None if trajectory is None else remember)
     states, u, switches = for_each_image(states, len(x)), for_each_image(u, len(x)), messages.switches()
     if omega != 1:
         u = [stretched(u_n, s, 1 / omega, activation.slope) for u_n, s in zip(u, states)]
@@ -264,23 +163,21 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
     return Relaxation(delta, free.switches, steps, before, phase.tolerance, earlier=earlier)
 
 
-def iterate(network, phase, states, drive, update, diary=None):
+def iterate(network, phase, states, drive, update, after_step=None):
     """The loop over steps and layers: as many steps as `phase` says.
 
-    Returns (steps, the states before the last one, [(step, change)] of earlier steps), as a `Relaxation` has them.
-
     A layer of `states` (None: zero) is replaced by update(n, drive(n)). The layers of a group see each other's old states.
-    diary: (look, write), and then each step ends with write(the states before it, what look() found before it).
+    Returns (steps, the states before the last one, [(step, change)] of earlier steps), as a `Relaxation` has them.
     """
     groups, earlier = SCHEDULES[phase.schedule](network), []
     for t in range(1, phase.steps + 1):
-        before, found = list(states), diary and diary[0]()
+        before = list(states)
         for group in groups:
             drives = {n: drive(n) for n in group}
             for n, terms in drives.items():
                 update(n, terms)
-        if diary:
-            diary[1](before, found)
+        if after_step:
+            after_step()
         if t < phase.steps and phase.checks(t):
             change = largest_change(states, before)
             if phase.tolerance > 0 and float(change) <= phase.tolerance:  # only here a GPU waits

@@ -17,10 +17,11 @@ products a synapse whatever the nudging, and it is the gradient for asymmetric n
 
 from .backend import Array
 from .checks import instance
-from .dynamics import Estimate, Phases, checked_beta, estimate, relax, response
+from .dynamics import Estimate, checked_beta, estimate, relax, response
 from .errors import EPError
 from .network import Network
 from .nudging import Nudging
+from .phase import Phases
 
 
 def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nudging: Nudging,

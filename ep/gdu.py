@@ -8,10 +8,11 @@ and for beta -> 0 each of them is what backpropagation through time adds in one 
 """
 
 from .backend import Array, Gradient, States
-from .dynamics import Phase, relax, response
+from .dynamics import relax, response
 from .eqprop import check_energy
 from .network import Network
 from .nudging import Nudging
+from .phase import Phase
 
 
 def eqprop_increments(network: Network, x: Array, y: Array, states: States, steps: int, *, nudging: Nudging,

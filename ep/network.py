@@ -149,9 +149,9 @@ class Network:
             raise EPError("a network without feedback (gamma = 0) has no Phi and no energy: nothing comes down in it, so its "
                           "drives are the derivatives of no scalar; use a small gain instead")
         dtype = self.any_parameter.dtype
-        if (first := max(self.energy_factors)) > 1e-8 * np.finfo(dtype).max:  # room for a sum over units
-            raise EPError(f"{dtype} has no room for an energy in which the first layer has the factor {first:.0e} at "
-                          "this gain and depth: use dtype='float64', a larger gain, or deviations, which need no energy")
+        if (most := max(self.energy_factors)) > 1e-8 * np.finfo(dtype).max:  # room for a sum over units
+            raise EPError(f"{dtype} has no room for an energy in which the first layer has the factor {most:.0e} at this gain "
+                          "and depth: use dtype='float64', a larger gain, or deviations, which need no energy")
 
     # --- their derivatives --------------------------------------------------------------------------------------------
 

@@ -12,10 +12,11 @@ tests/test_papers_code.py). None of them is needed to understand EP.
 """
 
 from .backend import Array, Gradient
-from .dynamics import Estimate, Phases, checked_beta, estimate, relax
+from .dynamics import Estimate, checked_beta, estimate, relax
 from .eqprop import check_energy
 from .network import Network
 from .nudging import Nudging
+from .phase import Phases
 
 
 def papers_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nudging: Nudging, common: bool = False) -> Estimate:

@@ -16,9 +16,10 @@ import numpy as np
 
 from .activations import total
 from .backend import Array, array_module, to_host
-from .dynamics import Phase, Relaxation, iterate
+from .dynamics import Relaxation, iterate
 from .errors import EPError
 from .network import Network
+from .phase import Phase
 
 ROUNDS = 20  # of two steps each
 

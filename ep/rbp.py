@@ -13,8 +13,9 @@ s* (Almeida, Pineda 1987); it stores one state where BPTT stores K.
 from .activations import total
 from .backend import Array
 from .checks import instance
-from .dynamics import Estimate, Phases, estimate, iterate, relax
+from .dynamics import Estimate, estimate, iterate, relax
 from .network import Network
+from .phase import Phases
 
 
 def rbp_gradient(network: Network, x: Array, y: Array, phases: Phases) -> Estimate:

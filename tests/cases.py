@@ -161,12 +161,12 @@ class Case:
     @property
     def steps(self):
         """After so many steps this network is at a fixed point, to round-off."""
-        return 160 if self.wiring == "residual" else {1.0: 120, 0.3: 60}.get(self.gain, 40)
+        return 110 if self.wiring == "residual" else {1.0: 120, 0.3: 60}.get(self.gain, 24)
 
     @property
     def at_rest(self):
         """`Phases` that both end at a fixed point."""
-        return Phases(self.steps, self.steps)
+        return Phases(self.steps, self.steps * 3 // 4)
 
     def network(self, xp=np):
         net = WIRINGS[self.wiring](self)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cases import complex_step, slope
 
-from ep.activations import ACTIVATIONS, CLIP, HARD_SIGMOID, RELU6, SIGMOID, TANH
+from ep.activations import ACTIVATIONS, CLIP, HARD_SIGMOID, RELU6, SHIFTED_SIGMOID, TANH
 from ep.backend import to_host
 from ep.errors import EPError
 
@@ -18,7 +18,7 @@ def test_the_five_activations(xp):
     """clip(u/2, 0, 1), clip(u, 0, 1), clip(u, 0, 6), 1/(1 + exp(2 - 4u)), tanh(u); kinks count as saturated."""
     u = xp.asarray(U)
     for a, expected in ((HARD_SIGMOID, np.clip(U / 2, 0, 1)), (CLIP, np.clip(U, 0, 1)), (RELU6, np.clip(U, 0, 6)),
-                        (SIGMOID, 1 / (1 + np.exp(2 - 4 * U))), (TANH, np.tanh(U))):
+                        (SHIFTED_SIGMOID, 1 / (1 + np.exp(2 - 4 * U))), (TANH, np.tanh(U))):
         assert np.allclose(to_host(a.sigma(u)), expected, rtol=1e-13, atol=1e-15)
     kinks = xp.asarray([0.0, 2.0])
     for a, factor in ((HARD_SIGMOID, 1.0), (CLIP, 0.5), (RELU6, 3.0)):

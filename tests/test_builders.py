@@ -70,7 +70,7 @@ def test_a_synapse_that_cannot_be_doubled_is_named():
     """By asymmetric()."""
     net = Case("average").network()
     net.synapses[1] = SimpleNamespace(W=net.synapses[1].W, parameters=net.synapses[1].parameters)  # a kind of one's own
-    with pytest.raises(EPError, match="synapse 2 cannot have feedback weights of its own: it has no b, no linear_post"):
+    with pytest.raises(EPError, match="synapse 2 cannot have feedback weights of its own: it has no b"):
         asymmetric(net)
 
 

@@ -42,7 +42,8 @@ from ep.bptt import bptt_gradient
 from ep.builders import mlp
 from ep.cost import SquaredError
 from ep.dynamics import SCHEDULES, Phase, Phases, deviate, relax, response
-from ep.eqprop import eqprop_gradient, eqprop_increments
+from ep.eqprop import eqprop_gradient
+from ep.gdu import eqprop_increments
 from ep.errors import EPError
 from ep.network import Network
 from ep.nudging import Nudging
@@ -104,7 +105,7 @@ def test_ep_by_the_difference_of_states_is_the_slope_of_the_loss(xp, case):
 
 
 @both_forms
-@pytest.mark.parametrize("gain,cost", [(1.0, CE), (1.0, SE), (0.3, CE), (0.01, SE)])
+@pytest.mark.parametrize("gain,cost", [(1.0, SE), (0.3, CE), (0.01, SE)])
 @pytest.mark.parametrize("nudging,order", [
     (Nudging.one_sided, 1), (Nudging.symmetric, 2), (Nudging.four_point, 4),
     (lambda b: Nudging.holomorphic(b, 3), 3), (lambda b: Nudging.holomorphic(b, 4), 4),
@@ -142,13 +143,12 @@ def test_the_mean_over_random_signs_is_the_symmetric_estimate(xp, deviations):
     assert relative(plus, both) > 1e-3
 
 
-@both_forms
-@every([Case("dense"), Case("average"), Case("triangle", gain=0.3), Case("dense", "tanh", angle=ANGLE)])
+@pytest.mark.parametrize("case,deviations", [
+    (Case("dense"), True), (Case("dense"), False), (Case("average"), True), (Case("triangle", gain=0.3), True),
+    (Case("triangle", gain=0.3), False), (Case("dense", "tanh", angle=ANGLE), True)], ids=str)
 @pytest.mark.parametrize("free,nudged", [("checkerboard", "checkerboard"), ("up", "down"), ("down", "up")])
 def test_all_schedules_give_the_same_gradient(xp, case, free, nudged, deviations):
     """EP and RBP, at converged fixed points; a tolerance stops the free phase early."""
-    if case.angle is not None and not deviations:
-        return  # the difference of states has no exact gradient there
     net, x, y = case.example(xp)
     phases = Phases(Phase(case.steps, free, 3e-15), Phase(case.steps, nudged), deviations)
     one = eqprop_gradient(net, x, y, case.at_rest, nudging=FINE).gradient

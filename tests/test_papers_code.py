@@ -4,25 +4,24 @@ The loops share nothing with the library: a pooling window is decided unit by un
 and the gradient is that code's `compute_syn_grads`: (phi_2 - phi_1)/(beta_1 - beta_2), with - beta C inside of phi.
 """
 
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from cases import SE, Case, data, dot, fitted_slope, loss_slope, random_direction, same_switches
 from helpers import relative
 
-from ep import fast
+from ep import engine, papers_code
 from ep.bptt import bptt_gradient
 from ep.builders import convnet
-from ep.dynamics import PAPERS_CODE, PAPERS_COMMON_UPDATE, READABLE, Conventions, Phases
+from ep.dynamics import Phases
 from ep.eqprop import eqprop_gradient
-from ep.errors import EPError
 from ep.nudging import Nudging
 from ep.vectorfield import asymmetric, kolen_pollack
 
 STEPS_FREE, STEPS_NUDGED, BETA = 6, 4, 1.0
 T = 120  # free and nudged steps after which the networks of cases.py are at a fixed point
-RULES = {"symmetric": PAPERS_CODE, "own": PAPERS_CODE, "kolen-pollack": PAPERS_COMMON_UPDATE}
+RULES = ("symmetric", "own", "kolen-pollack")
 NUDGINGS = {"symmetric": Nudging.symmetric(BETA), "one-sided": Nudging.one_sided(BETA), "pushed away": Nudging.one_sided(-BETA)}
 every_rule = pytest.mark.parametrize("rule", RULES)
 every_nudging = pytest.mark.parametrize("name", NUDGINGS)
@@ -124,10 +123,10 @@ def example(rule):
     return net, *data(np, net, n=2)
 
 
-def ours(net, x, y, rule, name, conventions, solver=READABLE):
-    phases, symmetric = Phases(STEPS_FREE, STEPS_NUDGED, False, conventions), rule == "symmetric"
-    gradient = eqprop_gradient(net, x, y, phases, nudging=NUDGINGS[name], transposed=symmetric, solver=solver).gradient
-    return kolen_pollack(gradient) if rule == "kolen-pollack" else gradient
+def ours(gradient, net, x, y, rule, name, **options):
+    """By eqprop_gradient or by papers_gradient, on these nudged states."""
+    found = gradient(net, x, y, Phases(STEPS_FREE, STEPS_NUDGED, False), nudging=NUDGINGS[name], **options).gradient
+    return kolen_pollack(found) if rule == "kolen-pollack" else found
 
 
 def differing(found, expected, bound=1e-3):
@@ -137,31 +136,18 @@ def differing(found, expected, bound=1e-3):
 @every_nudging
 @every_rule
 def test_with_its_conventions_the_published_code_is_reproduced(rule, name):
-    """Every gradient to rounding, by the readable and by the fast path; with our own, those that they are about differ."""
+    """Every gradient to rounding, on the core's synapses and on the engine's; with our own choices, just those that they are about
+    differ: the readout, B (with Kolen-Pollack W too), and, one-sided, everything that what stays at s_T is in."""
     net, x, y = example(rule)
     expected = papers_gradient(net.parameters(), x, y, rule, name)
     assert all(abs(g).max() > 1e-5 for g in expected.values())
-    for solver in (READABLE, fast.prepared(net)):
-        assert differing(ours(net, x, y, rule, name, RULES[rule], solver), expected, 1e-12) == set()
+    for network in (net, engine.prepared(net)):
+        found = ours(papers_code.papers_gradient, network, x, y, rule, name, common=rule == "kolen-pollack")
+        assert differing(found, expected, 1e-12) == set()
     inside = {"own": {"2.B"}, "kolen-pollack": {"2.W", "2.B"}}.get(rule, set())
-    everything = set() if name == "symmetric" else set(net.parameters())  # what stays at s_T is in all of them
-    assert differing(ours(net, x, y, rule, name, Conventions()), expected) == inside | everything | {"readout.W", "readout.b"}
-
-
-@every_rule
-@pytest.mark.parametrize("field, name, about", [
-    ("readout", "symmetric", {"readout.W", "readout.b"}),
-    ("rest", "one-sided", {"1.W", "1.b", "2.W", "2.b"}),
-    ("products", "symmetric", {"2.B"})])
-def test_each_convention_is_about_its_own_numbers(rule, field, name, about):
-    """One field of the record put back to ours, and just what it is about differs from the published code."""
-    net, x, y = example(rule)
-    expected = papers_gradient(net.parameters(), x, y, rule, name)
-    found = differing(ours(net, x, y, rule, name, replace(RULES[rule], **{field: getattr(Conventions(), field)})), expected)
-    if field == "products":
-        assert found == {"symmetric": set(), "own": about, "kolen-pollack": about | {"2.W"}}[rule]
-    else:
-        assert found - {"2.B"} == about
+    everything = set() if name == "symmetric" else set(net.parameters())
+    found = ours(eqprop_gradient, net, x, y, rule, name, transposed=rule == "symmetric")
+    assert differing(found, expected) == inside | everything | {"readout.W", "readout.b"}
 
 
 # --- which one is the gradient ----------------------------------------------------------------------------------------------
@@ -173,10 +159,9 @@ def test_the_readouts_gradient_is_the_one_at_the_free_state(nudging, order):
     net, x, y = Case("average", scale=1.5).example()
     direction = {name: d * name.startswith("readout") for name, d in random_direction(net).items()}
     expected, errors, betas = loss_slope(net, x, y, T, direction), [], (0.2, 0.1)
-    for readout in ("free", "nudged"):
+    for gradient in (eqprop_gradient, papers_code.papers_gradient):
         for beta in betas:
-            phases = Phases(T, T, False, Conventions(readout=readout))
-            found = eqprop_gradient(net, x, y, phases, nudging=nudging(beta)).gradient
+            found = gradient(net, x, y, Phases(T, T, False), nudging=nudging(beta)).gradient
             errors.append(abs(dot(found, direction) / expected - 1))
     assert max(errors[:2]) < 1e-10 < 1e-5 < min(errors[2:])
     assert fitted_slope(errors[2:], betas) == pytest.approx(order, abs=0.15)
@@ -185,12 +170,17 @@ def test_the_readouts_gradient_is_the_one_at_the_free_state(nudging, order):
 def test_a_phase_that_moves_on_is_nearer_to_the_gradient_than_one_that_stays():
     """One-sided after T = 5 steps, which settle nothing: from s_T the drift swamps the gradient; settled, the two are one."""
     net, x, y = Case("average", scale=1.5).example()
-    exact = bptt_gradient(net, x, y, Phases(2 * T, 2 * T)).gradient
+    exact = inner(bptt_gradient(net, x, y, Phases(2 * T, 2 * T)))
     for steps, drifts in ((5, True), (2 * T, False)):
-        moves, stays = (eqprop_gradient(net, x, y, Phases(steps, T, False, Conventions(rest=rest)),
-                                        nudging=Nudging.one_sided(0.01)).gradient for rest in ("moves", "stays"))
+        moves, stays = (inner(gradient(net, x, y, Phases(steps, T, False), nudging=Nudging.one_sided(0.01)))
+                        for gradient in (eqprop_gradient, papers_code.papers_gradient))
         assert relative(moves, exact) < 0.05
         assert (relative(stays, exact) > 1) == drifts
+
+
+def inner(estimate):
+    """The gradient without the readout, whose own convention is another matter."""
+    return {name: g for name, g in estimate.gradient.items() if not name.startswith("readout")}
 
 
 @pytest.mark.parametrize("scale, seed, beta", [(1.0, 7, 0.3), (1.5, 8, 0.1), (1.5, 11, 0.3)])
@@ -200,22 +190,12 @@ def test_the_switches_of_the_free_state_are_nearer_to_the_gradient(scale, seed, 
     net, x, y = Case("max", cost=SE, angle=0.0, scale=scale, seed=seed).example()
     exact = bptt_gradient(net, x, y, Phases(2 * T, 2 * T)).gradient
     for b, moved in ((0.01, False), (beta, True)):
-        found, nudging = {}, Nudging.symmetric(b)
-        for products in ("free", "own"):
-            phases = Phases(2 * T, T, False, Conventions(products=products))
-            result = eqprop_gradient(net, x, y, phases, nudging=nudging, transposed=False)
+        found, nudging, phases = {}, Nudging.symmetric(b), Phases(2 * T, T, False)
+        for products, gradient in (("free", partial(eqprop_gradient, transposed=False)), ("own", papers_code.papers_gradient)):
+            result = gradient(net, x, y, phases, nudging=nudging)
             found[products] = max(relative(result.gradient[name], exact[name]) for name in exact if name.endswith(".B"))
         assert all(same_switches(phase.switches, result.free.switches) for phase in result.nudged) != moved
         if moved:
             assert found["own"] > 1.3 * found["free"]
         else:
             assert found["own"] == pytest.approx(found["free"], rel=1e-6) and found["own"] < 0.05
-
-
-def test_what_makes_no_sense_is_refused():
-    """One sentence each."""
-    with pytest.raises(EPError, match="differences of nudged states"):
-        Phases(3, 3, conventions=PAPERS_CODE)
-    with pytest.raises(EPError, match="unknown convention rest='s_T': expected one of moves, stays"):
-        Conventions(rest="s_T")
-    assert Phases(3, 3, False, Conventions()) == Phases(3, 3, False)

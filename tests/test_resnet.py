@@ -1,4 +1,4 @@
-"""Residual networks of any depth: alive at the start, every layer's gradient, fast as readable, trained and resumed.
+"""Residual networks of any depth: alive at the start, every layer's gradient, by the engine as by the core, trained and resumed.
 
 What is proved of every network is proved of a residual one in test_identities.py, test_gradients.py and test_gdu.py.
 """
@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 from cases import data
 from helpers import relative
-from test_fast import SYMMETRIC, assert_close, assert_equal
+from test_engine import SYMMETRIC, assert_same
 
 import ep
-from ep import dynamics, fast
+from ep import dynamics, engine
 from ep.activations import ACTIVATIONS, RELU6
 from ep.builders import calibrate, from_recipe, resnet
 from ep.cost import COSTS
 from ep.datasets.dataset import Dataset
 from ep.dynamics import SCHEDULES, Phase, Phases, relax
 from ep.eqprop import eqprop_gradient
+from ep.errors import EPError
 from ep.network import Network
 from ep.nudging import Nudging
 from ep.synapse import Identity
@@ -50,7 +51,7 @@ def test_initial_states_are_alive_at_any_depth(blocks, calibrated):
     assert max(stuck) < (0.05 if calibrated else 0.5)
 
 
-# --- fast = readable ------------------------------------------------------------------------------------------------------
+# --- the engine's synapses = the core's ------------------------------------------------------------------------------------------------------
 
 
 def wirings():
@@ -91,40 +92,26 @@ def wirings():
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("wiring", list(wirings()))
-def test_every_wiring_fast(wiring, schedule):
-    """Free and nudged, from zero and from a random state, frozen and live; response and products: all as on the readable path."""
+def test_every_wiring_by_the_engine(wiring, schedule):
+    """Free and nudged, from zero and from a random state, frozen and live; response and products: all as by the synapses of the core."""
     net = wirings()[wiring]
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(3, *net.shapes[0])), rng.integers(0, 3, 3)
     start, frozen = [rng.random((3, *s)) for s in net.shapes[1:]], dynamics.relax(net, x, 1).switches
-    assert fast.unsuitable(net) is None
-    solver = fast.prepared(net)
+    fast = engine.prepared(net)
     for beginning, beta, switches in ((None, 0.0, None), (start, 0.0, None), (start, 0.3, None), (start, -0.2, frozen)):
         phase = Phase(4, schedule, check_every=1)
-        found, expected = (r(net, x, phase, y, beta, start=beginning, switches=switches)
-                           for r in (solver.relax, dynamics.relax))
-        assert_equal(found, expected, bound=1e-10)
+        found, expected = (relax(n, x, phase, y, beta, start=beginning, switches=switches) for n in (fast, net))
+        assert_same(found, expected, bound=1e-10)
         assert all(abs(a - b).max() < 1e-10 for a, b in zip(found.u, expected.u))
         assert all(np.ptp(s) > 0 for s in expected.states)
     for transposed in (True, False):
         phases = Phases(Phase(3, "up"), Phase(3, schedule))
-        found, expected = (ep.eqprop_gradient(net, x, y, phases, nudging=SYMMETRIC, transposed=transposed, solver=s)
-                           for s in (solver, ep.READABLE))
+        found, expected = (ep.eqprop_gradient(n, x, y, phases, nudging=SYMMETRIC, transposed=transposed) for n in (fast, net))
         assert list(found.gradient) == list(expected.gradient)
         for name, g in expected.gradient.items():
             assert abs(found.gradient[name] - g).max() <= 1e-10 * abs(g).max()
         assert any(abs(g).max() > 0 for g in expected.gradient.values())
-
-
-def test_fast_products_of_any_states():
-    """Also of states that the buffers do not hold: what is a copy in them is made anew."""
-    net, rng = wirings()["two ways down from one layer, two inputs"], np.random.default_rng(2)
-    x, states, mu = rng.normal(size=(3, *net.shapes[0])), *([rng.random((3, *s)) for s in net.shapes[1:]] for _ in range(2))
-    solver = fast.prepared(net)
-    solver.relax(net, x, Phase(2, "up"))
-    switches = dynamics.relax(net, x, 1, start=states).switches
-    found, expected = (f(x, states, switches, mu) for f in (lambda *a: solver.products(net, *a), net.parameter_adjoint))
-    assert_close([found[name] for name in expected], list(expected.values()))
 
 
 def test_fast_float32():
@@ -147,14 +134,14 @@ def test_fast_float32():
 
 
 def cosines_of(blocks, phases, nudging=None, dtype="float32"):
-    """({layer: cosine with the exact gradient}, estimate): float32, the fast path, weak feedback; exact in float64."""
+    """({layer: cosine with the exact gradient}, estimate): float32, weak feedback; exact in float64."""
     net = resnet(blocks, (4, 8, 8)[:blocks], (16, 16, 3))
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(16, 16, 16, 3)).astype(dtype), np.arange(16) % 10
     calibrate(net, x, 1.0)
     exact = equilibrium.exact_gradient(net, x, y, phases.free)
     assert exact.free.converged and exact.free.steps < 12
-    estimate = eqprop_gradient(net, x, y, phases, nudging=nudging or Nudging.symmetric(0.1))
+    estimate = eqprop_gradient(engine.prepared(net), x, y, phases, nudging=nudging or Nudging.symmetric(0.1))
     return equilibrium.cosines(estimate.gradient, exact.gradient), estimate
 
 
@@ -198,7 +185,7 @@ def test_training_learns_and_resumes_bit_for_bit(tmp_path):
                         prepare=lambda batch, rng: dataset.normalise(batch), on_step=lambda _, e: losses.append(e.loss))
 
     whole, half, rest = start(), start(), start()
-    assert fast.unsuitable(whole[0]) is None and whole[0].unsaveable is None and len(whole[0].shapes) == 14
+    assert whole[0].unsaveable is None and len(whole[0].shapes) == 14
     train(*whole, range(6))
     assert np.mean(whole[3][-4:]) < 0.6 * np.mean(whole[3][:4])
     train(*half, range(3))

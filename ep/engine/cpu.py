@@ -5,8 +5,8 @@
     InBlocks    an `Activation` whose passes over memory are made block by block, in the cache
 
 Arrays are (N, H, W, C) outside, as everywhere. In memory those that are made here lie as (H, W, N, C): a row of a layer is
-then one run of W*N*C numbers. A convolution goes through its image in stripes of rows, and each stripe is pooled, or unpooled, while it
-is in the cache. Buffers belong to a thread, and hold nothing from one call to the next.
+then one run of W*N*C numbers. A convolution goes through its image in stripes of rows, and each stripe is pooled, or unpooled,
+while it is in the cache. Buffers belong to a thread, and hold nothing from one call to the next.
 """
 
 import copy

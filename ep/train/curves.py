@@ -12,10 +12,12 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
 
     epochs = [line["epoch"] for line in log]
     panels = [("accuracy", {"train": "train_accuracy", "test": "test_accuracy",
-                            "test, at the fixed point": "fixed_point_accuracy"}),
+                            "test, at the fixed point": "fixed_point_accuracy",
+                            "test, without feedback": "accuracy_without_feedback"}),
               ("loss", {"train": "train_loss", "test": "test_loss"}),
               ("free phase: largest residual", {"": "residual"}),
-              ("cosine with the exact gradient", per_layer(log[0], "cosine_")),
+              ("cosine with the exact gradient", per_layer(log[0], "cosine_") | {
+                  "backpropagation without feedback": "largest_cosine_feed_forward"}),
               ("norm of the gradient", per_layer(log[0], "gradient_norm_")),
               ("share of units stuck at a bound", per_layer(log[0], "stuck_")),
               ("angle between W and B (degrees)", per_layer(log[0], "angle_")),
@@ -51,7 +53,7 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
 def per_layer(line, prefix):
     """{layer: key} of the per-layer columns."""
     layers = {key: key.removeprefix(prefix) for key in line if key.startswith(prefix)}
-    return {f"layer {layer}" if layer.isdecimal() else layer: key for key, layer in layers.items()}
+    return {f"layer {layer}" if layer.isdecimal() else layer.replace("_", " "): key for key, layer in layers.items()}
 
 
 def as_it_is(text):

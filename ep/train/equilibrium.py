@@ -1,15 +1,18 @@
-"""How far is a network from the equilibrium that equilibrium propagation is about? Two answers, for every result.
+"""How far is a network from the equilibrium that equilibrium propagation is about, and how recurrent is it? For every result.
 
     accuracy   of the states after the T steps of the free phase, and of the fixed point that they are on the way to
     cosine     of the gradient estimate with the exact gradient of the loss at the fixed point, layer by layer
+    regime     what is left without the feedback, of the gradient and of the accuracy; and the spectral radius
 
 Where the free phase settles and the estimate is right, the accuracies are equal and the cosines are 1. Where they are not, the
-numbers of a run still say how well it learns, but no theorem says why.
+numbers of a run still say how well it learns, but no theorem says why. Where nothing is lost without feedback, the network is
+nearly feed-forward, and EP in it nearly backpropagation.
 """
 
 import copy
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -17,11 +20,13 @@ from .. import engine
 from ..backend import Array, Gradient
 from ..dynamics import Estimate, Phase, Phases, relax
 from ..network import Network
+from ..radius import spectral_radius
 from ..rbp import rbp_gradient
-from .loop import CHUNK, chunks, numbers
+from .loop import CHUNK, chunks, evaluate, numbers
 from .optimizers import layer_of
 
 SETTLED = Phase(200, "checkerboard", 1e-5)  # how a fixed point is looked for: from the states at T, so it is theirs
+SWEEP = Phase(1, "up")
 FEW, MANY = 128, 1000  # images to relax so far: many, if nearly all of the few have settled, for else it takes minutes
 
 
@@ -40,13 +45,15 @@ def distance(network, images, labels, gradient, phases, *, prepare, combined=dic
     Cosines are None where most images have no fixed point within reach: there is no exact gradient then.
     """
     result = accuracies(engine.prepared(network), images, labels, phases.free, prepare=prepare, map=map, chunk=chunk)
-    cosine = dict.fromkeys(layers(network))
+    x, y, cosine, smallest, exact = prepare(images[:CHUNK], None), labels[:CHUNK], dict.fromkeys(layers(network)), None, None
     if result["settled_images"] >= 0.5:
-        x, y = prepare(images[:CHUNK], None), labels[:CHUNK]
-        estimate = gradient(network, x, y).gradient
-        cosine = cosines(estimate, combined(exact_gradient(network, x, y, phases.free).gradient))
-    smallest = None if None in cosine.values() else min(cosine.values())
-    return {**result, **{f"cosine_{layer}": c for layer, c in cosine.items()}, "smallest_cosine": smallest}
+        exact = exact_gradient(network, x, y, phases.free)
+        cosine = cosines(gradient(network, x, y).gradient, combined(exact.gradient))
+        smallest = min(cosine.values())
+    alone = evaluate(engine.prepared(without_feedback(network)), images[:MANY], labels[:MANY], partial(relax, phase=SWEEP),
+                     prepare=prepare, map=map, chunk=chunk)
+    return {**result, **{f"cosine_{layer}": c for layer, c in cosine.items()}, "smallest_cosine": smallest,
+            **regime(network, x, y, phases.free, exact), "accuracy_without_feedback": alone[0]}
 
 
 def accuracies(network, images, labels, free, *, prepare, map=map, chunk=CHUNK):
@@ -76,15 +83,53 @@ def accuracies(network, images, labels, free, *, prepare, map=map, chunk=CHUNK):
     return {**{name: total / n for name, total in zip(names, sums)}, "fixed_point_images": int(n)}
 
 
+def regime(network: Network, x: Array, y: Array, free: Phase, exact: Estimate | None) -> dict:
+    """How recurrent the network is at the fixed points of a few images, as a flat dictionary.
+
+        spectral_radius               mean over the images (radius.py), and the largest
+        largest_spectral_radius
+        cosine_one_pass               of one backward pass at the fixed point with the exact gradient, smallest over hidden layers
+        largest_cosine_feed_forward   of backpropagation in the same weights without feedback, largest over hidden layers
+
+    exact: what `exact_gradient` returned for them; None, if there is none: then so are all of these.
+    """
+    names = ("spectral_radius", "largest_spectral_radius", "cosine_one_pass", "largest_cosine_feed_forward")
+    if exact is None:
+        return dict.fromkeys(names)
+    wide, x, down = engine.prepared(in_float64(network)), x.astype("float64"), Phase(1, "down")
+    radius = spectral_radius(wide, x, exact.free)
+    one_pass = rbp_gradient(wide, x, y, Phases(until_settled(free), down))
+    feed_forward = rbp_gradient(without_feedback(wide), x, y, Phases(SWEEP, down))
+    return dict(zip(names, (float(radius.mean()), float(radius.max()), min(hidden(one_pass, exact)),
+                            max(hidden(feed_forward, exact)))))
+
+
+def without_feedback(network):
+    """The same network, and weights, with the gain 0: one sweep up is then all that it does."""
+    other = copy.copy(network)
+    other.feedback = 0.0
+    return other
+
+
+def hidden(estimate, exact):
+    """Cosines of the layers below the last, whose own gradient needs no feedback."""
+    found = list(cosines(estimate.gradient, exact.gradient).values())
+    return found[:-1] or found
+
+
 def exact_gradient(network: Network, x: Array, y: Array, free: Phase) -> Estimate:
     """dL/dtheta at the fixed point that the phase `free` starts towards, by recurrent backpropagation in float64: an `Estimate`.
 
     The network is copied. Right to about 1e-8, if there is such a fixed point: see `free.converged` of the result.
     """
-    wide = in_float64(network)
+    phases = Phases(until_settled(free), Phase(SETTLED.steps, "down", 1e-10))
+    return rbp_gradient(engine.prepared(in_float64(network)), x.astype("float64"), y, phases)
+
+
+def until_settled(free: Phase) -> Phase:
+    """The phase `free`, but until it has settled, in float64."""
     schedule = "checkerboard" if free.schedule == "synchronous" else free.schedule  # where that would alternate for ever
-    to_the_end = replace(free, steps=free.steps + SETTLED.steps, schedule=schedule, tolerance=1e-10, check_every=None)
-    return rbp_gradient(wide, x.astype("float64"), y, Phases(to_the_end, Phase(SETTLED.steps, "down", 1e-10)))
+    return replace(free, steps=free.steps + SETTLED.steps, schedule=schedule, tolerance=1e-10, check_every=None)
 
 
 def in_float64(network: Network) -> Network:

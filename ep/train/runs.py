@@ -210,7 +210,9 @@ class Run:
         last = self.log[-1]
         result = dict({key: getattr(self.config, key) for key in kept}, epochs=self.epoch,
                       **{key: last[key] for key in ("train_accuracy", "test_accuracy", "test_images", "accuracy_at_T",
-                                                    "fixed_point_accuracy", "fixed_point_images", "smallest_cosine")},
+                                                    "fixed_point_accuracy", "fixed_point_images", "accuracy_without_feedback",
+                                                    "smallest_cosine", "cosine_one_pass", "largest_cosine_feed_forward",
+                                                    "spectral_radius", "largest_spectral_radius")},
                       seconds=sum(line["seconds"] for line in self.log), **outcome,
                       **{key: last[key] for key in last if key.startswith("angle_")})
         if self.world.rank == 0:

@@ -59,12 +59,14 @@ def out_of_equilibrium(line, config):
 def worst(line):
     """The layer whose cosine is the smallest."""
     return next(key.removeprefix("cosine_") for key in line
-                if key.startswith("cosine_") and line[key] == line["smallest_cosine"])
+                if key.startswith("cosine_") and key != "cosine_one_pass" and line[key] == line["smallest_cosine"])
 
 
 def in_words(line):
-    """The distance to equilibrium, for the line that ends an epoch."""
+    """The distance to equilibrium and what the feedback is good for, for the line that ends an epoch."""
     accuracies = f"{line['accuracy_at_T']:.1%} at T and {line['fixed_point_accuracy']:.1%} at the fixed point"
     cosine = "no exact gradient" if line["smallest_cosine"] is None else (
         f"smallest cosine {line['smallest_cosine']:.3f} (layer {worst(line)})")
-    return f"{accuracies} of {line['fixed_point_images']}, {cosine}"
+    radius = "" if line["spectral_radius"] is None else f", radius {line['spectral_radius']:.2f}"
+    return (f"{accuracies} of {line['fixed_point_images']} ({line['accuracy_without_feedback']:.1%} without feedback), {cosine}"
+            f"{radius}")
