@@ -52,14 +52,14 @@ def test_accuracies_are_those_of_the_same_images(monkeypatch):
     settles, wanders = (ep.convnet([4, 6], (8, 8, 3), 3, paddings=[1, 1], scale=scale, feedback=feedback, seed=2)
                         for scale, feedback in (((2.0, 2.0, 9.0), 0.02), ((6.0, 6.0, 9.0), 1.0)))
     x, y = images(settles, 300)
-    found = accuracies(settles, x, y, Phase(2, "up"), ep.relax, prepare=plain)
+    found = accuracies(settles, x, y, Phase(2, "up"), prepare=plain)
     at_T, settled = ep.relax(settles, x, Phase(2, "up")), ep.relax(settles, x, Phase(300, "checkerboard", 1e-6))
     right, still = (settles.predict(r.states) == y for r in (at_T, settled))
     assert (found["accuracy_at_T"], found["fixed_point_accuracy"]) == (right.mean(), still.mean())
     assert found["changed_images"] == (right != still).mean() < 0.02
     assert (found["settled_images"], found["fixed_point_images"]) == (1.0, 300)
     monkeypatch.setattr(equilibrium, "SETTLED", Phase(4, "checkerboard", 1e-5))
-    found = accuracies(wanders, x, y, Phase(1), ep.relax, prepare=plain)
+    found = accuracies(wanders, x, y, Phase(1), prepare=plain)
     assert found["settled_images"] < 0.95 and found["fixed_point_images"] == equilibrium.FEW and found["changed_images"] > 0.1
 
 
@@ -67,14 +67,14 @@ def test_many_images_are_enough():
     """Of more than MANY images, the first MANY are looked at."""
     network = ep.mlp([4, 5, 3], feedback=0.1)
     x, y = images(network, 1100)
-    found = accuracies(network, x, y, Phase(3, "up"), ep.relax, prepare=plain)
+    found = accuracies(network, x, y, Phase(3, "up"), prepare=plain)
     assert found["fixed_point_images"] == 1000 == equilibrium.MANY
-    assert found == accuracies(network, x[:1000], y[:1000], Phase(3, "up"), ep.relax, prepare=plain)
+    assert found == accuracies(network, x[:1000], y[:1000], Phase(3, "up"), prepare=plain)
 
 
 def measured(network, gradient, phases):
     x, y = images(network, 40)
-    return distance(network, x, y, gradient, phases, ep.relax, prepare=plain)
+    return distance(network, x, y, gradient, phases, prepare=plain)
 
 
 def test_the_cosine_finds_a_wrong_rule():

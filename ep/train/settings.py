@@ -166,7 +166,7 @@ def add_options(add, varying):
     varying: settings whose default depends on others, so that --help names none.
     """
     for name, (default, read, help, _) in OPTIONS.items():
-        how: dict[str, Any] = dict(help=help if name in varying else f"{help} (default: {default})")
+        how = dict(help=help if name in varying else f"{help} (default: {default})")
         if read is bool:
             how |= dict(action=BooleanOptionalAction)
         elif callable(read):

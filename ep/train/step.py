@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import accumulate
 from operator import and_
+from typing import Any
 
 from ..backend import Array, Gradient, array_module, to_host
 from ..dynamics import Estimate
@@ -121,7 +122,7 @@ def merged(parts: list[Part]) -> Step:
     N = sum(one.images for one in parts)
     if len(parts) == 1 and parts[0].alone is not None:
         return step(parts, parts[0].gradient, parts[0].alone)
-    gradient = parts[0].gradient if len(parts) == 1 else {
+    gradient: dict[str, Any] = parts[0].gradient if len(parts) == 1 else {
         name: sum((one.images / N) * one.gradient[name] for one in parts) for name in parts[0].gradient}
     return step(parts, gradient, numbers_of(parts, gradient, reduce(and_, [one.at_bounds for one in parts])))
 
@@ -138,7 +139,8 @@ def step(parts: list[Part], gradient: Gradient, numbers: Array) -> Step:
     """The `Step`, after the one look at the device. Of the parts only what the host knows is used."""
     found = iter(to_host(numbers).tolist())
     squares, stuck = {name: next(found) for name in gradient}, [next(found) / units for units in parts[0].units]
-    N, loss, correct, steps, converged, history = sum(one.images for one in parts), 0.0, 0, 0.0, 0.0, {}
+    N, loss, correct, steps, converged, residual = sum(one.images for one in parts), 0.0, 0, 0.0, 0.0, 0.0
+    history: dict[int, float] = {}
     for one in parts:
         loss, correct = loss + next(found), correct + round(next(found))
         changes = [next(found) for _ in one.times]
@@ -146,8 +148,7 @@ def step(parts: list[Part], gradient: Gradient, numbers: Array) -> Step:
             history[t] = largest(history.get(t, 0.0), change)
         steps += one.times[-1] * one.images / N
         converged += (changes[-1] <= one.tolerance) * one.images / N
-        history["last"] = largest(history.get("last", 0.0), changes[-1])
-    residual = history.pop("last")
+        residual = largest(residual, changes[-1])
     return Step(gradient, loss / N, correct, N, steps, residual, converged, sorted(history.items()), stuck, squares)
 
 
