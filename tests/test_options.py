@@ -40,8 +40,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 PLACES = [str(EXAMPLES), str(EXAMPLES / "laboratory")]
 MAIN = "cifar10_sym_ep"
 NONE = {"01_eqprop_by_hand", "pytorch_twin", "trained", "trainings"}  # without a command line; `trained` lends others its options
-SETTLING = dict.fromkeys(("accuracy_at_T", "fixed_point_accuracy", "smallest_cosine"), 1.0) | dict(
-    fixed_point_images=1, changed_images=0.0, cosine_1=1.0)
+SETTLING = dict(accuracy_at_T=1.0, fixed_point_accuracy=1.0, fixed_point_images=1, changed_images=0.0, cosine_1=1.0,
+                smallest_cosine=1.0, spectral_radius=0.5, largest_spectral_radius=0.5, cosine_one_pass=1.0,
+                largest_cosine_feed_forward=1.0, accuracy_without_feedback=1.0)
 
 
 def source_of(name):
