@@ -135,7 +135,7 @@ def main():
     parser.add_argument("--out", type=cli.path, default=Path("runs/relax_and_nudge"), help="folder for picture and film")
     args = parser.parse_args()
     network, x, y, name = network_and_images(args, STRONG)
-    states = ep.fast.prepared(network).relax(network, x, ep.Phase(args.steps_free, "checkerboard")).states
+    states = ep.relax(ep.engine.prepared(network), x, ep.Phase(args.steps_free, "checkerboard")).states
     unsure = [abs(network.cost.output(states[-1])[np.arange(len(y)), y] - 0.4).argmin()]  # an image that a nudge can move
     x, y = x[unsure], y[unsure]
     free = trajectory(network, x, y, 0.0, args.steps_free, network.init_state(x))

@@ -67,8 +67,9 @@ def trained(network, dataset, nudging, args):
     for epoch in range(args.epochs):
         ep.train_epoch(network, dataset.train_images[:n], dataset.train_labels[:n], gradient, optimizer, batch_size=BATCH,
                        epoch=epoch, prepare=prepare)
-    accuracy, _ = ep.evaluate(network, dataset.test_images[:args.test_images], dataset.test_labels[:args.test_images],
-                              lambda network, x: ep.fast.prepared(network).relax(network, x, phases(args).free), prepare=prepare)
+    images, labels = dataset.test_images[:args.test_images], dataset.test_labels[:args.test_images]
+    accuracy, _ = ep.evaluate(ep.engine.prepared(network), images, labels,
+                              lambda network, x: ep.relax(network, x, phases(args).free), prepare=prepare)
     return network, accuracy
 
 

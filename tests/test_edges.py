@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ep.fast import kernels
 from helpers import relative
 
 import ep
 from ep import EPError, Nudging, Phase, Phases, convnet, datasets, fast, mlp
 from ep.activations import ACTIVATIONS, HARD_SIGMOID, TANH
 from ep.cost import COSTS, SoftmaxCrossEntropy, SquaredError
-from ep.fast import kernels
 from ep.train import experiment, loop
 from ep.train.optimizers import OPTIMIZERS, SGD, Adam
 

@@ -100,7 +100,7 @@ def in_stripes(conv):
 @pytest.mark.parametrize("H,W", [(8, 8), (5, 7), (3, 4), (9, 3), (4, 16)])
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_a_convolution_is_that_of_the_loops(kind, H, W, padding, rows_at_once):
-    """Every size, also those that tiles do not divide; in stripes and as a whole; twice, for the second time finds used buffers."""
+    """Every size, also those that tiles do not divide; in stripes and as a whole; the second time finds used buffers."""
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(2, H, W, 3)), rng.normal(size=(3, 3, 3, 5))
     expected = ops.conv_loops(x, kernel, padding=padding)
@@ -219,7 +219,7 @@ def own_pooling():
 def test_every_method_of_a_convolution(tile, options, rows_at_once):
     """Drives, given switches, winners and products, on sizes that neither tiles nor windows divide, by synapse."""
     net, rng = network(**options), np.random.default_rng(1)
-    for k, (synapse, (i, _)) in enumerate(zip(net.synapses, net.wiring)):
+    for synapse, (i, _) in zip(net.synapses, net.wiring):
         fast = cpu.exchanged(synapse, i == 0, tile)
         assert type(fast) is (TiledConv if i else cpu.InputConv)
         pre, other = rng.normal(size=(2, 3, *synapse.pre_shape))
@@ -236,6 +236,20 @@ def test_every_method_of_a_convolution(tile, options, rows_at_once):
         for method, arguments in (("hebbian", (pre, post)), ("hebbian_down", (pre, post)),
                                   ("hebbian_pair", (pre, mu, other, post, 0.3))):
             assert_close(getattr(fast, method)(*arguments, switches), getattr(synapse, method)(*arguments, switches))
+        assert flat(switches) == flat(expected)  # still
+
+
+@pytest.mark.parametrize("name", ep.activations.ACTIVATIONS)
+def test_sigma_and_its_difference_in_blocks(name, rows_at_once):
+    """Units at both bounds and inside, reaching and leaving them, for layers of any factor w_n; also of two phases together."""
+    plain, rng = ep.activations.ACTIVATIONS[name], np.random.default_rng(0)
+    fast, terms = cpu.InBlocks(*plain), [(factor, rng.normal(size=(3, 5, 4, 6))) for factor in (1.0, 4.0, -1.5)]
+    u, s = plain.respond(terms)
+    assert all(abs(a - b).max() < 1e-14 for a, b in zip(fast.respond(terms), (u, s)))
+    for w in (0.1, 1.0, 7.0):
+        for phases in (1, 2):
+            d = [(factor, w * rng.normal(size=(3 * phases, 5, 4, 6))) for factor in (0.3, 1.0)]
+            assert abs(fast.deviate(u, s, d, w) - plain.deviate(u, s, d, w)).max() < 1e-13
 
 
 def test_results_are_not_overwritten():
@@ -352,8 +366,8 @@ def own_parts():
     second = ep.Conv(rng.normal(size=(3, 3, 4, 5)) / 6, np.full(5, 0.1), first.post_shape, pool=pool)
     third = Doubled(rng.normal(size=(np.prod(second.post_shape), 3)) / 9, np.full(3, 0.2), second.post_shape)
     leaky = ep.CLIP._replace(name="own", sigma=lambda u: np.tanh(u) ** 2 / 2 + np.clip(u, 0, 1) / 2)
-    return ep.Network([first, second, third], leaky._replace(slope=None, difference=lambda u, d: leaky.sigma(u + d) - leaky.sigma(u)),
-                      OwnCost(), feedback=0.5)
+    leaky = leaky._replace(slope=None, difference=lambda u, d: leaky.sigma(u + d) - leaky.sigma(u))
+    return ep.Network([first, second, third], leaky, OwnCost(), feedback=0.5)
 
 
 class OwnCost(ep.SquaredError):

@@ -43,8 +43,8 @@ from ep.builders import mlp
 from ep.cost import SquaredError
 from ep.dynamics import SCHEDULES, Phase, Phases, deviate, relax, response
 from ep.eqprop import eqprop_gradient
-from ep.gdu import eqprop_increments
 from ep.errors import EPError
+from ep.gdu import eqprop_increments
 from ep.network import Network
 from ep.nudging import Nudging
 from ep.rbp import rbp_gradient
@@ -437,6 +437,15 @@ def test_weak_feedback_is_backpropagation(xp, case):
         assert all(relative(none[name], g) < 1e-9 for name, g in exact.items())
     backward = bptt_gradient(net, x, y, Phases(8, 8)).gradient
     assert all(relative(backward[name], g) < 1e-12 for name, g in exact.items())
+
+
+def test_without_feedback_all_factors_are_numbers(xp):
+    """At gamma = 0 a layer before the last has the factor infinity, and one deeper than the last 0: (11) takes large numbers."""
+    net, x, y = Case("dead end", gain=0.0).example(xp)
+    phases = Phases(Phase(1, "up"), Phase(3, "down"))
+    found, exact = (g.gradient for g in (eqprop_gradient(net, x, y, phases, nudging=TINY), rbp_gradient(net, x, y, phases)))
+    assert all(abs(to_host(found[name] - g)).max() < 1e-9 for name, g in exact.items()) and abs(exact["1.W"]).max() > 1e-3
+    assert not found["3.W"].any()  # nothing listens to layer 3
 
 
 def deep(xp, layers, beta, free, nudged, deviations=True):

@@ -291,16 +291,38 @@ def test_transposed_drives_are_the_transposed_jacobian(xp, case):
 @every_case
 def test_a_step_is_sigma_of_the_drives(xp, case):
     """Equation (1): s_n <- sigma(u_n - beta dC/ds_n), all layers from the old values, the cost only in the last; the switches
-    and the residual are those of the new states."""
+    and the residual are those of the new states. From a random state, and from zero, where no image has reached most layers."""
     net, x, y = case.example(xp)
-    states = random_states(xp, net)
-    u, switches = net.drives(x, states)
-    u[-1] = u[-1] + 0.3 * net.cost.force(states[-1], y)
-    after = relax(net, x, 1, y, 0.3, start=states)
-    assert relative(after.states, [net.activation.sigma(v) for v in u]) < 1e-14
-    assert same_switches(after.switches, net.drives(x, after.states)[1])
-    change = max(abs(to_host(a) - to_host(b)).max() for a, b in zip(after.states, states))
-    assert after.residual == pytest.approx(change, rel=1e-14)
+    for start in (random_states(xp, net), None):
+        states = start or net.init_state(x)
+        u, _ = net.drives(x, states)
+        u[-1] = u[-1] + 0.3 * net.cost.force(states[-1], y)
+        after = relax(net, x, 1, y, 0.3, start=start)
+        assert [s.shape for s in (*after.states, *after.u)] == [s.shape for s in states] * 2
+        assert relative(after.states, [net.activation.sigma(v) for v in u]) < 1e-14
+        assert same_switches(after.switches, net.drives(x, after.states)[1])
+        change = max(abs(to_host(a) - to_host(b)).max() for a, b in zip(after.states, states))
+        assert after.residual == pytest.approx(change, rel=1e-14)
+
+
+def test_a_message_is_sent_once_and_none_by_a_layer_that_is_zero(xp):
+    """In the first sweep up nothing comes down; in the second every message is sent once more, but for that of the input."""
+    net, x, _ = Case("dense").example(xp)
+    counts = [[0, 0] for _ in net.synapses]
+    for count, synapse in zip(counts, net.synapses):
+        def drive_post(pre, switches=None, count=count, plain=synapse.drive_post):
+            count[0] += 1
+            return plain(pre, switches)
+
+        def drive_pre(post, switches=None, count=count, plain=synapse.drive_pre):
+            count[1] += 1
+            return plain(post, switches)
+
+        synapse.drive_post, synapse.drive_pre = drive_post, drive_pre
+    first = relax(net, x, Phase(1, "up")).states
+    assert counts == [[1, 0]] * 3
+    relax(net, x, Phase(1, "up"), start=first)
+    assert counts == [[2, 0], [3, 1], [3, 1]]  # a start is a sender that has moved
 
 
 @pytest.mark.parametrize("wiring,colours,depths", [

@@ -81,7 +81,7 @@ def test_best_omega_settles_fastest_and_large_radii_are_refused():
     r = float(spectral_radius(network, x, free, 400)[0])
     assert r == pytest.approx(0.95, rel=1e-3)
     steps = {omega: ep.relax(network, x, ep.Phase(2000, "checkerboard", 1e-10, omega=omega)).steps
-             for omega in (1.0, best_omega(r) - 0.15, best_omega(r), best_omega(r) + 0.15)}
+             for omega in (1.0, best_omega(r) - 0.1, best_omega(r), best_omega(r) + 0.1)}
     assert min(steps, key=steps.get) == best_omega(r) and steps[best_omega(r)] < 0.35 * steps[1.0]
     with pytest.raises(ep.EPError, match="does not settle"):
         best_omega(1.0)
@@ -135,9 +135,11 @@ def test_the_fixed_point_and_the_gradient_are_the_same(xp, omega, connections):
     x, y = xp.asarray(np.random.default_rng(2).random((3, 8, 8, 2))), np.array([0, 1, 2])
     board = dict(steps=600, schedule="checkerboard", tolerance=1e-13)
     plain, over = ep.Phase(**board), ep.Phase(**board, omega=omega)
-    nudging = ep.Nudging.symmetric(0.2)
+    nudging = ep.Nudging.symmetric(5.0)
     expected = ep.eqprop_gradient(network, x, y, ep.Phases(plain, plain), nudging=nudging)
-    assert any((to_host(s) == 0).any() for s in expected.free.states)
+    at_bounds = [to_host(s) == 0 for s in expected.free.states]
+    freed = [to_host(delta)[at].any() for phase in expected.nudged for delta, at in zip(phase.states, at_bounds)]
+    assert any(at.any() for at in at_bounds) and any(freed)
     for free, nudged in ((over, plain), (plain, over), (over, over)):
         found = ep.eqprop_gradient(network, x, y, ep.Phases(free, nudged), nudging=nudging)
         assert found.free.converged and all(phase.converged for phase in found.nudged)

@@ -42,7 +42,8 @@ def prepared(network, largest_tile=4, map=map):
 
     other = copy.copy(network)
     other.synapses = list(map(ready, network.synapses, network.wiring))
-    other.activation = InBlocks(*network.activation)
+    if type(network.activation) is Activation:
+        other.activation = InBlocks(*network.activation)
     return other
 
 

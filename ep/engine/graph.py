@@ -66,7 +66,7 @@ class Recorded:
     """
 
     def __init__(self, function, *arrays):
-        cupy, self.function = array_module(arrays[0]), function
+        cupy, self.function = array_module(arrays[0]), function  # kept, as are the parameters it knows: they are not to move
         stream, self.pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
         cupy.cuda.Device().synchronize()
         with stream, cupy.cuda.using_allocator(self.pool.malloc):

@@ -161,7 +161,7 @@ def compute_type():
 
 @pytest.hookimpl(trylast=True)  # when its fixtures have been taken down
 def pytest_runtest_teardown(item):
-    """Every test fails that lets something write beyond the end of an array (test_mutants.py looks at its own)."""
+    """Every test fails that lets something write beyond the end of an array (test_planted_gpu_bugs.py looks at its own)."""
     found = device.found_overruns()
     assert not found, f"{item.nodeid}: {'; '.join(found)}"
 
@@ -173,6 +173,11 @@ _cublas = _load_cublas()
 
 import cupy  # noqa: E402 - after the device is in place
 from cupy.cuda import compiler  # noqa: E402
+
+from cupy_on_cpu.played import Played  # noqa: E402
+from ep.engine import graph  # noqa: E402
+
+graph.Recorded = Played
 
 cupy.cuda.set_allocator(None)  # no memory pool: each array has guards of its own, and is counted when it is freed
 _compile_by_nvrtc = compiler._compile_using_nvrtc_no_warning

@@ -1,14 +1,8 @@
-"""What is recorded as a CUDA graph (ep/engine/graph.py), without one: on the double that executes CuPy's kernels it is played.
-
-    played(setattr)     puts `Played` in the place of `graph.Recorded`, and CuPy's product in that of cuBLAS, asked directly;
-                        setattr: Python's, or that of a monkeypatch
-"""
+"""A CUDA graph without a GPU: what would be recorded is played. executed.py puts this in the place of ep/engine/graph.py's."""
 
 import ctypes
-from contextlib import contextmanager
 
 from cupy_on_cpu import device
-from ep.engine import blas, gpu, graph
 
 
 class Played:
@@ -34,27 +28,10 @@ class Played:
 
     def captured(self):
         waits = device.count["synchronisations"]
-        with capturing(True):
+        device.capturing = True
+        try:
             results = self.function(*self.arguments)
+        finally:
+            device.capturing = False
         assert device.count["synchronisations"] == waits, "something in a recorded step waits for the device"
         return results
-
-
-@contextmanager
-def capturing(whether):
-    before, device.capturing = device.capturing, whether
-    try:
-        yield
-    finally:
-        device.capturing = before
-
-
-def product(a, b):
-    with capturing(False):
-        return a @ b
-
-
-def played(setattr=setattr):
-    setattr(graph, "Recorded", Played)
-    setattr(blas, "direct", lambda xp: product)
-    setattr(gpu, "matmul", product)
