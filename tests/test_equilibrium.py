@@ -110,7 +110,7 @@ def test_without_a_fixed_point_there_is_no_cosine(monkeypatch):
 
 @pytest.mark.parametrize("gain", [1.0, 0.02])
 def test_the_regime(gain):
-    """Against other means: one backward pass is EP with one sweep down and a tiny nudge; without feedback BPTT is backpropagation.
+    """Against other means: one backward pass is EP with one sweep down and a tiny nudge; BPTT at gain 0 is backpropagation.
 
     With full feedback all of it is worth less than with weak feedback, where the network is nearly feed-forward.
     """
