@@ -111,7 +111,7 @@ def test_backpropagation_through_time_gives_feedback_weights_their_own_gradient(
         network, _, gradient = experiment.build(dataclasses.replace(config, steps_free=6, steps_nudged=6))
         x, y = np.random.default_rng(0).random((4, 32, 32, 3), dtype=np.float32), np.arange(4)
         found = gradient(network, x, y, np.random.default_rng(0)).gradient
-        expected = ep.bptt_gradient(network, x, y, ep.Phases(6, 6)).gradient
+        expected = ep.bptt_gradient(ep.engine.prepared(network), x, y, ep.Phases(6, 6)).gradient  # ties in windows are its own
         assert all(abs(found[name] - g).max() <= 1e-4 * abs(g).max() for name, g in expected.items())
         assert (found["2.W"] != found["2.B"]).any()
     asked = resolve(dataset(), connections="asymmetric", algorithm="bptt", feedback_update="kolen-pollack")
