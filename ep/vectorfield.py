@@ -94,6 +94,12 @@ class Asymmetric(Synapse):
         return {"B": self.feedback.hebbian_down(pre, post, switches[1])["W"]}
 
 
+def plain(network: "Network") -> list:
+    """The synapses of a network; of an asymmetric one both that it consists of."""
+    return [one for synapse in network.synapses
+            for one in ((synapse.forward, synapse.feedback) if type(synapse) is Asymmetric else (synapse,))]
+
+
 def asymmetric(network: "Network", angle: float = 90.0, seed: int = 0) -> "Network":
     """A copy of `network` in which every synapse, except from the input, has feedback weights at `angle` degrees to W.
 

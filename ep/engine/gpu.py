@@ -11,10 +11,9 @@ from ..activations import ACTIVATIONS, Activation, total
 from ..backend import array_module
 from ..cost import SoftmaxCrossEntropy, SquaredError
 from ..synapse import Conv, Dense, Identity
-from ..vectorfield import Asymmetric
+from ..vectorfield import Asymmetric, plain
 from . import blas, kernels
 from .blas import matmul
-from .cpu import plain
 
 MEMORY = 1 << 28  # bytes
 MAX_POOL = ops.MAX_POOL._replace(pool=kernels.max_pool, pool_at=kernels.max_pool_at, unpool=kernels.max_unpool)
