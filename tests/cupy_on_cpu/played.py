@@ -1,6 +1,7 @@
 """A CUDA graph without a GPU: what would be recorded is played. executed.py puts this in the place of ep/engine/graph.py's."""
 
 import ctypes
+from types import SimpleNamespace
 
 from cupy_on_cpu import device
 
@@ -18,6 +19,7 @@ class Played:
         Played.made, self.function, self.arguments = Played.made + 1, function, [a.copy() for a in arrays]
         function(*self.arguments)  # compiles the kernels
         self.results = self.captured()
+        self.graph, self.pool = SimpleNamespace(launch=self.captured), SimpleNamespace(total_bytes=lambda: 0)
 
     def __call__(self, *arrays):
         for own, given in zip(self.arguments, arrays):
