@@ -316,7 +316,11 @@ def response(network: Network, y: Array, free: Relaxation, nudging: Nudging, pha
             own = slice(k * len(y), (k + 1) * len(y))
             delta, before = (cut(deviations, own) for deviations in (nudged.states, nudged.before))
             phases.append(replace(nudged, states=delta, before=before))
-            mu = [-c * d if m is None else m - c * d for m, d in zip(mu, delta)]
+            for n, d in enumerate(delta):
+                if mu[n] is None:
+                    mu[n] = -c * d
+                else:
+                    mu[n] -= c * d
     return [m.real for m in mu] if nudging.take_real else mu, phases
 
 

@@ -380,8 +380,8 @@ def test_a_checkerboard_step_is_two_synchronous_half_steps(xp, case):
 def test_all_schedules_reach_the_same_fixed_point(xp, case):
     """Where the free phase settles wherever it starts, nudged or not."""
     net, x, y = case.example(xp)
-    for beta in (0.0, 0.2, -0.2):
-        one = relax(net, x, 2 * case.steps, y, beta, start=random_states(xp, net))
+    for beta in (0.0, -0.2):
+        one = relax(net, x, Phase(2 * case.steps, tolerance=1e-15), y, beta, start=random_states(xp, net))
         for schedule in GROUPED:
             assert relative(one.states, relax(net, x, Phase(case.steps, schedule), y, beta).states) < 1e-12
 

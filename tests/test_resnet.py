@@ -51,7 +51,7 @@ def test_initial_states_are_alive_at_any_depth(blocks, calibrated):
     assert max(stuck) < (0.05 if calibrated else 0.5)
 
 
-# --- the engine's synapses = the core's -----------------------------------------------------------------------------------
+# --- the engine's synapses = the core's -------------------------------------------------------------------------------------
 
 
 def wirings():
@@ -90,11 +90,14 @@ def wirings():
             "another asymmetric one": ep.asymmetric(found["two ways down from one layer, two inputs"])}
 
 
+ALL = wirings()
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("wiring", list(wirings()))
+@pytest.mark.parametrize("wiring", ALL)
 def test_every_wiring_by_the_engine(wiring, schedule):
-    """Free and nudged, from zero and from a random state, frozen and live; response and products: as by the core's synapses."""
-    net = wirings()[wiring]
+    """Free and nudged, from zero and from a random state, frozen and live; response and products: all as by the core's."""
+    net = ALL[wiring]
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(3, *net.shapes[0])), rng.integers(0, 3, 3)
     start, frozen = [rng.random((3, *s)) for s in net.shapes[1:]], dynamics.relax(net, x, 1).switches
@@ -114,7 +117,7 @@ def test_every_wiring_by_the_engine(wiring, schedule):
         assert any(abs(g).max() > 0 for g in expected.gradient.values())
 
 
-def test_fast_float32():
+def test_float32_at_depth():
     """Rounding grows neither with depth nor with the identities."""
     net = thirteen(np, dtype="float32", feedback=0.01, pool="max")
     calibrate(net, np.random.default_rng(0).random((64, 8, 8, 2)), 1.0)
