@@ -46,7 +46,6 @@ from ep.dynamics import SCHEDULES, Phase, Phases, deviate, relax, response
 from ep.eqprop import eqprop_gradient
 from ep.errors import EPError
 from ep.gdu import eqprop_increments
-from ep.network import Network
 from ep.nudging import Nudging
 from ep.rbp import rbp_gradient
 from ep.vectorfield import asymmetric, kolen_pollack

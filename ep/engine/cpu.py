@@ -66,6 +66,8 @@ def why_not(synapse):
         return "it is none of this package's convolutions"
     if synapse.W.dtype.kind != "f":
         return "its weights are complex"
+    if getattr(synapse.b, "dtype", synapse.W.dtype) != synapse.W.dtype:  # the way down of an asymmetric one has no bias
+        return "its parameters have several types"
     return "its padding is more than its kernel covers" if synapse.padding >= len(synapse.W) else None
 
 
