@@ -122,7 +122,7 @@ def test_every_path_option_of_the_examples_has_the_type_that_expands():
     added = [f'{add}("{name}"' for name in names for add in ("add", "argument")]
     for path in EXAMPLES.glob("*.py"):
         for line in path.read_text().splitlines():
-            assert "type=cli.path" in line or not any(words in line for words in added), f"{path.name}: {line}"
+            assert re.search("type=cli.(path|figure)", line) or not any(words in line for words in added), f"{path.name}: {line}"
 
 
 @pytest.mark.parametrize("shape,floats", [((28, 28, 1), False), pytest.param((16, 20, 3), True, marks=pytest.mark.slow),
