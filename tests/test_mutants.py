@@ -17,6 +17,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -550,7 +551,7 @@ def ignored():
             own = main_job if name == test_options.MAIN else str(test_options.source_of(name).relative_to(ROOT))
             source, shared = (ROOT / own).read_text(), "examples/trained.py"
             lent = uses not in source and uses in (ROOT / shared).read_text()
-            file = shared if lent and "trained" in source else own
+            file = shared if lent and re.search(r"^(import|from) trained\b", source, re.MULTILINE) else own
             mutants[f"{name} {option}"] = Mutant(file, *without(action, (ROOT / file).read_text()), (acts(option, name),))
     return mutants
 
