@@ -51,7 +51,7 @@ def test_initial_states_are_alive_at_any_depth(blocks, calibrated):
     assert max(stuck) < (0.05 if calibrated else 0.5)
 
 
-# --- the engine's synapses = the core's -------------------------------------------------------------------------------------
+# --- the engine's synapses = the core's -----------------------------------------------------------------------------------
 
 
 def wirings():
@@ -96,7 +96,7 @@ ALL = wirings()
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("wiring", ALL)
 def test_every_wiring_by_the_engine(wiring, schedule):
-    """Free and nudged, from zero and from a random state, frozen and live; response and products: all as by the core's."""
+    """Free and nudged, from zero and from a random state, frozen and live; response and products: as by the core's synapses."""
     net = ALL[wiring]
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(3, *net.shapes[0])), rng.integers(0, 3, 3)
