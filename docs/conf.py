@@ -34,13 +34,14 @@ html_show_sphinx, html_copy_source, smartquotes = False, False, False
 mathjax_path = "tex-svg.js"
 mathjax3_config = {"options": {"enableMenu": False}, "tex": {"macros": {"b": ["\\boldsymbol{#1}", 1], "d": "\\mathrm{d}"}}}
 autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource"}
-autodoc_preserve_defaults = True  # SIGMOID, not the functions in it
+autodoc_preserve_defaults = True  # MAX_POOL, not the functions in it
 autodoc_mock_imports = [name for name in ("cupy", "cupyx", "mpi4py") if find_spec(name) is None]
 exclude_patterns = ["_build", "paper_table/*"]
 
 TOOLS = {"predict", "trained"}  # examples that answer no question of their own
 FIGURES = {"cifar10_sym_ep": ["run.png"]}  # examples whose figure has another name
-CORE = ["nudging", "ops", "activations", "synapse", "cost", "vectorfield", "network", "dynamics", "eqprop", "bptt", "rbp"]
+CORE = ["nudging", "ops", "activations", "synapse", "cost", "vectorfield", "network", "phase", "dynamics", "eqprop", "bptt",
+        "rbp", "gdu", "radius", "papers_code", "builders"]
 
 
 class NumberedByLabel(MathDomain):

@@ -90,7 +90,8 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
         raise EPError(f"expected the switches of {len(network.synapses)} synapses: got a list of {len(switches)}")
     omega, L = over_relaxation(network, phase), len(network.shapes) - 1
     messages = Messages(network, x, beta, start, switches, network.input_drives(x) if inputs is None else inputs)
-    states, u, activation = messages.states, [None] * L, network.activation
+    states, activation = messages.states, network.activation
+    u: list[Any] = [None] * L
 
     def drive(n):
         terms = messages.terms(n)
@@ -114,7 +115,7 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
     return Relaxation(states, switches, steps, before, phase.tolerance, u, earlier)
 
 
-def deviate(network: Network, y: Array, beta: complex | Sequence[float], free: Relaxation, phase: Phase | int,
+def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free: Relaxation, phase: Phase | int,
             transposed: bool = True) -> Relaxation:
     """The nudged phase at `beta` as deviations from `free`, the `Relaxation` of the free phase. Returns a `Relaxation`.
 
@@ -138,7 +139,8 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[float], free: R
     omega, activation, L, N = over_relaxation(network, phase), network.activation, len(free.states), len(y)
     factors = [min(max(w, 1 / LARGEST_FACTOR), LARGEST_FACTOR) for w in network.energy_factors]  # at gamma = 0: inf and 0
     switches = [repeated(sw, len(betas)) if i > 0 else None for sw, (i, _) in zip(free.switches, network.wiring)]
-    u, delta = free.u, [None] * L  # None: still zero, and nothing comes from it
+    u = free.u
+    delta: list[Any] = [None] * L  # None: still zero, and nothing comes from it
     if omega != 1:
         u = [stretched(u_n, s, omega, activation.slope) for u_n, s in zip(u, free.states)]
 
@@ -306,16 +308,25 @@ def response(network: Network, y: Array, free: Relaxation, nudging: Nudging, pha
     """
     pushes, phase = [(beta, c) for beta, c in zip(nudging.points, nudging.weights) if beta != 0], Phase.of(phase)
     together = array_module(y) is not np and not phase.tolerance  # a GPU wants few launches, the caches of a CPU small arrays
-    mu: States = [None] * len(free.states)
+    mu: list[Any] = [None] * len(free.states)
     phases = []
     for some in [pushes] if together else [[push] for push in pushes]:
         nudged = deviate(network, y, [beta for beta, _ in some], free, phase, transposed)
         for k, (_, c) in enumerate(some):
             own = slice(k * len(y), (k + 1) * len(y))
-            delta, before = ([None if d is None else d[own] for d in deviations] for deviations in (nudged.states, nudged.before))
+            delta, before = (cut(deviations, own) for deviations in (nudged.states, nudged.before))
             phases.append(replace(nudged, states=delta, before=before))
-            mu = [-c * d if m is None else m - c * d for m, d in zip(mu, delta)]
+            for n, d in enumerate(delta):
+                if mu[n] is None:
+                    mu[n] = -c * d
+                else:
+                    mu[n] -= c * d
     return [m.real for m in mu] if nudging.take_real else mu, phases
+
+
+def cut(arrays, part):
+    """Part of each of them; None stays None."""
+    return [None if a is None else a[part] for a in arrays]
 
 
 def joined(arrays):

@@ -60,9 +60,9 @@ def nudged_phases(network, x, y, phases, nudging, free, inputs):
 
     A phase at beta = 0 relaxes on for K steps like the others, unless the free phase has converged: what is still moving at
     s* then moves in all of them, and sum_k c_k = 0 cancels it. One that stopped at s* would leave that drift, divided by
-    beta, in the estimate.
+    beta, in the estimate. (Without a tolerance nobody asks whether it has converged: a GPU would wait for the answer.)
     """
-    return [free if beta == 0 and free.converged else
+    return [free if beta == 0 and phases.free.tolerance > 0 and free.converged else
             relax(network, x, phases.nudged, y, beta, start=free.states, inputs=inputs) for beta in nudging.points]
 
 

@@ -48,6 +48,7 @@ class Network:
     feedback:   the feedback gain gamma, 0 or more; 1 is the paper's network. It may be changed later.
 
     depths      depths[n]: synapses on the longest path from the input to layer n; depths[0] = 0
+    gains       w_j/w_i for every synapse i -> j: the factor on what it sends down (nothing is sent down to the input)
     about       None, or a JSON-able dictionary that `save` and `load` carry along (for instance the names of the classes)
 
     Parameters and gradients are flat dictionaries {"1.W": array, "1.b": ..., "readout.W": ...}: the synapse's number
@@ -111,16 +112,12 @@ class Network:
     @feedback.setter
     def feedback(self, gamma):
         self._feedback = real(gamma, "the feedback gain, which is 1 in the paper's network", 0)
+        self.gains = [self._power(self.depths[j] - self.depths[i]) for i, j in self.wiring]
 
     @property
     def energy_factors(self):
         """[w_1 ... w_L]. At gamma = 0 those below the last layer are infinite."""
         return [self._power(depth - self.depths[-1]) for depth in self.depths[1:]]
-
-    @property
-    def gains(self):
-        """[w_j/w_i for every synapse i -> j]: the factor on what it sends down. Nothing is sent down to the input."""
-        return [self._power(self.depths[j] - self.depths[i]) for i, j in self.wiring]
 
     def _power(self, n):
         """gamma^n as a Python number, so that float32 arrays stay float32."""

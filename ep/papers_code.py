@@ -11,7 +11,7 @@ tests/test_papers_code.py). None of them is needed to understand EP.
               switches, and half of the product goes to W and half to B, for `kolen_pollack` adds them up.
 """
 
-from .backend import Array
+from .backend import Array, Gradient
 from .dynamics import Estimate, checked_beta, estimate, relax
 from .eqprop import check_energy
 from .network import Network
@@ -32,7 +32,7 @@ def papers_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
     free = relax(network, x, phases.free, inputs=inputs)
     nudged = [free if beta == 0 else relax(network, x, phases.nudged, y, beta, start=free.states, inputs=inputs)
               for beta in nudging.points]
-    gradient = {}
+    gradient: Gradient = {}
     for beta, c, phase in zip(nudging.points, nudging.weights, nudged):
         products = ({name: -c * g for name, g in network.hebbian(x, phase.states, phase.switches).items()} if network.has_phi
                     else asymmetric_products(network, x, free, phase, c, common))

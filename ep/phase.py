@@ -86,7 +86,7 @@ def synchronous(network):
 def checkerboard(network):
     """Layers that a synapse joins never move together: the wiring is a graph, and its layers are coloured.
 
-    In a chain these are the odd layers, then the even ones. Such a step never raises E (without max-pooling).
+    In a chain these are the odd layers, then the even ones. Such a free step never raises E.
     """
     colour = {}
     for n in _by_depth(network):

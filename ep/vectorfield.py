@@ -13,7 +13,7 @@ change of each layer's u costs at the fixed point, the gradient is
 
 EP takes for mu the response of the layers to nudging, mu = - sum_k c_k delta^{beta_k}, where delta is the deviation of a nudged
 state from s*. BPTT sends mu back through D^T, so (7) is the gradient if the response, too, goes through D^T. There are three
-rules. They differ in what `dynamics.deviate` relaxes, written here for gamma = 1 (equation (11) has the weights of the layers):
+rules. They differ in what `dynamics.deviate` relaxes, written here for gamma = 1 (equation (11) has the factors of the layers):
 
     own            delta <- sigma( u* + D delta - beta dC/ds ) - sigma( u* ), transposed=False          (vector-field EP)
     Kolen-Pollack  the same response, but W and B both get dW + dB
@@ -92,6 +92,12 @@ class Asymmetric(Synapse):
     def hebbian_down(self, pre: Array, post: Array, switches: Any) -> Gradient:
         """d < pre, drive_pre(post) > / dB."""
         return {"B": self.feedback.hebbian_down(pre, post, switches[1])["W"]}
+
+
+def plain(network: "Network") -> list:
+    """The synapses of a network; of an asymmetric one both that it consists of."""
+    return [one for synapse in network.synapses
+            for one in ((synapse.forward, synapse.feedback) if type(synapse) is Asymmetric else (synapse,))]
 
 
 def asymmetric(network: "Network", angle: float = 90.0, seed: int = 0) -> "Network":

@@ -63,8 +63,8 @@ def main():
     args = parser.parse_args()
     images, y = synthetic_images(train=args.images, test=1)[:2]
     x = datasets.normalise(images[:, ::2, ::2]).astype("float64")  # (N, 16, 16, 3)
-    network = ep.convnet([8, 16, 16], (16, 16, 3), scale=3.0, paddings=[1, 1, 1], pool=ep.AVERAGE_POOL, activation=ep.SHIFTED_SIGMOID,
-                         dtype="float64")
+    network = ep.convnet([8, 16, 16], (16, 16, 3), scale=3.0, paddings=[1, 1, 1], pool=ep.AVERAGE_POOL,
+                         activation=ep.SHIFTED_SIGMOID, dtype="float64")
     free = ep.relax(network, x, ep.Phase(1000, tolerance=1e-15))
     backward = ep.bptt_increments(network, x, y, free.states, args.steps)
     forward = {name: ep.eqprop_increments(network, x, y, free.states, args.steps, nudging=make(args.beta), deviations=False)

@@ -13,7 +13,7 @@ its bias is not the same, but of the same order, and round-off does not grow. Pr
     symmetric            2.00 (theory: 2)
     4-point              4.00 (theory: 4)
     holomorphic, N = 6   6.00 (theory: 6)
-    best symmetric estimate: float64 4e-08, float32 2e-04, K = 6 steps 1e-02, float32, deviations 2e-07
+    best symmetric estimate: float64 4e-08, float32 1e-04, K = 6 steps 1e-02, float32, deviations 2e-07
 """
 
 from pathlib import Path

@@ -15,35 +15,36 @@ from s_T is 0 until somebody pushes (equation 11), so it has no drift: there one
 
     small network of gain 1, trained on 3000 images, embedded synthetic images: 16 of 16 right, the reference's residual 3e-16
       T  K  residual  nudging      angles, layers 1, 2, ...      wrong signs, %
-     30 10     4e-03  minus s_T   97.9   92.8   69.4   21.4     49.3   48.8   30.6   10.7
-     30 10     4e-03  one-sided   11.8    7.6    6.1    5.2      3.9    3.8    3.7    2.5
-     30 10     4e-03  at -beta    27.2   18.9    6.8    4.7     10.4    5.9    3.5    1.9
-     30 10     4e-03  symmetric   18.4   11.7    5.6    4.0      7.6    4.9    3.2    2.2
-     60 20     4e-02  minus s_T  105.6   87.1   69.7   47.3     53.5   37.9   20.2    7.6
-     60 20     4e-02  one-sided    4.7    4.1    3.5    4.0      2.1    2.2    2.4    1.9
-     60 20     4e-02  at -beta    25.6   17.9    6.5    4.1     10.0    5.6    3.0    1.5
-     60 20     4e-02  symmetric   15.3   10.0    3.7    2.6      5.8    3.5    2.2    1.4
-    400 80     7e-15  minus s_T    2.9    3.3    3.3    3.9      0.9    1.5    2.1    1.8
-    400 80     7e-15  one-sided    2.9    3.3    3.3    3.9      0.9    1.5    2.1    1.8
-    400 80     7e-15  at -beta    23.7   17.5    6.3    4.1      8.1    5.1    2.7    1.5
-    400 80     7e-15  symmetric   13.4    9.5    3.4    2.6      4.4    2.6    1.8    1.4
-    small network of gain 0.005, trained on 3000 images, embedded synthetic images: 16 of 16 right, the reference's residual 1e-16
+     30 10     2e-02  minus s_T   90.2   87.3   74.5   33.7     47.2   47.0   31.6   11.4
+     30 10     2e-02  one-sided    6.1    7.7    4.7    1.9      2.5    3.9    2.0    0.7
+     30 10     2e-02  at -beta    23.3   28.1   33.8   41.4     14.4   15.8   13.3    7.2
+     30 10     2e-02  symmetric   13.8   18.4   22.0   25.5      9.7   10.3    7.9    4.9
+     60 20     8e-06  minus s_T    3.1    4.1    2.5    1.1      1.6    1.6    0.9    0.5
+     60 20     8e-06  one-sided    3.0    4.1    2.5    1.1      1.4    1.6    0.9    0.4
+     60 20     8e-06  at -beta    24.8   30.6   35.3   42.2     14.8   16.6   13.9    7.1
+     60 20     8e-06  symmetric   15.8   20.9   23.9   26.3     10.4   11.0    8.6    4.8
+    400 80     7e-15  minus s_T   86.7   94.3   79.1   70.5     49.8   45.7   31.8    9.9
+    400 80     7e-15  one-sided   86.7   94.3   79.1   70.5     49.8   45.7   31.8    9.9
+    400 80     7e-15  at -beta    25.7   31.0   35.5   42.4     15.3   16.6   14.1    7.1
+    400 80     7e-15  symmetric   82.0   89.1   73.0   56.8     43.8   41.6   25.8   10.3
+    small network of gain 0.005, trained on 3000 images, embedded synthetic images: 16 of 16 right, the reference's residual 2e-16
       T  K  residual  nudging      angles, layers 1, 2, ...      wrong signs, %
-      2  1     9e-02  minus s_T   87.6   86.6   81.8    7.9     47.5   46.7   47.0    3.0
-      2  1     9e-02  one-sided    6.3    8.0    8.2    7.8      3.0    4.3    4.2    1.3
-      2  1     9e-02  at -beta    16.9   13.7   15.9   16.1      7.4    7.4    8.3    5.0
-      2  1     9e-02  symmetric    9.0    7.6    8.4    9.2      4.4    4.0    4.4    3.5
-      2  1     9e-02  one-sided    6.7    8.0    8.2    7.8      3.5    4.4    4.2    1.3  as deviations
-      2  1     9e-02  at -beta    17.0   13.7   15.9   16.1      7.2    7.3    8.3    5.0  as deviations
-      2  1     9e-02  symmetric    9.1    7.6    8.4    9.2      3.9    4.0    4.4    3.5  as deviations
+      2  1     9e-02  minus s_T   82.8   84.8   87.1   13.6     47.7   44.8   47.0    4.9
+      2  1     9e-02  one-sided   15.1   16.0   14.4   13.6      7.2    8.3    6.9    2.6
+      2  1     9e-02  at -beta     6.8    8.6   10.1    8.6      4.4    4.8    5.8    2.4
+      2  1     9e-02  symmetric    9.3   10.1    9.3    8.1      5.6    5.6    4.5    3.6
+      2  1     9e-02  one-sided   15.1   16.0   14.4   13.6      7.2    8.4    6.9    2.6  as deviations
+      2  1     9e-02  at -beta     6.8    8.7   10.1    8.6      4.4    4.9    5.8    2.4  as deviations
+      2  1     9e-02  symmetric    9.3   10.1    9.3    8.1      5.6    5.8    4.5    3.6  as deviations
 
-The symmetric estimate is the mean of the two rows above it, and at beta = 0.5 the phase at -beta is the worse one: it pushes away
-from a class of which the network is sure, the harder the further it got. These images are learned; with a smaller beta the bias
-falls (11_bias_when_trained.py).
+The symmetric estimate is the mean of the two rows above it. At gain 1 and beta = 0.5 the phase at -beta is the worse one at
+first: it pushes away from a class of which the network is sure, the harder the further it got. These images are learned; with a
+smaller beta the bias falls (11_bias_when_trained.py). In the last rows of gain 1 something else has happened: after more than
+20 nudged steps one of the 16 images has left for another fixed point, as it may where a max-pooling switch flips, and no
+difference of states survives that. (The networks are trained in float32; a processor that rounds otherwise trains other ones.)
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def compared(found, truth):
 
 def columns(network, x, y, all_phases, beta):
     """Measure and print: [(phases, residual of the free phase, {estimator: angles and wrong signs, (2, layers)})]."""
-    solver, found = ep.fast.prepared(network), []
+    fast, found = ep.engine.prepared(network), []
     longest = ep.Phase(max(400, *(phases.free.steps for phases in all_phases)), all_phases[0].free.schedule)
     truth = ep.rbp_gradient(network, x, y, ep.Phases(longest, ep.Phase(150, "checkerboard")))
     print(f"{truth.correct} of {len(y)} right, the reference's residual {truth.free.residual:.0e}")
@@ -92,8 +93,8 @@ def columns(network, x, y, all_phases, beta):
         for estimator, (make, _, _) in NUDGINGS.items():
             if phases.deviations and estimator == "minus s_T":
                 continue  # a deviation is from s_T and does not drift: it would be the next line
-            rest = replace(phases, conventions=ep.Conventions(rest="stays" if estimator == "minus s_T" else "moves"))
-            g = ep.eqprop_gradient(network, x, y, rest, nudging=make(beta), solver=solver)
+            estimate = ep.papers_gradient if estimator == "minus s_T" else ep.eqprop_gradient  # the published code subtracts s_T
+            g = estimate(fast, x, y, phases, nudging=make(beta))
             errors[estimator] = compared(g.gradient, truth.gradient)
             angles, signs = ("".join(f"{value:7.1f}" for value in values) for values in errors[estimator])
             print(f"{phases.free.steps:3} {phases.nudged.steps:2}  {g.free.residual:8.0e}  {estimator:9}{angles}  {signs}  "
@@ -123,7 +124,7 @@ def plot(found, beta, images, path):
             if column == 0:
                 axes.set_ylabel(what)
                 axes.text(len(values), chance + 1, meaning, ha="right", va="bottom", fontsize=9)
-        form = "deviations: no drift" if phases.deviations else "settled: bias only" if residual < 1e-6 else \
+        form = "deviations: no drift" if phases.deviations else "settled: no drift" if residual < 1e-6 else \
             f"residual {residual:.0e}: drift and bias"
         panels[0, column].set_title(f"gain {gain:g}, T = {phases.free.steps}, K = {phases.nudged.steps}\n{form}", fontsize=11)
         panels[1, column].set_xlabel("layer (1: next to the image)")

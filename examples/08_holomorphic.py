@@ -14,8 +14,8 @@ symmetric estimate (N = 2) is wrong in the third. Only N/2 + 1 phases are run: t
     holomorphic N =  6        4e-08        3e-06        2e-04
     holomorphic N =  8        2e-09        4e-07        1e-04
     holomorphic N = 12        5e-13        2e-09        8e-06
-    holomorphic N = 16        4e-16        9e-12        6e-07
-    holomorphic N = 20        4e-16        8e-14        8e-08
+    holomorphic N = 16        3e-16        9e-12        6e-07
+    holomorphic N = 20        3e-16        8e-14        8e-08
 """
 
 from pathlib import Path

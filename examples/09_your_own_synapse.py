@@ -2,14 +2,14 @@
 
     python examples/09_your_own_synapse.py       # about 3 seconds on one core; figure in runs/your_own_synapse/
 
-A Phi and its derivatives, nothing else. `Skip` below joins layer 1 of a ConvNet to its last layer: it averages blocks of pixels
-and multiplies each channel by a gain of its own. Once it passes the three-faces test, `wiring` puts it into a network, and
-dynamics, EP and BPTT work as they are. What the skip connection is for: a nudge of the last layer reaches layer 1 in one step
-instead of three, and four times as large. Printed:
+The three derivatives of its Phi, nothing else: what follows from them it inherits. `Skip` below joins layer 1 of a ConvNet to its
+last layer: it averages blocks of pixels and multiplies each channel by a factor of its own. Once it passes the three-faces test,
+`wiring` puts it into a network, and dynamics, EP and BPTT work as they are. What the skip connection is for: a nudge of the last
+layer reaches layer 1 in one step instead of three, and four times as large. Printed:
 
     three faces: 0.6891157 0.6891157 0.6891157
     moving the states: derivative 0.6037291, measured 0.6037291
-    EP against BPTT, gradient of the gains: relative error 3e-12
+    EP against BPTT, gradient of the factors: relative error 3e-12
     response of layer 1 without skip: first at step 4, at step 16 3.5e-03
     response of layer 1 with skip: first at step 2, at step 16 1.4e-02
 """
@@ -22,19 +22,16 @@ from matplotlib.figure import Figure
 import ep
 from ep import Nudging, datasets
 from ep.datasets.synthetic import synthetic_images
-from ep.synapse import inner
 from ep.train import commandline as cli
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # one per layer
 
 
-class Skip:
+class Skip(ep.Synapse):
     """Phi(pre, post) = sum_c g_c < post_c, means of pre_c over r x r blocks >, per example.
 
     pre (N, rH, rW, C), post (N, H, W, C), g (C,): a synapse without bias and without switches.
     """
-
-    holomorphic = True  # linear in pre and post, so it may be nudged with complex numbers
 
     def __init__(self, g, pre_shape, r):
         self.g, self.r = g, r
@@ -43,22 +40,14 @@ class Skip:
     def parameters(self):
         return {"g": self.g}
 
-    def phi(self, pre, post):
-        return inner(self.linear_post(pre), post)
-
     def drive_post(self, pre, switches=None):  # dPhi/dpost, and no switches
-        return self.linear_post(pre), None
-
-    def linear_post(self, pre, switches=None):
-        return self.g * self._blocks(pre)
+        return self.g * self._blocks(pre), None
 
     def drive_pre(self, post, switches=None):  # dPhi/dpre: every pixel of a block gets its share
         return (self.g * post / self.r**2).repeat(self.r, axis=1).repeat(self.r, axis=2)
 
     def hebbian(self, pre, post, switches=None):  # dPhi/dg
         return {"g": (self._blocks(pre) * post).sum((0, 1, 2))}
-
-    hebbian_down, drive_post_adjoint, drive_pre_adjoint = hebbian, drive_pre, linear_post  # it has a Phi, so D^T = D
 
     def _blocks(self, pre):
         H, W, C = self.post_shape
@@ -77,8 +66,8 @@ def contract(synapse, rng, N=3):
 
 def networks(rng):
     """A chain of four convolutions (8x8, 4x4, 2x2, 1x1), and the same with a skip connection from layer 1 to layer 4."""
-    chain = ep.convnet([8, 8, 8, 8], (16, 16, 3), paddings=[1] * 4, scale=2.0, pool=ep.AVERAGE_POOL, activation=ep.SHIFTED_SIGMOID,
-                       dtype="float64")
+    chain = ep.convnet([8, 8, 8, 8], (16, 16, 3), paddings=[1] * 4, scale=2.0, pool=ep.AVERAGE_POOL,
+                       activation=ep.SHIFTED_SIGMOID, dtype="float64")
     skip = Skip(rng.uniform(0.5, 1.5, 8), pre_shape=chain.shapes[1], r=8)
     wiring = [(0, 1), (1, 2), (2, 3), (3, 4), (1, 4)]
     return {"without skip": chain, "with skip": ep.Network([*chain.synapses, skip], chain.activation, chain.cost, wiring)}
@@ -123,7 +112,7 @@ def main():
     phases = ep.Phases(free=300, nudged=300)
     g = ep.eqprop_gradient(nets["with skip"], x, y, phases, nudging=Nudging.holomorphic(0.02, 6)).gradient["5.g"]
     truth = ep.bptt_gradient(nets["with skip"], x, y, phases).gradient["5.g"]
-    print(f"EP against BPTT, gradient of the gains: relative error {abs(g - truth).max() / abs(truth).max():.0e}")
+    print(f"EP against BPTT, gradient of the factors: relative error {abs(g - truth).max() / abs(truth).max():.0e}")
     found = {name: responses(network, x, y, args.steps) for name, network in nets.items()}
     for name, response in found.items():
         print(f"response of layer 1 {name}: first at step {np.flatnonzero(response[:, 0] > 1e-9)[0] + 1}, "

@@ -14,25 +14,25 @@ nudge. So the difference of two states (live) is limited by rounding, even in fl
 do not. "T = 2, K = 1" is the symmetric estimate by the few sweeps that the network was trained with: they leave an error of 6%,
 and at beta = 0.1, that of the preset `cpu`, the bias begins to show. Printed:
 
-    small network of gain 0.005, trained on 3000 images, embedded synthetic images, 16 images, residual of the free phase 2e-14
+    small network of gain 0.005, trained on 3000 images, embedded synthetic images, 16 images, residual of the free phase 9e-15
     live switches        0.001     0.003     0.010     0.032     0.100     0.316     1.000
-    one-sided          2.0e-03   4.1e-03   1.3e-02   3.8e-02   1.1e-01   2.6e-01   5.0e-01
-    symmetric          8.4e-04   2.9e-04   2.7e-04   5.6e-02   9.7e-02   9.1e-01   2.4e+00
-    4-point            2.1e-03   8.4e-04   3.3e-04   1.7e-02   6.8e-02   2.1e-01   1.6e+00
+    one-sided          2.8e-03   5.3e-03   1.6e-02   4.9e-02   1.4e-01   3.1e-01   6.3e-01
+    symmetric          1.0e-03   3.0e-04   4.0e-04   3.0e-02   7.6e-02   1.0e+00   2.0e+00
+    4-point            3.0e-03   7.1e-04   2.4e-04   9.7e-03   3.8e-02   2.3e-01   2.3e+00
     frozen switches      0.001     0.003     0.010     0.032     0.100     0.316     1.000
-    one-sided          1.3e-03   4.0e-03   1.3e-02   3.8e-02   1.1e-01   2.6e-01   5.0e-01
-    symmetric          2.6e-06   2.6e-05   2.6e-04   5.6e-02   9.7e-02   9.1e-01   2.4e+00
-    4-point            3.7e-12   3.7e-10   3.7e-08   1.7e-02   6.8e-02   2.1e-01   1.6e+00
-    T = 2, K = 1       5.7e-02   5.7e-02   5.7e-02   6.3e-02   9.7e-02   1.4e-01   2.2e-01
+    one-sided          1.7e-03   5.2e-03   1.6e-02   4.9e-02   1.4e-01   3.1e-01   6.3e-01
+    symmetric          4.0e-06   4.0e-05   4.0e-04   3.0e-02   7.6e-02   1.0e+00   2.0e+00
+    4-point            6.6e-12   6.6e-10   6.6e-08   9.7e-03   3.8e-02   2.3e-01   2.3e+00
+    T = 2, K = 1       5.7e-02   5.7e-02   5.4e-02   5.0e-02   6.2e-02   1.1e-01   2.3e-01
     small network of gain 1, trained on 3000 images, embedded synthetic images, 16 images, residual of the free phase 1e-13
     live switches        0.001     0.003     0.010     0.032     0.100     0.316     1.000
-    one-sided          1.5e-04   4.6e-04   1.5e-03   4.6e-03   1.7e-02   4.8e-02   2.0e-01
-    symmetric          2.6e-04   1.3e-03   1.6e-03   1.8e-03   1.4e-02   3.6e-02   1.3e-01
-    4-point            8.6e-05   6.6e-04   1.4e-03   1.7e-03   5.0e-03   2.0e-02   8.5e-02
+    one-sided          8.3e-05   2.6e-04   8.3e-04   2.6e-03   1.8e-02   3.8e-02   5.0e+00
+    symmetric          5.9e-08   1.5e-07   1.3e-06   9.5e-04   1.1e-01   4.2e-01   4.0e+00
+    4-point            5.7e-08   5.7e-08   5.7e-08   2.8e-04   3.6e-02   1.4e-01   6.1e+00
     frozen switches      0.001     0.003     0.010     0.032     0.100     0.316     1.000
-    one-sided          1.5e-04   4.6e-04   1.5e-03   4.6e-03   1.7e-02   4.8e-02   2.0e-01
-    symmetric          2.6e-04   1.3e-03   1.6e-03   1.8e-03   1.4e-02   3.6e-02   1.2e-01
-    4-point            8.6e-05   6.6e-04   1.4e-03   1.7e-03   5.0e-03   2.0e-02   4.7e-02
+    one-sided          8.3e-05   2.6e-04   8.3e-04   2.6e-03   1.8e-02   3.8e-02   8.9e-02
+    symmetric          5.9e-08   1.5e-07   1.3e-06   9.5e-04   1.1e-01   4.2e-01   9.1e-01
+    4-point            5.7e-08   5.7e-08   5.7e-08   2.8e-04   3.6e-02   1.4e-01   4.8e-01
 """
 
 import sys
@@ -62,12 +62,12 @@ def errors_of(network, x, y, betas, T, K):
     schedule = free_phase(network).schedule
     down = "down" if schedule == "up" else schedule
     free, nudged, longer = ep.Phase(T, schedule, tolerance=1e-13), ep.Phase(K, down), ep.Phase(2 * K, down)
-    truth, solver, found = ep.rbp_gradient(network, x, y, ep.Phases(free, longer)), ep.fast.prepared(network), {}
+    truth, fast, found = ep.rbp_gradient(network, x, y, ep.Phases(free, longer)), ep.engine.prepared(network), {}
     print(f"{len(y)} images, residual of the free phase {truth.free.residual:.0e}")
     exact = as_vector(truth.gradient)
 
     def row(title, make, phases):
-        estimates = [ep.eqprop_gradient(network, x, y, phases, nudging=make(beta), solver=solver) for beta in betas]
+        estimates = [ep.eqprop_gradient(fast, x, y, phases, nudging=make(beta)) for beta in betas]
         errors = [np.linalg.norm(as_vector(g.gradient) - exact) / np.linalg.norm(exact) for g in estimates]
         print(f"{title:16}" + "".join(f"{error:10.1e}" for error in errors), flush=True)
         return errors

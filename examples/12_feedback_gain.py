@@ -13,12 +13,12 @@ by the gain than that of the layer above, and a float32 state does not move by l
     embedded synthetic images: 4800 visits of images; smallest cosines of layers 1 to 4
             steps to settle   exact with    estimates with the exact gradient, beta = 0.2          accuracy
       gain  initial  trained  feed-forward   one-sided   symmetric  four-point  two states  symmetric  one-sided
-         1       32       73        0.206       0.976       0.992       0.997       0.703      50.0%      57.6%
-       0.3       11       16        0.893       0.992       0.997       0.998       0.852      32.6%      46.4%
-       0.1        8        9        0.978       0.964       0.990       0.998       0.353      29.4%      38.4%
-      0.03        6        6        0.990       0.991       0.996       0.999      -0.287      29.4%      35.2%
-      0.01        5        6        0.999       0.986       0.995       0.998       0.019      28.0%      34.0%
-     0.003        4        5        0.999       0.980       0.992       0.997       0.000      28.0%      33.8%
+         1       32       90        0.083       0.984       0.991       0.997       0.630      49.8%      63.2%
+       0.3       11       18        0.853       0.984       0.995       0.998       0.949      32.2%      46.6%
+       0.1        8        9        0.967       0.978       0.996       0.998       0.304      29.4%      38.0%
+      0.03        6        7        0.993       0.984       0.994       0.999       0.376      29.8%      35.4%
+      0.01        5        5        0.998       0.989       0.994       0.998      -0.021      28.8%      34.4%
+     0.003        4        4        0.996       0.983       0.993       0.997       0.000      28.2%      34.2%
 """
 
 import copy
@@ -67,8 +67,9 @@ def trained(network, dataset, nudging, args):
     for epoch in range(args.epochs):
         ep.train_epoch(network, dataset.train_images[:n], dataset.train_labels[:n], gradient, optimizer, batch_size=BATCH,
                        epoch=epoch, prepare=prepare)
-    accuracy, _ = ep.evaluate(network, dataset.test_images[:args.test_images], dataset.test_labels[:args.test_images],
-                              lambda network, x: ep.fast.prepared(network).relax(network, x, phases(args).free), prepare=prepare)
+    images, labels = dataset.test_images[:args.test_images], dataset.test_labels[:args.test_images]
+    accuracy, _ = ep.evaluate(ep.engine.prepared(network), images, labels,
+                              lambda network, x: ep.relax(network, x, phases(args).free), prepare=prepare)
     return network, accuracy
 
 

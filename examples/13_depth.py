@@ -4,7 +4,7 @@
 
 A nudge of the last layer is answered by the layers below, and each answers by the feedback gain less than the one above it. In 50
 layers of gain 0.001 the first layer moves by 10^-144 of what the last one does, which no number of float32 can hold. So the
-answers are kept multiplied by the weight of their layer, equation (11). For each depth, in float32, with two sweeps up and one
+answers are kept multiplied by the factor of their layer, equation (11). For each depth, in float32, with two sweeps up and one
 down, which is what training takes:
 
     cosine      between estimate and exact gradient of the fixed point: the smallest of all layers
@@ -17,16 +17,16 @@ layer. In the residual network the answer is of the same size everywhere. In the
 estimate is wrong at 50 layers, with these few sweeps and this nudge. The times are those of a busy machine. Printed:
 
     layers  network      cosine    answer  sweeps  ms per image
-         4  residual     0.9999   1.2e+00       5           1.0
-         4  plain        1.0000   1.2e+00       5           1.5
-         8  residual     0.9998   7.9e-01       5           4.6
-         8  plain        0.9994   1.1e+00       5           3.4
-        14  residual     0.9998   8.1e-01       5           5.9
-        14  plain        0.9970   2.9e+00       6           6.5
-        26  residual     0.9995   7.8e-01       5          18.9
-        26  plain        0.9211   2.1e+01       7          25.0
-        50  residual     0.9984   7.5e-01       6          33.6
-        50  plain       -0.2324   1.3e+03       9          36.2
+         4  residual     0.9999   1.2e+00       5           1.4
+         4  plain        1.0000   1.2e+00       5           1.4
+         8  residual     0.9998   7.9e-01       5           3.6
+         8  plain        0.9995   1.1e+00       5           2.4
+        14  residual     0.9998   8.1e-01       5           8.6
+        14  plain        0.9969   2.9e+00       6           8.3
+        26  residual     0.9994   7.8e-01       5          16.1
+        26  plain        0.9180   2.1e+01       7          10.5
+        50  residual     0.9984   7.5e-01       6          17.2
+        50  plain       -0.2695   1.3e+03       9          14.8
 """
 
 import time
@@ -53,10 +53,10 @@ def plain(network):
 
 def measure(network, x, y):
     """(smallest cosine, answer of layer 1 relative to that of layer L, sweeps to settle, seconds per image)"""
-    solver = ep.fast.prepared(network)
-    estimate = ep.eqprop_gradient(network, x, y, PHASES, nudging=SYMMETRIC, solver=solver)
+    fast = ep.engine.prepared(network)
+    estimate = ep.eqprop_gradient(fast, x, y, PHASES, nudging=SYMMETRIC)
     start = time.perf_counter()
-    ep.eqprop_gradient(network, x, y, PHASES, nudging=SYMMETRIC, solver=solver)
+    ep.eqprop_gradient(fast, x, y, PHASES, nudging=SYMMETRIC)
     seconds = time.perf_counter() - start
     exact = equilibrium.exact_gradient(network, x, y, PHASES.free)
     cosine = min(equilibrium.cosines(estimate.gradient, exact.gradient).values()) if exact.free.converged else np.nan

@@ -49,7 +49,7 @@ def main():
 
 def distance(network, x, s, steps):
     """One line: the feedback gain, and what relaxing on from the states s to the fixed point would change."""
-    fixed = ep.fast.prepared(network).relax(network, x, settled(network), start=s)
+    fixed = ep.relax(ep.engine.prepared(network), x, settled(network), start=s)
     before, after = (network.cost.output(states[-1]) for states in (s, fixed.states))
     changed, gap = (before.argmax(-1) != after.argmax(-1)).sum(), abs(before - after).max()
     end = "the fixed point" if fixed.converged else f"step {steps + fixed.steps}, which is no fixed point yet,"

@@ -23,7 +23,7 @@ function relaxed(c) {
     energies[t - 1] = E.reduce((sum, v) => sum + v, 0) / E.length;  // the last group of a step has the last word
   });
   return {
-    weights_of_layers: ns.map((n) => ep.weight(network, n)), states: layers(free.s), u: layers(free.u), residual: free.residual,
+    factors_of_layers: ns.map((n) => ep.weight(network, n)), states: layers(free.s), u: layers(free.u), residual: free.residual,
     history: free.history.map((r, t) => [r, energies[t]]), energy: [...ep.energy(network, free.s)], nudging, loss,
     deviations: found.phases.filter((phase) => phase).map(({ delta }) => layers(delta)), gradient: named(gradient),
     correct: correct(free.s[L], labels), exact: named(exact.gradient), fixed_point: layers(exact.free.s),

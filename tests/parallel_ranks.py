@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 import ep
-from ep import fast
+from ep import engine
 from ep.nudging import NUDGINGS
-from ep.train import loop, parallel, runs
+from ep.train import parallel, runs
 
 STOP = dict(tolerance=3e-3, steps_free=40)  # chunks stop by themselves, at different steps
 CASES = {  # what differs from the defaults of `train`
@@ -55,15 +55,12 @@ def train(world, *, dtype="float64", batch_size=64, tolerance=0.0, steps_free=12
         phases = ep.Phases(ep.Phase(steps_free, tolerance=tolerance), 8)
         one_chunk = partial(ep.bptt_gradient, phases=phases)
         if algorithm == "eqprop":
-            one_chunk = partial(ep.eqprop_gradient, phases=phases, nudging=NUDGINGS[nudging](0.5, rng),
-                                solver=fast.prepared(network))
-        return world.in_chunks(one_chunk, network, x, y, map, chunk if world.size > 1 else 16)
+            one_chunk = partial(ep.eqprop_gradient, phases=phases, nudging=NUDGINGS[nudging](0.5, rng))
+        return world.in_chunks(one_chunk, engine.prepared(network), x, y, map, chunk if world.size > 1 else 16)
 
-    def on_step(step, estimate):
-        free = estimate.free
-        log.append([estimate.loss, estimate.correct, free.steps, free.residual, free.converged, len(free.states[0]),
-                    *np.ravel(free.history), *loop.stuck_shares(network, estimate),
-                    *loop.gradient_norms(estimate).values()])
+    def on_step(number, step):
+        log.append([step.loss, step.correct, step.steps, step.residual, step.converged, step.images, *np.ravel(step.history),
+                    *step.stuck, *step.norms().values()])
 
     with ep.worker_threads(threads) as map:
         for epoch in range(epochs):

@@ -22,9 +22,6 @@ TRAIN = """
 import functools, sys, tempfile
 from cupy_on_cpu import executed
 import cupy, ep
-from ep.fast import kernels
-from test_gpu import example
-
 from ep.datasets import synthetic
 from ep.train import experiment, job
 synthetic.synthetic_images = functools.partial(synthetic.synthetic_images, 16, 8)  # to save time
@@ -36,9 +33,7 @@ for options in ("", "--algorithm bptt", "--cost squared-error --connections asym
     sys.argv = ["job", *"--dataset synthetic --device cuda --steps-free 4 --steps-nudged 2 --batch-size 8".split(),
                 *options.split(), "--out", tempfile.mkdtemp()]
     job.main()
-network, x, y = example(cupy, activation=ep.CLIP)
-ep.eqprop_gradient(network, x, y, ep.Phases(4, 2), nudging=ep.Nudging.symmetric(0.5))
-network = kernels.fused(ep.resnet(1, (3,), (8, 8, 3), 3).to(cupy))
+network = ep.engine.prepared(ep.resnet(1, (3,), (8, 8, 3), 3).to(cupy))
 ep.relax(network, cupy.zeros((2, 8, 8, 3), "float32"), 2)
 print("compiled:", *sorted(set(executed.compiled_by_nvrtc)))
 """
@@ -87,12 +82,11 @@ def test_products(xp, dtype):
 def test_counts(xp):
     """Launches, the bytes of their arrays, uploads, waits, and bytes in use."""
     from cupy_on_cpu import device
-    from cupy_on_cpu.executed import moved
     x = xp.asarray(np.ones(1000, "float32"))
-    before, moved_before, device.launches[:] = device.count.copy(), sum(moved.values()), []
+    before, moved_before, device.launches[:] = device.count.copy(), sum(device.moved.values()), []
     y = x + x
     assert device.launches == ["cupy_add__float32_float32_float32"]
-    assert sum(moved.values()) - moved_before == 3 * 4000
+    assert sum(device.moved.values()) - moved_before == 3 * 4000
     float(y[0])
     changes = device.count - before
     assert (changes["launches"], changes["synchronisations"], changes["bytes in use"]) == (1, 1, 4000)
@@ -103,11 +97,13 @@ def test_counts(xp):
 @executed
 @pytest.mark.parametrize("tf32,expected", [("0", "68"), ("1", "77")])
 def test_products_are_full_float32_unless_tf32_is_asked_for(xp, tf32, expected):
-    """By CUPY_TF32=1: what cuBLAS is told. Ours computes in float32 all the same."""
-    program = ("from cupy_on_cpu import executed\na = executed.cupy.ones((8, 8), dtype='float32')\n"
-               "assert float((a @ a)[0, 0]) == 8\nprint(executed.compute_type())")
+    """By CUPY_TF32=1: what cuBLAS is told, by CuPy and by blas.py. Ours computes in float32 all the same."""
+    program = ("import operator\nfrom cupy_on_cpu import executed\nfrom ep.engine.blas import matmul\n"
+               "a = executed.cupy.ones((8, 8), dtype='float32')\n"
+               "for product in (operator.matmul, matmul):\n"
+               "    assert float(product(a, a)[0, 0]) == 8\n    print(executed.compute_type())")
     done = python("-c", program, CUPY_TF32=tf32)
-    assert done.stdout.strip() == expected, done.stderr[-2000:]
+    assert done.stdout.split() == [expected] * 2, done.stderr[-2000:]
 
 
 @executed
@@ -129,7 +125,7 @@ def test_fresh_memory_is_poisoned(xp):
 
 @executed
 def test_cupy_records_no_graph_with_cublas_in_it(xp, monkeypatch):
-    """Why a relaxation is no CUDA graph: CuPy 14.2 refuses cuBLAS while a stream is captured. If this fails, look again."""
+    """Why ep/engine/blas.py is there: CuPy 14.2 refuses cuBLAS while a stream is captured. If this fails, look again."""
     from cupy_on_cpu import device
     a = xp.ones((3, 3), dtype="float32")
     monkeypatch.setattr(device, "capturing", True)
@@ -141,14 +137,14 @@ def test_cupy_records_no_graph_with_cublas_in_it(xp, monkeypatch):
 @pytest.mark.parametrize("capability", ["80", "90"])
 def test_every_kernel_compiles_with_nvrtc(xp, capability):
     """Hand-written and generated ones of the main job and its variants, for A100 and H100."""
-    from ep.fast.kernels import KERNELS
+    from ep.engine.kernels import KERNELS
     done = python("-c", TRAIN, CUPY_ON_CPU_NVRTC="1", FAKE_COMPUTE_CAPABILITY=capability)
     if "libnvrtc" in done.stderr and os.environ.get("REQUIRE_GPU") != "1":
         pytest.skip("NVRTC is not installed: pip install 'nvidia-cuda-nvrtc==13.*' 'nvidia-cuda-runtime==13.*'")
     assert done.returncode == 0, done.stderr[-2000:]
     compiled = done.stdout.partition("compiled: ")[2].split()
-    missing = {f"ep_{name.replace('-', '_')}" for name in KERNELS} - set(compiled)
-    others = "take isfinite copy__uint8_float32 square mean all absolute max argmax sum exp log multiply".split()
+    missing = {f"ep_{name}" for name in KERNELS} - set(compiled)
+    others = "take copy__uint8_float32 square all absolute max argmax sum exp log multiply".split()
     missing |= {name for name in others if not any(kernel.startswith(f"cupy_{name}") for kernel in compiled)}
     assert not missing and len(compiled) > 40, compiled
 

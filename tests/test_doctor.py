@@ -102,7 +102,7 @@ def test_a_cpu_that_computes_wrong_numbers(report, quick, monkeypatch, wrong):
             asarray=np.asarray, sqrt=lambda a: np.sqrt(a) + 1e-3, ndarray=np.ndarray, __name__="numpy"))
     plain = doctor.eqprop_gradient
 
-    def spoiled(network):
+    def spoiled(network):  # in the place of the engine
         network.synapses[0].W += 0.1 * (network.synapses[0].W.dtype == "float32")
         return network
 
@@ -113,7 +113,7 @@ def test_a_cpu_that_computes_wrong_numbers(report, quick, monkeypatch, wrong):
 
     monkeypatch.setattr(doctor, "eqprop_gradient", off)
     if wrong == "gradient in float32":
-        monkeypatch.setattr(doctor.kernels, "fused", spoiled)
+        monkeypatch.setattr(doctor.engine, "prepared", spoiled)
     code, lines, out = report()
     assert code == 1 and lines["CPU backend"][0] == "--" and "computes wrong numbers" in lines["CPU backend"][1]
 

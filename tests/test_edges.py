@@ -10,10 +10,9 @@ import pytest
 from helpers import relative
 
 import ep
-from ep import EPError, Nudging, Phase, Phases, convnet, datasets, fast, mlp
+from ep import EPError, Nudging, Phase, Phases, convnet, datasets, engine, mlp
 from ep.activations import ACTIVATIONS, HARD_SIGMOID, TANH
 from ep.cost import COSTS, SoftmaxCrossEntropy, SquaredError
-from ep.fast import kernels
 from ep.train import experiment, loop
 from ep.train.optimizers import OPTIMIZERS, SGD, Adam
 
@@ -183,7 +182,7 @@ def test_lists_are_arrays():
     net = ep.Network([ep.Dense([[1, 0], [0.5, 1]], [0, 0], [2])], "hard-sigmoid", SquaredError(), wiring=[[0, 1]])
     as_lists = ep.eqprop_gradient(net, [[1.0, 2.0]], [1], Phases(3, 3), nudging=SYMMETRIC)
     as_arrays = ep.eqprop_gradient(net, np.array([[1.0, 2.0]]), np.array([1]), Phases(3, 3), nudging=SYMMETRIC)
-    assert relative(as_lists.gradient, as_arrays.gradient) == 0 and fast.unsuitable(net) is None
+    assert relative(as_lists.gradient, as_arrays.gradient) == 0
     net.set_parameters({"1.W": [[1, 2], [3, 4]], "1.b": [0, 1]})
     assert net.synapses[0].W.dtype == np.float64 and net.synapses[0].W[1, 0] == 3
     before = net.synapses[0].W.copy()
@@ -197,10 +196,10 @@ def test_lists_are_arrays():
 GRADIENTS = {
     "deviations": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2), nudging=SYMMETRIC),
     "states": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2, deviations=False), nudging=SYMMETRIC),
-    "fast": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2), nudging=SYMMETRIC),
+    "engine": lambda net, x, y: ep.eqprop_gradient(engine.prepared(net), x, y, Phases(3, 2), nudging=SYMMETRIC),
     "bptt": lambda net, x, y: ep.bptt_gradient(net, x, y, Phases(3, 2)),
     "rbp": lambda net, x, y: ep.rbp_gradient(net, x, y, Phases(3, 2)),
-    "relax": lambda net, x, y: ep.relax(net, x, 2, y, 0.1), "fast.relax": lambda net, x, y: fast.relax(net, x, 2, y, 0.1),
+    "relax": lambda net, x, y: ep.relax(net, x, 2, y, 0.1), "engine, relax": lambda net, x, y: ep.relax(engine.prepared(net), x, 2, y, 0.1),
     "free with labels": lambda net, x, y: ep.relax(net, x, 2, y),
     "increments": lambda net, x, y: ep.eqprop_increments(net, x, y, net.init_state(x), 2, nudging=SYMMETRIC),
     "bptt increments": lambda net, x, y: ep.bptt_increments(net, x, y, net.init_state(x), 2),
@@ -237,7 +236,7 @@ def test_images_and_labels_that_do_not_fit(way, bad):
     lambda net, x, s: net.drives(x, s), lambda net, x, s: net.phi(x, s), lambda net, x, s: net.energy(x, s),
     lambda net, x, s: net.init_state(x), lambda net, x, s: ep.builders.calibrate(net, x, 0.5),
     lambda net, x, s: datasets.normalise(x), lambda net, x, s: ep.relax(net, x.transpose(0, 2, 3, 1), 2, start=s),
-    lambda net, x, s: fast.relax(net, x.transpose(0, 2, 3, 1), 2, start=s)])
+    lambda net, x, s: ep.relax(engine.prepared(net), x.transpose(0, 2, 3, 1), 2, start=s)])
 def test_other_layouts_and_states_of_other_images(call):
     """States of one image would be broadcast to four."""
     net = small()
@@ -245,10 +244,10 @@ def test_other_layouts_and_states_of_other_images(call):
         call(net, batch(net)[0].transpose(0, 3, 1, 2), [np.zeros((1, *shape), "float32") for shape in net.shapes[1:]])
 
 
-@pytest.mark.parametrize("way", ["deviations", "states", "fast", "bptt", "rbp"])
+@pytest.mark.parametrize("way", ["deviations", "states", "engine", "bptt", "rbp"])
 @pytest.mark.parametrize("dtype, other", [("float32", "float64"), ("float64", "float32"), ("float32", "float16")])
 def test_images_take_the_type_of_the_network(way, dtype, other):
-    """float64 images in a float32 network would be relaxed in float64, on the slow path."""
+    """float64 images in a float32 network would be relaxed in float64, on slower synapses."""
     net = small(dtype)
     x, y = batch(net, dtype=other)
     found = GRADIENTS[way](net, x, y)
@@ -292,12 +291,12 @@ COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda a: pickle.loads(pickle.dum
 @pytest.mark.parametrize("connections", ep.CONNECTIONS)
 @pytest.mark.parametrize("pool, activation", [("max", "hard-sigmoid"), ("average", "tanh"), ("none", "clip"), ("max", "sigmoid")])
 def test_copies_are_networks_like_any_other(monkeypatch, pool, activation, connections, copied):
-    """The same numbers by the same, fast, path; parameters of their own; saved and made asymmetric like the original."""
+    """The same numbers by the same synapses; parameters of their own; saved and made asymmetric like the original."""
     net = ep.CONNECTIONS[connections](convnet([4, 5], (8, 8, 2), 3, paddings=[1, 1], pool=pool, activation=activation))
     other = COPIES[copied](net)
     x, y = batch(net)
-    assert fast.unsuitable(other) is None and same_network(other, net)
-    found, expected = (GRADIENTS["fast"](one, x, y).gradient for one in (other, net))
+    assert engine.choice(other)[1] == engine.choice(net)[1] and same_network(other, net)
+    found, expected = (GRADIENTS["engine"](one, x, y).gradient for one in (other, net))
     assert relative(found, expected) == 0
     assert relative(GRADIENTS["deviations"](other, x, y).gradient, GRADIENTS["deviations"](net, x, y).gradient) == 0
     other.synapses[1].W[...] = 0
@@ -313,7 +312,7 @@ def test_optimizers_and_networks_are_copied_together(copied):
 
 
 def test_every_constant_is_pickled_by_value():
-    constants = [*ACTIVATIONS.values(), *ep.ops.POOLINGS.values(), *COSTS.values(), kernels.MAX_POOL]
+    constants = [*ACTIVATIONS.values(), *ep.ops.POOLINGS.values(), *COSTS.values(), engine.gpu.MAX_POOL]
     assert all(pickle.loads(pickle.dumps(constant)) == constant for constant in constants)
 
 
@@ -353,19 +352,21 @@ def one_to_one(w):
 
 
 def test_a_first_synapse_without_biases():
-    """The fast path and the kernels leave it to the readable path; calibration refuses it."""
+    """The engine leaves it as it is; calibration refuses it."""
     dense = ep.Dense(np.ones((4, 3)), np.zeros(3), (4,))
     net = ep.Network([one_to_one([1.0, 2.0, 3.0, 4.0]), dense], ep.SHIFTED_SIGMOID, SquaredError())
     x, y = np.random.default_rng(0).random((4, 4)), np.arange(4) % 3
-    assert kernels.fused(net) is net and "OneToOne" in fast.unsuitable(net)
-    assert relative(GRADIENTS["fast"](net, x, y).gradient, GRADIENTS["deviations"](net, x, y).gradient) == 0
-    assert relative(fast.relax(net, x, 3).states, ep.relax(net, x, 3).states) == 0
+    assert engine.prepared(net) is net
+    assert GRADIENTS["engine"](net, x, y).gradient
     with pytest.raises(EPError, match="calibrated"):
         ep.builders.calibrate(net, x, 0.5)
 
 
-def test_several_types_are_said():
-    """One float64 parameter makes every relaxation float64, on the readable path: `fast.path` names it."""
+@pytest.mark.parametrize("name", ["1.W", "2.W", "2.b"])
+def test_parameters_of_several_types(name):
+    """One float64 parameter makes what follows float64, by the engine as by the core."""
     net = small()
-    net.set_parameters({**net.parameters(), "2.W": net.synapses[1].W.astype("float64")})
-    assert "float32 and float64" in fast.unsuitable(net) and fast.prepared(net) is ep.READABLE
+    net.set_parameters({**net.parameters(), name: net.parameters()[name].astype("float64")})
+    x, _ = batch(net)
+    found, expected = (ep.relax(one, x, 4).states for one in (engine.prepared(net), net))
+    assert [s.dtype for s in found] == [s.dtype for s in expected] and relative(found, expected) < 1e-5

@@ -49,7 +49,7 @@ def test_a_part_belongs_to_a_gpu(monkeypatch, tmp_path, gpu, made):
 
 
 @on_a_gpu
-@pytest.mark.parametrize("part", ["rates", "passes", "memory"])
+@pytest.mark.parametrize("part", ["rates", "passes", "steps", "agreement", "memory", "paper"])
 def test_parts(xp, part, tmp_path):
     args = gpu_report.options(["--quick", "--out", str(tmp_path)])
     result = gpu_report.PARTS[part](args)

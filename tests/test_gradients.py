@@ -46,7 +46,6 @@ from ep.dynamics import SCHEDULES, Phase, Phases, deviate, relax, response
 from ep.eqprop import eqprop_gradient
 from ep.errors import EPError
 from ep.gdu import eqprop_increments
-from ep.network import Network
 from ep.nudging import Nudging
 from ep.rbp import rbp_gradient
 from ep.vectorfield import asymmetric, kolen_pollack
@@ -401,12 +400,12 @@ def test_both_halves_of_a_gradient_that_is_not_called_W(xp):
 # --- wrong rules ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_skip_with_the_gain_of_one_layer_is_noticed(xp, monkeypatch):
+def test_a_skip_with_the_gain_of_one_layer_is_noticed(xp):
     """gamma on every way down, as scaling the feedback without an energy would have it: (4) is then no gradient. (12) still is
     one, for the response runs through D^T of whatever D is."""
     case = Case("triangle", cost=SE, gain=0.3)
-    monkeypatch.setattr(Network, "gains", property(lambda net: [net.feedback if i else 1.0 for i, _ in net.wiring]))
     net, x, y = case.example(xp)
+    net.gains = [net.feedback if i else 1.0 for i, _ in net.wiring]
     expected = loss_slope(net, x, y, case.steps, random_direction(net))
     for phases, right in ((case.at_rest, True), (states_of(case.at_rest), False)):
         found = eqprop_gradient(net, x, y, phases, nudging=FINE).gradient

@@ -1,7 +1,7 @@
 """The CUDA kernels are their twins: the same bits, pass by pass, and the same relaxation and gradients to rounding.
 
-On NumPy arrays `fused` changes nothing and every function of kernels.py is its twin; so what these tests compare is told by
-the backend: kernels with twins on CuPy, cutting into pieces and dispatch on NumPy.
+On NumPy arrays every function of kernels.py is its twin; so what these tests compare is told by the backend: kernels with twins
+on CuPy, cutting into pieces and dispatch on NumPy.
 """
 
 import re
@@ -13,10 +13,10 @@ import pytest
 from helpers import normal, relative
 
 import ep
-from ep import ops
+from ep import engine, ops
 from ep.activations import ACTIVATIONS
 from ep.backend import to_host
-from ep.fast import kernels
+from ep.engine import gpu, kernels
 from ep.vectorfield import Asymmetric
 
 CONVOLUTIONS = [(8, 8, 3, 1, 1), (5, 7, 3, 1, 0), (6, 6, 2, 2, 1), (4, 4, 3, 1, 2)]  # H, W, k, stride, padding
@@ -66,7 +66,7 @@ def test_pooling_keeps_a_nan(xp, corner):
 @pytest.mark.parametrize("name", ["hard-sigmoid", "clip", "relu6"])
 def test_activations(xp, name, dtype):
     u = xp.asarray([-np.inf, -1.0, -0.0, 0.3, 1.0, 1.7, 2.0, 3.0, 6.5, np.inf, np.nan], dtype=dtype)
-    same_bits(kernels.sigma(ACTIVATIONS[name].sigma, name, u), ACTIVATIONS[name].sigma(to_host(u)))
+    same_bits(gpu.Fused(*ACTIVATIONS[name]).respond([(1.0, u)])[1], ACTIVATIONS[name].sigma(to_host(u)))
 
 
 def test_arrays_that_are_not_contiguous(xp):
@@ -109,7 +109,7 @@ def test_the_transposed_drives_are_the_fused_ones(xp, monkeypatch, adjoint, driv
     asked, plain = [], dict(im2col=kernels.im2col, col2im=kernels.col2im)
     for name in plain:
         monkeypatch.setattr(kernels, name, lambda *a, name=name: (asked.append(name), plain[name](*a))[1])
-    synapse = pieces(example(xp)[0]).synapses[1]
+    synapse = gpu.prepared(example(xp)[0]).synapses[1]
     pre, post = (normal(xp, (2, *shape), k) for k, shape in enumerate((synapse.pre_shape, synapse.post_shape)))
     switches = synapse.drive_post(pre)[1]
     del asked[:]
@@ -124,17 +124,11 @@ def example(xp, connections="symmetric", dtype="float64", **options):
     return network, x, np.array([0, 1, 2, 0])
 
 
-def pieces(network):
-    """The network on FusedConv, two images to a piece, also where `fused` would not use it."""
-    network.synapses = [kernels._fused(synapse) for synapse in network.synapses]
-    return network
-
-
 @pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
 @pytest.mark.parametrize("algorithm", ["deviations", "plain", "two states", "bptt"])
 def test_gradients(xp, connections, algorithm, monkeypatch):
     """EP through the transposed Jacobian and the plain one, as a difference of states, and BPTT: in passes or whole arrays."""
-    monkeypatch.setattr(kernels, "MEMORY", 2 * 16 * 16 * 9 * 2 * 8)  # two images of the first convolution
+    monkeypatch.setattr(gpu, "MEMORY", 2 * 16 * 16 * 9 * 2 * 8)  # two images of the first convolution
     nudging = ep.Nudging.symmetric(0.5)
     phases = ep.Phases(12, 6, deviations=algorithm != "two states")
     gradient = {
@@ -144,31 +138,33 @@ def test_gradients(xp, connections, algorithm, monkeypatch):
         "bptt": ep.bptt_gradient}[algorithm]
     network, x, y = example(xp, connections, feedback=0.7)
     expected = gradient(network, x, y, phases)
-    fused = kernels.fused(pieces(network))
-    assert len(fused.synapses[0]._pieces(x)) == 2
-    found = gradient(fused, x, y, phases)
+    fast = gpu.prepared(network)
+    assert len(fast.synapses[0]._pieces(x)) == 2
+    found = gradient(fast, x, y, phases)
     assert found.loss == pytest.approx(expected.loss, rel=1e-12)
     for name, g in expected.gradient.items():
         assert relative(found.gradient[name], g) < 1e-10, name
 
 
-def test_fused(xp):
-    """On CuPy every convolution and the activation are replaced, the parameters shared; on NumPy nothing is."""
+def test_prepared(xp):
+    """On CuPy every convolution, the activation and the readout are replaced, the parameters shared; the network stays."""
     network = example(xp, "asymmetric")[0]
-    fused = kernels.fused(network)
-    assert (fused is network) == (not hasattr(xp, "ElementwiseKernel"))
+    fast = engine.prepared(network)
+    assert ("CUDA kernels" in engine.choice(network)[1]) == (xp is not np)
+    if xp is np:
+        fast = gpu.prepared(network)
     for name, w in network.parameters().items():
-        assert fused.parameters()[name] is w
-    if fused is not network:
-        plain = [one for s in fused.synapses for one in ((s.forward, s.feedback) if type(s) is Asymmetric else (s,))]
-        assert all(type(one) is kernels.FusedConv for one in plain)
-        assert type(network.synapses[0]) is ep.Conv and network.activation is ep.HARD_SIGMOID is not fused.activation
+        assert fast.parameters()[name] is w
+    plain = [one for s in fast.synapses for one in ((s.forward, s.feedback) if type(s) is Asymmetric else (s,))]
+    assert len(plain) == 5 and all(type(one) is gpu.GpuConv for one in plain)
+    assert (type(fast.cost), type(fast.activation)) == (gpu.GpuReadout, gpu.Fused)
+    assert type(network.synapses[0]) is ep.Conv and network.activation is ep.HARD_SIGMOID
 
 
 def test_complex_states_take_the_twins(xp):
     """The kernels are for real numbers; holomorphic EP goes past them."""
     network, x, y = example(xp, pool=ep.AVERAGE_POOL, activation=ep.SHIFTED_SIGMOID)
     run = partial(ep.eqprop_gradient, nudging=ep.Nudging.holomorphic(0.3, 4))
-    expected, found = (run(net, x, y, ep.Phases(12, 6)).gradient for net in (network, kernels.fused(network)))
+    expected, found = (run(net, x, y, ep.Phases(12, 6)).gradient for net in (network, gpu.prepared(network)))
     for name, g in expected.items():
         assert relative(found[name], g) < 1e-10

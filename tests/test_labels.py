@@ -4,12 +4,14 @@ import array
 
 import numpy as np
 import pytest
-from helpers import COST_NAMES, flat, network, relative, sentence
+from cases import Case
+from helpers import flat, relative, sentence
 
 import ep
+from ep.cost import COSTS
 
 N, PHASES = 6, ep.Phases(5, 3)
-NET = network(np, seed=1)
+NET = Case("average", seed=1).example()[0]
 X, Y = np.random.default_rng(0).random((N, *NET.shapes[0])), np.array([2, 0, 1, 1, 0, 2])
 
 
@@ -123,7 +125,7 @@ def test_what_is_no_array_is_one_sentence(way, kind):
 
 
 def test_parameters_of_other_libraries():
-    other = network(np, seed=2)
+    other = Case("average", seed=2).example()[0]
     other.set_parameters({key: Foreign(w) for key, w in NET.parameters().items()})
     assert relative(other.parameters(), NET.parameters()) == 0
     assert "parameter 1.W" in sentence(other.set_parameters, {key: iter(w) for key, w in NET.parameters().items()})
@@ -134,11 +136,11 @@ TARGETS = {"one-hot": np.eye(3)[Y], "smoothed": 0.9 * np.eye(3)[Y] + 0.1 / 3, "t
            "any": np.random.default_rng(1).normal(size=(N, 3))}
 
 
-@pytest.mark.parametrize("cost", COST_NAMES)
+@pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("kind", TARGETS)
 def test_loss_and_gradient_agree_whatever_targets_sum_to(cost, kind):
     """The loss is its definition, EP's gradient of one bias and BPTT's are its finite difference."""
-    net, y, phases, h = network(np, cost=cost, scale=0.5), TARGETS[kind], ep.Phases(150, 150), 1e-5
+    net, y, phases, h = Case("average", cost=cost, scale=0.5).example()[0], TARGETS[kind], ep.Phases(150, 150), 1e-5
     estimates = [ep.bptt_gradient(net, X, y, phases), ep.eqprop_gradient(net, X, y, phases, nudging=ep.Nudging.symmetric(1e-3))]
     output = net.cost.output(ep.relax(net, X, 150).states[-1])
     defined = -(y * np.log(output)).sum(1) if cost == "cross-entropy" else 0.5 * ((output - y) ** 2).sum(1)

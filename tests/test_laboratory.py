@@ -109,6 +109,7 @@ def test_gradient_quality(tmp_path):
     assert found["table"][1]["batch"] < found["table"][6]["batch"] <= 1.0000001
 
 
+@pytest.mark.slow
 def test_gradient_quality_against_bptt():
     """The reference of --against bptt is BPTT through all T steps: EP agrees where they settle, not where they do not."""
     network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SHIFTED_SIGMOID, scale=2.0, dtype="float64")

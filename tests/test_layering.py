@@ -26,7 +26,7 @@ FORBIDDEN_IN_THE_CORE = {"threading", "concurrent", "multiprocessing", "mpi4py",
 
 
 def modules():
-    """{"dynamics": source, "engine.winograd": source, "engine": source of engine/__init__.py, ...}: every file but ep/__init__.py."""
+    """{"dynamics": source, "engine.winograd": source, "engine": that of engine/__init__.py, ...}: all but ep/__init__.py."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")

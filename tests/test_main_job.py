@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,10 +17,10 @@ import numpy as np
 import pytest
 
 import ep
-from ep import eqprop
+from ep import dynamics, eqprop, ops
 from ep.datasets import synthetic
 from ep.npz import read_npz, write_npz
-from ep.train import commandline as cli, job, runs
+from ep.train import commandline as cli, experiment, job, runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
@@ -103,7 +104,7 @@ def test_run_folder(start, tmp_path):
     for name, w in ep.load(tmp_path / "run" / "network.npz").parameters().items():
         assert np.array_equal(w, trained[f"parameter/{name}"])
     assert "SYNTHETIC DATA - THIS IS NOT CIFAR-10" in out and "expected time" in out
-    assert "relaxing by ep.fast.relax" in out
+    assert "relaxing with Winograd's convolutions (ep/engine/cpu.py)" in out
     log = without_time(tmp_path / "run" / "log.jsonl")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert [line["epoch"] for line in log] == [1, 2]
@@ -119,6 +120,22 @@ def test_run_folder(start, tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["channels"] == [4, 4, 4, 4]
 
 
+CORE = (eqprop.eqprop_gradient, dynamics.relax, dynamics.response, dynamics.deviate, dynamics.iterate, dynamics.Messages.terms,
+        ep.Network.deviation_terms, ep.Network.parameter_adjoint, ep.SoftmaxCrossEntropy.force, ops.max_pool, ops.max_unpool)
+
+
+def test_what_one_reads_is_what_runs(start, tmp_path):
+    """A training on a CPU calls the very functions of the core, on the synapses of the engine."""
+    ran = set()
+    threading.setprofile(lambda frame, event, _: ran.add(frame.f_code) if event == "call" else None)  # of the worker thread
+    try:
+        code, out, err = start(*TINY, "--epochs", 1, "--out", tmp_path / "run")
+    finally:
+        threading.setprofile(None)
+    assert code == 0 and "ep/engine/cpu.py" in out, err
+    assert not [function.__qualname__ for function in CORE if function.__code__ not in ran]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("xp", ["cupy"], indirect=True)
 def test_first_steps_on_a_gpu(start, tmp_path, xp):
@@ -128,7 +145,7 @@ def test_first_steps_on_a_gpu(start, tmp_path, xp):
     for device, folder in runs_.items():
         code, out, err = start(*options, "--device", device, "--out", folder)
         assert code == 0, err
-    assert "kernels of ep/fast/kernels.py" in out
+    assert "relaxing with CUDA kernels (ep/engine/gpu.py)" in out
     config = json.loads((runs_["cuda"] / "config.json").read_text())
     assert (config["device"], config["chunk"], config["tf32"]) == ("cupy", 16, False)
     cpu, cuda = (read_npz(folder / "checkpoint.npz") for folder in runs_.values())
@@ -277,7 +294,7 @@ def test_bad_input_is_one_sentence(start, tmp_path, monkeypatch, options):
 @slow
 def test_nan_stops_the_run_and_keeps_the_checkpoint(start, tmp_path, monkeypatch):
     """A gradient that is not finite ends the run with exit code 1, names the layer, and the last good checkpoint stays."""
-    plain = eqprop.eqprop_gradient
+    plain = experiment.eqprop_gradient
 
     def poisoned(network, x, y, *arguments, **options):
         estimate = plain(network, x, y, *arguments, **options)
@@ -287,9 +304,9 @@ def test_nan_stops_the_run_and_keeps_the_checkpoint(start, tmp_path, monkeypatch
         return estimate
 
     poisoned.calls = []
-    monkeypatch.setattr(eqprop, "eqprop_gradient", poisoned)
+    monkeypatch.setattr(experiment, "eqprop_gradient", poisoned)
     code, _, err = start(*TINY, "--epochs", 3, "--out", tmp_path / "run")
-    assert code == 1 and re.search(r"error: the gradient of 2\.W is not finite at epoch 2, step 1", err), err
+    assert code == 1 and re.search(r"error: the gradient of 2\.W is not finite.* at epoch 2, step 1", err), err
     assert runs.read_meta(tmp_path / "run" / "checkpoint.npz")["epoch"] == 1
 
 

@@ -17,6 +17,7 @@ import runpy
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import types
@@ -27,7 +28,7 @@ import numpy as np
 import pytest
 
 import ep
-from ep import backend, datasets, eqprop
+from ep import backend, datasets
 from ep.datasets import idx
 from ep.datasets.dataset import Dataset
 from ep.datasets.synthetic import synthetic_images
@@ -39,8 +40,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 PLACES = [str(EXAMPLES), str(EXAMPLES / "laboratory")]
 MAIN = "cifar10_sym_ep"
 NONE = {"01_eqprop_by_hand", "pytorch_twin", "trained", "trainings"}  # without a command line; `trained` lends others its options
-SETTLING = dict.fromkeys(("accuracy_at_T", "fixed_point_accuracy", "smallest_cosine"), 1.0) | dict(
-    fixed_point_images=1, changed_images=0.0, cosine_1=1.0)
+SETTLING = dict(accuracy_at_T=1.0, fixed_point_accuracy=1.0, fixed_point_images=1, changed_images=0.0, cosine_1=1.0,
+                smallest_cosine=1.0, spectral_radius=0.5, largest_spectral_radius=0.5, cosine_one_pass=1.0,
+                largest_cosine_feed_forward=1.0, accuracy_without_feedback=1.0)
 
 
 def source_of(name):
@@ -155,15 +157,14 @@ def differ(without, with_it, expected):
 
 def of_training(spy, module):
     """Of a training of the library: a data set of 8x8 pixels, no distance to equilibrium, no picture."""
-    spy(datasets, "load", instead=lambda *arguments: tiny())
+    spy(datasets, "load", instead=lambda name, *places: tiny(name=name if name == "cifar10" else "synthetic"))
     spy(idx, "load", instead=lambda *arguments: tiny(28, 1, name="fashion-mnist"))
     spy(backend, "device_module", instead=lambda device: np)
     for owner in (ep, loop):
         spy(owner, "worker_threads")
     spy(datasets, "augment", instead=lambda batch, *how, plain=datasets.augment: spy.noted("images", plain(batch, *how), *batch))
     spy(runs, "evaluate")
-    spy(eqprop, "eqprop_gradient")
-    spy(experiment, "bptt_gradient")
+    spy(experiment, "eqprop_gradient", "papers_gradient", "bptt_gradient")
     spy.patch.setattr(equilibrium, "distance", lambda *arguments, **options: dict(SETTLING))
     spy.patch.setattr(runs, "plot_curves", lambda *arguments: None)
     started, finish = runs.Run.started.__func__, runs.Run.finish
@@ -194,6 +195,7 @@ SYNCHRONOUS = "--steps-free 9 --steps-nudged 6 --schedule synchronous --schedule
 BESIDE = {  # what is given in both runs
     "--feedback-update": ASYMMETRIC, "--conventions": "--nudged-phases states", "--tolerance": "--steps-free 50",
     "--blocks": "--network resnet", "--schedule": "--channels 2 3 4", "--steps-nudged": "--schedule-nudged synchronous",
+    "--preset": "--dataset cifar10 --steps-free 9 --steps-nudged 6",
     "--validation-images": "--test-images 8 --train-images 16", "--algorithm": SYNCHRONOUS}
 
 
@@ -222,12 +224,12 @@ SETTINGS = {  # option and value: what is seen of it; of a choice (--cost) every
     "--nudging": moves, "--beta 0.7": (moves, "points=(-0.7, 0.7)"), "--nudged-phases": (moves, "deviations=False"),
     "--conventions": moves, "--feedback-update": moves, "--steps-free 3": (moves, "free=Phase(steps=3"),
     "--schedule": moves, "--tolerance 0.1": "!steps_free: 50.0", "--chunk 4": "float32[4, 8, 8, 3]",
-    "--steps-nudged 2": (moves, "nudged=Phase(steps=2"), "--schedule-nudged": moves, "--optimizer": (moves, "SGD"),
-    "--lr 0.05": (moves, "1: 0.05"), "--weight-decay 0.5": (moves, ", 0.5)"), "--warm-up 0": moves,
+    "--steps-nudged 2": (moves, "nudged=Phase(steps=2"), "--schedule-nudged": moves, "--omega 1.3": (moves, "omega=1.3"),
+    "--optimizer": (moves, "SGD"), "--lr 0.05": (moves, "1: 0.05"), "--weight-decay 0.5": (moves, ", 0.5)"), "--warm-up 0": moves,
     "--batch-size 12": "uint8[12, ", "--epochs 2": "epoch 2:"}
 SURROUNDINGS = {
-    "--preset small": "schedule=checkerboard", "--dataset cifar100": "load(cifar100", "--data somewhere": "load(auto, somewhere",
-    "--no-download": "None, False)", "--out elsewhere": "started(elsewhere)", "--device cpu": "device_module(cpu)",
+    "--preset paper": (moves, "papers_gradient"), "--dataset cifar100": "load(cifar100", "--no-download": "None, False)",
+    "--data somewhere": "load(auto, somewhere", "--out elsewhere": "started(elsewhere)", "--device cpu": "device_module(cpu)",
     "--threads 3": "worker_threads(3)",
     "--resume run": ("!started(", "!evaluate(", lambda a, b: results(a)[2:] == results(b)[2:])}
 INERT = {  # the settings beside which an option of this kind has no effect
@@ -286,14 +288,14 @@ def predict(spy, module):
     spy(module.pictures, "read", instead=lambda path, shape: tiny().test_images[0])
 
 
-def started(spy, module, leave=nothing, name="run", **answer):
-    """Programs that the module starts are not, but each leaves what it would leave."""
+def started(spy, leave=nothing, name="run", **answer):
+    """Programs are not started, but each leaves what it would leave."""
     def program(command, **options):
         spy.lines.append("command " + " ".join(map(str, command)) + f" TF32={options.get('env', {}).get('CUPY_TF32')}")
         leave(Path(command[command.index("--out") + 1]) if "--out" in command else None)
         return types.SimpleNamespace(**dict(returncode=0) | answer)
 
-    spy.patch.setattr(module.subprocess, name, program)
+    spy.patch.setattr(subprocess, name, program)
 
 
 NUMBERS = ("test_accuracy", "accuracy_at_T", "fixed_point_accuracy", "smallest_cosine", "train_accuracy", "seconds")
@@ -313,11 +315,12 @@ def laboratory(spy, module):
             for name, content in (("config", vars(Config())), ("result", dict.fromkeys(NUMBERS, 0.5)), ("log", LOG)):
                 Path(place, f"{name}.json{'l' * (name == 'log')}").write_text(json.dumps(content) + "\n")
 
-    started(spy, module, leave)
-    started(spy, module, leave, "Popen", poll=lambda: spy.noted("poll", None if next(looks) < 0 else 0),
-            send_signal=nothing, wait=lambda: 0)
+    started(spy, leave, "Popen", poll=lambda: spy.noted("poll", None if next(looks) < 0 else 0),
+            send_signal=nothing, terminate=nothing, wait=lambda: 0)
     patched(32)(spy, module)
-    spy(module, *{"ThreadPoolExecutor", "drawn"} & vars(module).keys())
+    spy(module, *{"drawn"} & vars(module).keys())
+    if "trainings" in vars(module):
+        spy(module.trainings, "work")
     spy.patch.setattr(time, "sleep", nothing)
     if "ROWS" in vars(module):
         spy.patch.setattr(module, "ROWS", {name: module.ROWS[name] for name in ("symmetric", "bptt", "bptt-gain-1")})
@@ -333,7 +336,7 @@ def benchmark(spy, module):
             return spy.noted("measured", {}, *arguments)
 
     spy.patch.setattr(module, "Step", Step)
-    started(spy, module, stdout='{"megabytes": 1}')  # of `memory`
+    started(spy, stdout='{"megabytes": 1}')  # of `memory`
     spy(module, "machine", instead=lambda args: dict(sgemm={}))
     spy(module, "operations", "scaling", "against_pytorch", "against_backpropagation", "write", instead=lambda *arguments: {})
     spy.patch.setitem(module.CHILDREN, "bptt", lambda args: spy.note("bptt"))
@@ -342,7 +345,7 @@ def benchmark(spy, module):
 def gpu_report(spy, module):
     """No part is run, and none has been."""
     shutil.rmtree("gpu", ignore_errors=True)
-    started(spy, module, stdout="{}", stderr="")
+    started(spy, stdout="{}", stderr="")
     spy.patch.setattr(module, "versions", lambda: dict(gpu="a GPU"))
     spy.patch.setattr(time, "time", lambda: 0)
     spy.patch.setitem(module.PARTS, "memory", lambda args: spy.note("memory"))
@@ -391,7 +394,7 @@ OTHERS = {  # example: (its patches, its base options, {option and value: what i
     "13_depth": (patched(32), "--blocks 1 --channels 2 --images 2", {
         "--blocks 2 3": "(6, 8)", "--channels 3": "", "--feedback 0.1": "", "--images 3": "",
         "--out elsewhere": "elsewhere/depth.png"}),
-    "14_which_side": (laboratory, "", {
+    "which_side": (laboratory, "", {
         "--data somewhere": every_command("--data somewhere"), "--images 7": every_command("--images=7"),
         "--dataset synthetic": every_command("--dataset synthetic"), "--validation-images 7": every_command(
             "--validation-images=7"), "--epochs 7": every_command("--epochs 7"), "--seeds 3": every_command("seed=0,1,2"),
@@ -406,17 +409,17 @@ OTHERS = {  # example: (its patches, its base options, {option and value: what i
         "--data somewhere": "somewhere", "--seed 3": "convnet(){seed: 3}", "--threads 2": "worker_threads(2)",
         "--out elsewhere": "write(elsewhere"}),
     "paper_table": (laboratory, "--out out --runs runs --workers 4", {
-        "--block gains": every_command("--preset small"), "--row symmetric": every_command("--nudging symmetric"),
-        "--seed 1": ("!symmetric-0.json", "!symmetric-2.json"), "--plan": ("!command", "core-minutes"), "--only-draw": "!command",
+        "--block gains": every_command("--channels 8 16 32 32"), "--row symmetric": every_command("--nudging symmetric"),
+        "--seed 1": ("!symmetric-0.json", "!symmetric-2.json"), "--only-draw": "!command",
         "--data somewhere": every_command("--data somewhere"), "--out elsewhere": "files((elsewhere/bptt-0.json",
-        "--runs others": every_command("--out others/"), "--workers 2": "",
+        "--runs others": every_command("--out others/"), "--workers 2": "), 2, None)",
         "--minutes 0.001": lambda a, b: len(lines(b, "command")) < len(lines(a, "command"))}),
     "sweep": (laboratory, "--images 16 --validation-images 8 --random beta=0.1..1 --trials 2", {
         "--grid beta=0.1,0.2,0.3 cost=squared-error,cross-entropy": ("!drawn", "--beta 0.3 --cost squared-error"),
         "--random feedback=0.1..1": every_command("--feedback"), "--trials 3": lambda a, b: len(lines(b, "command")) == 3,
         "--seed 4": lambda a, b: not set(lines(a, "command")) & set(lines(b, "command")),
         "--images 12": every_command("--train-images 12"), "--validation-images 6": every_command("--validation-images 6"),
-        "--data somewhere": (every_command("--data somewhere"), "load(auto, somewhere"), "--jobs 3": "ThreadPoolExecutor(3)",
+        "--data somewhere": (every_command("--data somewhere"), "load(auto, somewhere"), "--jobs 77": "), 77)",
         "--out elsewhere": every_command("--out elsewhere/beta="), "shared -- --epochs 7": every_command("--epochs 7")}),
     "predict": (predict, "", {
         "files a.png": "read(a.png", "--model tiny.npz": "load(tiny.npz)", "--data somewhere": "somewhere", "--count 3": "",
@@ -455,13 +458,17 @@ def traced(tmp_path_factory):
     return trace
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+def slow_but_for_the_main_job(name, *others):
+    return pytest.param(name, *others, marks=() if name == MAIN else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", list(map(slow_but_for_the_main_job, PROGRAMS)))
 def test_the_same_command_line_leaves_the_same_trace(traced, name):
     assert traced(name, PROGRAMS[name][1]) == traced.__wrapped__(name, PROGRAMS[name][1])
 
 
-@pytest.mark.parametrize("name, option", [(name, row) for name, (_, _, rows) in PROGRAMS.items() for row in rows],
-                         ids=lambda one: one.split()[0])
+@pytest.mark.parametrize("name, option", [slow_but_for_the_main_job(name, row) for name, (_, _, rows) in PROGRAMS.items()
+                                          for row in rows], ids=lambda one: one.split()[0])
 def test_an_option_acts(traced, name, option):
     """By the value in its row; a choice of the main job by every value but that of the run without the option."""
     option, _, value = (row := option).partition(" ")
@@ -491,7 +498,8 @@ def test_what_is_refused_would_be_ignored(traced, monkeypatch, option, only):
         assert results(traced.__wrapped__(MAIN, words)) == results(traced(MAIN, f"{BASE} {INERT[only]}"))
 
 
-BAD = {cli.count: ("0", "-1", "1.5"), cli.whole: ("-1", "x"), cli.number: ("nan", "inf", "x"), cli.positive: ("0", "-1", "nan"),
+BAD = {cli.count: ("0", "-1", "1.5"), cli.whole: ("-1", "x"), cli.pixels: ("-1", "1e3"),
+       cli.number: ("nan", "inf", "x"), cli.positive: ("0", "-1", "nan"),
        cli.not_negative: ("-1", "inf")}
 
 
@@ -541,8 +549,8 @@ def test_every_option_has_a_row(name):
 
 def test_every_example_is_here(monkeypatch):
     """Files without a command line are named, and cifar10_asym_ep.py is the main job with asymmetric connections."""
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"cifar10_asym_ep", *PROGRAMS, *NONE}
-    assert not any("parse_args" in (EXAMPLES / f"{name}.py").read_text() for name in NONE)
+    assert {path.stem for path in EXAMPLES.rglob("*.py")} == {"cifar10_asym_ep", *PROGRAMS, *NONE}
+    assert not any("parse_args" in source_of(name).read_text() for name in NONE)
     monkeypatch.syspath_prepend(str(EXAMPLES))
     calls, example = [], importlib.import_module(MAIN)
     monkeypatch.setattr(example, "main", lambda *arguments, **chosen: calls.append(chosen))
@@ -559,7 +567,6 @@ def test_every_example_is_here(monkeypatch):
     ("predict", "a.png --count 2", "--count and --data are for test images"),
     ("predict", "a.png --data b", "--count and --data are for test images"),
     ("gradient_quality", "--run tiny.npz --seed 0", "--seed is for the initial network"),
-    ("paper_table", "--plan --only-draw", "not allowed with argument"),
     (MAIN, "--dataset synthetic --data somewhere", "embedded in the package")])
 def test_an_option_that_would_be_ignored_is_refused(traced, monkeypatch, name, options, sentence):
     """In one sentence; those of settings are above."""

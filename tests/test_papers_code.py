@@ -136,8 +136,8 @@ def differing(found, expected, bound=1e-3):
 @every_nudging
 @every_rule
 def test_with_its_conventions_the_published_code_is_reproduced(rule, name):
-    """Every gradient to rounding, on the core's synapses and on the engine's; with our own choices, just those that they are about
-    differ: the readout, B (with Kolen-Pollack W too), and, one-sided, everything that what stays at s_T is in."""
+    """Every gradient to rounding, on the core's synapses and on the engine's. With our own choices, just those that they are
+    about differ: the readout, B (with Kolen-Pollack W too), and, one-sided, everything that what stays at s_T is in."""
     net, x, y = example(rule)
     expected = papers_gradient(net.parameters(), x, y, rule, name)
     assert all(abs(g).max() > 1e-5 for g in expected.values())

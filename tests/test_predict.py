@@ -1,5 +1,6 @@
 """predict.py: names of classes, normalisation and steps come from the network's file, whatever it was trained on."""
 
+import functools
 import importlib.util
 import os
 import re
@@ -14,16 +15,17 @@ from PIL import Image
 
 import ep
 from ep import datasets
-from ep.datasets import pictures
-from ep.datasets.synthetic import synthetic_images
+from ep.datasets import pictures, synthetic
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+synthetic_images = functools.cache(synthetic.synthetic_images)
 
 
 @pytest.fixture
 def predict(monkeypatch, capsys, tmp_path):
     """predict(*options) -> (exit code, stdout, stderr) of the example in this process; predict.SHIPPED."""
     monkeypatch.syspath_prepend(str(EXAMPLES))  # it shares a module with other examples
+    monkeypatch.setattr(synthetic, "synthetic_images", synthetic_images)  # drawn once for all tests
     spec = importlib.util.spec_from_file_location("predict", EXAMPLES / "predict.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ep
+from ep import engine, eqprop
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (it is only ever a test oracle)")
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "laboratory"))
@@ -37,23 +38,22 @@ def test_a_small_network_step_by_step_in_float64(schedule, cost):
             assert abs(g).max() > 0 and close(found[name], g, 1e-10), name
 
 
-@pytest.mark.parametrize("solver", ["readable", "fast"])
-def test_without_feedback_it_is_backpropagation(solver):
+@pytest.mark.parametrize("prepared", [lambda network: network, engine.prepared], ids=["core", "engine"])
+def test_without_feedback_it_is_backpropagation(prepared):
     """gamma = 0, one sweep up and one down: the gradient of PyTorch's feed-forward network, to O(beta^2)."""
     network = ep.convnet([4, 5, 6], (24, 24, 2), 3, scale=4.0, dtype="float64", feedback=0.0)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(4, 24, 24, 2)), np.array([0, 1, 2, 0])
     twin = FeedForward(network)
     twin.loss(inside(x), torch.tensor(network.targets(y, x.dtype))).backward()
-    solver = ep.fast.prepared(network) if solver == "fast" else ep.READABLE
     phases = ep.Phases(ep.Phase(1, "up"), ep.Phase(1, "down"))
-    found = ep.eqprop_gradient(network, x, y, phases, nudging=ep.Nudging.symmetric(1e-3), solver=solver)
+    found = ep.eqprop_gradient(prepared(network), x, y, phases, nudging=ep.Nudging.symmetric(1e-3))
     for name, w in twin.theta.items():
         assert abs(found.gradient[name]).max() > 0 and close(found.gradient[name], outside(w.grad), 1e-5), name
 
 
-def test_the_papers_network():
-    """One gradient of the whole network, float64, few steps: the same by autograd, by the readable and by the fast path.
+def test_the_papers_network(monkeypatch):
+    """One gradient of the whole network, float64, few steps: by autograd, on the synapses of the core and on the engine's.
 
     From random states: from zero, layers 2 to 4 are constant images after one step, and whose window's corner wins is up
     to rounding.
@@ -63,12 +63,9 @@ def test_the_papers_network():
     x, y = rng.normal(size=(2, 32, 32, 3)), np.array([3, 8])
     start = [rng.random((2, *shape)) for shape in network.shapes[1:]]
     found, free, _ = Twin(network).gradient(x, y, 3, 5, nudging=NUDGING, start=start)
-    for solver in (ep.READABLE, ep.fast.prepared(network)):
-        def relax_from_there(*arguments, relax=solver.relax, **options):
-            return relax(*arguments, **{"start": start} | options)
-
-        expected = ep.eqprop_gradient(network, x, y, ep.Phases(3, 5, deviations=False), nudging=NUDGING,
-                                      solver=solver._replace(relax=relax_from_there))
+    monkeypatch.setattr(eqprop, "relax", lambda *arguments, **options: ep.relax(*arguments, **{"start": start} | options))
+    for ours in (network, engine.prepared(network)):
+        expected = ep.eqprop_gradient(ours, x, y, ep.Phases(3, 5, deviations=False), nudging=NUDGING)
         assert all(close(a, b, 1e-12) for a, b in zip(free, expected.free.states))
         for name, g in expected.gradient.items():
             assert abs(g).max() > 0 and close(found[name], g, 1e-8), name

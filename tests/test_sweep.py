@@ -110,7 +110,7 @@ def test_a_training_that_fails_is_a_row(run, monkeypatch, tmp_path):
 def test_a_sweep_that_is_stopped_stops_its_trainings(run, tmp_path):
     """SIGTERM: the training saves and ends, nobody holds its folder any more, and the same command goes on with it."""
     options = shlex.split("--data images.npz --images 24 --validation-images 16 --out out --grid beta=0.1")
-    command = [sys.executable, str(PATH), *options, *shlex.split(SHARED.replace("--epochs 1", "--epochs 2000"))]
+    command = [sys.executable, sweep.__file__, *options, *shlex.split(SHARED.replace("--epochs 1", "--epochs 2000"))]
     environment = os.environ | dict(PYTHONPATH=str(Path(ep.__file__).parents[1]))
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as sweeping:
         folder = tmp_path / "out" / "beta=0.1"
@@ -159,6 +159,6 @@ def test_values_as_words():
 def test_mistakes_end_before_the_first_training(run, monkeypatch, tmp_path, options, sentence):
     """Also one that only the last of the trainings makes: one sentence, exit code 2, and nothing is written."""
     made = pretended(monkeypatch)
-    code, _, err = run(f"{options} {SHARED}")
+    code, _, err = run(options if " -- " in options else f"{options} {SHARED}")
     assert (code, made) == (2, []) and sentence in err and err.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -69,9 +69,9 @@ def test_chunks_add_up(xp):
 
 def made_part(xp, images, steps, changes, tolerance=0.0, g=1.0, low=(), high=()):
     """A `Part` of one layer of three units."""
-    at = [xp.asarray([unit in which for unit in range(3)]) for which in (low, high)]
-    return Part(images, {"1.W": g * xp.ones((1, 2)), "1.b": 2 * g * xp.ones(1)}, [at[0]], [at[1]],
-                [xp.asarray(0.5 * images), xp.asarray(images // 2)], steps, [xp.asarray(change) for change in changes], tolerance)
+    at_bounds = xp.asarray([[unit in which for unit in range(3)] for which in (low, high)])
+    return Part(images, {"1.W": g * xp.ones((1, 2)), "1.b": 2 * g * xp.ones(1)}, at_bounds,
+                xp.asarray([0.5 * images, images // 2, *changes]), [3], steps, tolerance)
 
 
 def test_a_batch_from_its_chunks(xp):

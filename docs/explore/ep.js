@@ -1,6 +1,6 @@
 // Equilibrium propagation for a chain of dense layers: the numerics of the page, and nothing else.
 //
-// The same steps as the Python package, under the same names, so that the two can be read side by side: Network.drives_of
+// The same steps as the Python package, under the same names, so that the two can be read side by side: Network.drives
 // (ep/network.py), relax and deviate (ep/dynamics.py), Nudging (ep/nudging.py), parameter_adjoint (ep/network.py), rbp_gradient
 // (ep/rbp.py), Adam (ep/train/optimizers.py). tests/test_explore.py compares the numbers of both.
 //

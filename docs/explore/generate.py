@@ -145,7 +145,7 @@ def case(data, task, weights, n, changes):
                   for beta in nudging(settings).points if beta != 0]
     found, truth = gradient(network, x, y, settings), exact(network, x, y, settings)
     return dict(
-        task=task, weights=weights, points=n, settings=settings, weights_of_layers=network.energy_factors,
+        task=task, weights=weights, points=n, settings=settings, factors_of_layers=network.energy_factors,
         states=free.states, u=free.u, residual=free.residual, history=trajectory(network, x, phases(settings).free),
         energy=network.energy(x, free.states), nudging=dict(points=nudging(settings).points, weights=nudging(settings).weights),
         deviations=deviations, gradient=found.gradient, loss=found.loss, correct=found.correct,

@@ -19,6 +19,7 @@ import numpy as np
 from ..backend import array_module
 from ..network import Network
 from ..synapse import Dense, Identity
+from ..vectorfield import plain
 from . import cpu, gpu
 from .graph import Recorder, unrecordable
 
@@ -29,10 +30,10 @@ def choice(network: Network) -> tuple[Callable, str]:
     """What this network runs on: a function prepare(network, map) -> network, and a sentence that says so."""
     if array_module(network.any_parameter) is not np:
         return (lambda network, map: gpu.prepared(network)), "relaxing with CUDA kernels (ep/engine/gpu.py)"
-    convolutions = [synapse for synapse in cpu.plain(network) if cpu.why_not(synapse) is None]
+    convolutions = [synapse for synapse in plain(network) if cpu.why_not(synapse) is None]
     if not convolutions:
         return (lambda network, map: network), "relaxing with the synapses of the core (ep/synapse.py)"
-    left = [f"; {type(synapse).__name__} stays as it is: {why}" for synapse in cpu.plain(network)
+    left = [f"; {type(synapse).__name__} stays as it is: {why}" for synapse in plain(network)
             if type(synapse) not in (Dense, Identity) and (why := cpu.why_not(synapse))]
     return ((lambda network, map: cpu.prepared(network, map=map)),
             "relaxing with Winograd's convolutions (ep/engine/cpu.py)" + "".join(dict.fromkeys(left)))

@@ -43,7 +43,7 @@ class Blas:
     """A handle of cuBLAS, its workspace, and the product of two matrices."""
 
     def __init__(self, cupy, library):
-        self.cupy, self.library, self.handle = cupy, library, ctypes.c_void_p()
+        self.cupy, self.handle = cupy, ctypes.c_void_p()
         self.gemm, self.stream = library.cublasGemmEx, library.cublasSetStream_v2
         self.set_workspace = library.cublasSetWorkspace_v2
         self.workspace = cupy.cuda.alloc(WORKSPACE)

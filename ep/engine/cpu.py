@@ -42,7 +42,8 @@ def prepared(network, largest_tile=4, map=map):
 
     other = copy.copy(network)
     other.synapses = list(map(ready, network.synapses, network.wiring))
-    other.activation = InBlocks(*network.activation)
+    if type(network.activation) is Activation:
+        other.activation = InBlocks(*network.activation)
     return other
 
 
@@ -59,18 +60,14 @@ def exchanged(synapse, from_input, largest_tile=4):
     return InputConv(synapse) if synapse.stride == 1 and synapse.W[..., 0].size <= FEW else synapse
 
 
-def plain(network):
-    """The synapses of a network; of an asymmetric one both that it consists of."""
-    return [one for synapse in network.synapses
-            for one in ((synapse.forward, synapse.feedback) if type(synapse) is Asymmetric else (synapse,))]
-
-
 def why_not(synapse):
     """Why a synapse stays as it is, in words; None if it need not."""
     if type(synapse) is not Conv:
         return "it is none of this package's convolutions"
     if synapse.W.dtype.kind != "f":
         return "its weights are complex"
+    if getattr(synapse.b, "dtype", synapse.W.dtype) != synapse.W.dtype:  # the way down of an asymmetric one has no bias
+        return "its parameters have several types"
     return "its padding is more than its kernel covers" if synapse.padding >= len(synapse.W) else None
 
 
@@ -104,23 +101,26 @@ class Workspace:
 
 
 def workspace(N, dtype):
+    """That of this thread; the oldest makes room for a new one."""
     kept = LOCAL.__dict__.setdefault("kept", {})
-    kept[N, dtype] = kept.pop((N, dtype), None) or Workspace(dtype)  # the last in the dictionary is the last that was used
-    for old in list(kept)[:-KEPT]:
-        del kept[old]
+    if (N, dtype) not in kept:
+        for old in list(kept)[:1 - KEPT]:
+            del kept[old]
+        kept[N, dtype] = Workspace(dtype)
     return kept[N, dtype]
 
 
 class Pooled:
     """What the convolutions here share: pooling and unpooling by stripes, and when they are left to `Conv`."""
 
-    def plain(self, *arrays):
+    def plain(self, first, *others):
         """Whether this is left to `Conv`: another dtype than that of the weights, or one image.
 
         One image is what stands for all while they are the same (dynamics.Messages): then windows tie, and only products of equal
         rows in the same order keep equal numbers equal.
         """
-        return len(arrays[0]) == 1 or any(a.dtype != self.W.dtype for a in arrays)
+        dtype = self.W.dtype
+        return len(first) == 1 or first.dtype != dtype or any(a.dtype != dtype for a in others)
 
     def windows(self, rows):
         """The windows that these rows of the convolution are pooled to; all, where pooling does not go by windows."""
@@ -153,6 +153,13 @@ class Pooled:
             y[...] = inside(self.pool.unpool(v, switches, y.shape[:2]))
         else:
             self.pool.unpool(v[:, windows], switches if switches is None else switches[:, windows], y.shape[:2], out=outside(y))
+
+
+def rows_of(b, N):
+    """b for N images, (N, C), as long as a run: adding it is one pass."""
+    rows = np.empty((N, *b.shape), b.dtype)
+    rows[...] = b
+    return rows
 
 
 def whole(stripes):
@@ -194,7 +201,7 @@ class TiledConv(Pooled, Conv):
     def drive_post(self, pre, switches=None):
         if self.plain(pre):
             return super().drive_post(pre, switches)
-        return self.pool_stripes(self.convolved(pre), len(pre), switches, b=np.tile(self.b, (len(pre), 1)))
+        return self.pool_stripes(self.convolved(pre), len(pre), switches, b=rows_of(self.b, len(pre)))
 
     def linear_post(self, pre, switches):
         if self.plain(pre):
@@ -294,7 +301,7 @@ class InputConv(Pooled, Conv):
     def drive_post(self, pre, switches=None):
         if self.plain(pre) or switches is not None:
             return super().drive_post(pre, switches)
-        return self.pool_stripes(self.convolved(pre), len(pre), None, b=np.tile(self.b, (len(pre), 1)))
+        return self.pool_stripes(self.convolved(pre), len(pre), None, b=rows_of(self.b, len(pre)))
 
     def convolved(self, x):
         """W * x in stripes."""

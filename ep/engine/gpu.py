@@ -7,25 +7,25 @@ them can be recorded as a CUDA graph (graph.py). A patch matrix takes at most ME
 import copy
 
 from .. import ops
-from ..activations import Activation, total
+from ..activations import ACTIVATIONS, Activation, total
 from ..backend import array_module
 from ..cost import SoftmaxCrossEntropy, SquaredError
 from ..synapse import Conv, Dense, Identity
-from ..vectorfield import Asymmetric
+from ..vectorfield import Asymmetric, plain
 from . import blas, kernels
 from .blas import matmul
 
 MEMORY = 1 << 28  # bytes
 MAX_POOL = ops.MAX_POOL._replace(pool=kernels.max_pool, pool_at=kernels.max_pool_at, unpool=kernels.max_unpool)
+POOLINGS, SIGMAS = (MAX_POOL, ops.AVERAGE_POOL, ops.NO_POOL), tuple(ACTIVATIONS.values())  # those of this package
 
 
 def prepared(network):
     """`network` of these parts. It owns the same parameter arrays, which an optimizer may go on changing in place."""
-    if any(type(part) in (GpuConv, GpuDense, GpuReadout) for part in [*network.synapses, network.cost]):
-        return network
     other = copy.copy(network)
     other.synapses = [exchanged(synapse) for synapse in network.synapses]
-    other.activation = Fused(*network.activation)
+    if type(network.activation) is Activation:
+        other.activation = Fused(*network.activation)
     if type(network.cost) is SoftmaxCrossEntropy:
         other.cost = GpuReadout(network.cost)
     return other
@@ -42,11 +42,11 @@ def exchanged(synapse):
 
 
 def recordable(network):
-    """Whether all parts of a network multiply by `blas.matmul`: a synapse or a cost of another kind may not."""
-    parts = [one for synapse in network.synapses
-             for one in ((synapse.forward, synapse.feedback) if type(synapse) is Asymmetric else (synapse,))]
+    """Whether all parts of a network are this package's: those multiply by `blas.matmul`, and never look at a number."""
     return (str(network.any_parameter.dtype) in blas.FLOATS and type(network.cost) in (GpuReadout, SquaredError)
-            and all(type(part) in (GpuConv, GpuDense, Identity) for part in parts))
+            and network.activation in SIGMAS
+            and all(type(one) in (GpuConv, GpuDense, Identity) for one in plain(network))
+            and all(one.pool in POOLINGS for one in plain(network) if type(one) is GpuConv))
 
 
 class GpuConv(Conv):
@@ -127,7 +127,7 @@ class GpuReadout(SoftmaxCrossEntropy):
 
 
 class Fused(Activation):
-    """`Activation`: for sigma = clip(slope u, low, high), an update of a layer is one launch, after those that add up its terms."""
+    """`Activation`: where sigma is clip(slope u, low, high), one launch updates a layer, after those that add up its terms."""
 
     def respond(self, terms):
         *others, (gain, last) = sorted(terms, key=lambda term: term[0] != 1)  # the last one has a factor, if any has

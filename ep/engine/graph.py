@@ -1,8 +1,8 @@
 """A training step as a CUDA graph: what the one loop of the core launches is recorded once, and then replayed by a single launch.
 
-With two or three sweeps a step, a GPU spends its time waiting for the host: hundreds of launches of some 10 microseconds each. Nothing
-in a relaxation of a fixed number of steps looks at a number, so all of it can be recorded, for the arrays where the parameters lie.
-`unrecordable` says which steps cannot be; they run as they are.
+With two or three sweeps a step, a GPU spends its time waiting for the host: hundreds of launches of some 10 microseconds each.
+Nothing in a relaxation of a fixed number of steps looks at a number, so all of it can be recorded, for the arrays where the
+parameters lie. `unrecordable` says which steps cannot be; they run as they are.
 """
 
 from contextlib import suppress
@@ -21,7 +21,7 @@ def unrecordable(network, phases):
     if blas.direct(array_module(network.any_parameter)) is None:
         return "the library that multiplies matrices was not found"
     if not gpu.recordable(network):
-        return "it has a synapse or a cost of another kind, or complex weights"
+        return "it has a synapse, pooling, activation or cost of another kind, or complex weights"
     if phases.free.tolerance or phases.nudged.tolerance:
         return "a tolerance makes the host wait for the residual of each step"
     return None
@@ -40,8 +40,8 @@ class Recorder:
         returned when it was recorded.
         """
         where = tuple(w.data.ptr for w in network.parameters().values())  # a recording reads the parameters there
-        parts = network.activation, network.cost, tuple(network.wiring), network.feedback, tuple(map(described, network.synapses))
-        key = where, parts, key, tuple((a.shape, a.dtype) for a in arrays)
+        parts = network.activation, type(network.cost), tuple(network.wiring), tuple(map(described, network.synapses))
+        key = where, parts, network.feedback, key, tuple((a.shape, a.dtype) for a in arrays)
         recorded = self.recordings.pop(key, None)
         for old in list(self.recordings)[:1 - KEPT]:  # the last in the dictionary is the last that was used
             del self.recordings[old]
@@ -61,11 +61,12 @@ def described(synapse):
 class Recorded:
     """function(*arrays), a CUDA graph: recorded here, replayed by every call, in memory that nothing else uses.
 
-    It must launch kernels only, and not look at a number. Its results are the same arrays every time.
+    It must launch kernels only, and not look at a number; products are those of `blas.matmul`, of real matrices (so no complex
+    nudging). Its results are the same arrays every time.
     """
 
     def __init__(self, function, *arrays):
-        cupy, self.function = array_module(arrays[0]), function
+        cupy, self.function = array_module(arrays[0]), function  # kept, as are the parameters it knows: they are not to move
         stream, self.pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
         cupy.cuda.Device().synchronize()
         with stream, cupy.cuda.using_allocator(self.pool.malloc):

@@ -7,7 +7,7 @@ a patch matrix three. Here each is one kernel; products of matrices are cuBLAS's
     down    y = unpool(s_{n+1}, switches);  cols = y @ W^T;  col2im(cols)             3
     update  u = up + down;  s_n = sigma(u)                                            1
 
-The twin of a kernel is the function of ops.py or activations.py of the same name. It runs instead wherever the kernel
+The twin of a kernel is the function of ops.py of the same name, or a method of `Activation`. It runs instead wherever the kernel
 cannot (NumPy, complex numbers), and tests compare the two bit for bit. The synapses that use the kernels are in gpu.py.
 """
 
@@ -92,7 +92,7 @@ def runs_on(a, *shape):
 def compiled(xp, name, **sizes):
     arguments, results, code = KERNELS[name]
     constants = "".join(f"const int {size} = {value};\n" for size, value in sizes.items())
-    return xp.ElementwiseKernel(arguments, results, constants + code, f"ep_{name.replace('-', '_')}", options=("--fmad=false",))
+    return xp.ElementwiseKernel(arguments, results, constants + code, f"ep_{name}", options=("--fmad=false",))
 
 
 def launch(name, shape, *arrays, dtypes=None, **sizes):
@@ -153,9 +153,6 @@ def max_unpool(v, switches, shape):
     if not runs_on(v, len(v), *shape, v.shape[3]):
         return ops.max_unpool(v, switches, shape)
     return launch("max_unpool", (len(v), *shape, v.shape[3]), v, switches, H=shape[0], W=shape[1], C=v.shape[3])
-
-
-MAX_POOL = ops.MAX_POOL._replace(pool=max_pool, pool_at=max_pool_at, unpool=max_unpool)
 
 
 def adam(w, g, m, v, betas, rate, t, eps, weight_decay):

@@ -1,4 +1,4 @@
-"""3x3 convolution with fewer multiplications: Winograd's F(m x m, 3 x 3), for the fast path.
+"""3x3 convolution with fewer multiplications: Winograd's F(m x m, 3 x 3), for a CPU.
 
     y  = A^T [ (G W G^T) * (B^T x B) ] A           one tile: x (m+2, m+2) -> y (m, m); * elementwise       (Winograd 1980)
     dW = G^T [ sum_tiles (B^T x B) * (A y A^T) ] G          its adjoint in W: <y, W x> = <W, dW>

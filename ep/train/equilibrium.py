@@ -44,13 +44,13 @@ def distance(network, images, labels, gradient, phases, *, prepare, combined=dic
     before they are compared, as of the estimate (see FEEDBACK_UPDATES).
     Cosines are None where most images have no fixed point within reach: there is no exact gradient then.
     """
-    result = accuracies(engine.prepared(network, map), images, labels, phases.free, prepare=prepare, map=map, chunk=chunk)
+    result = accuracies(engine.prepared(network), images, labels, phases.free, prepare=prepare, map=map, chunk=chunk)
     x, y, cosine, smallest, exact = prepare(images[:CHUNK], None), labels[:CHUNK], dict.fromkeys(layers(network)), None, None
     if result["settled_images"] >= 0.5:
         exact = exact_gradient(network, x, y, phases.free)
         cosine = cosines(gradient(network, x, y).gradient, combined(exact.gradient))
         smallest = min(cosine.values())
-    alone = evaluate(engine.prepared(without_feedback(network), map), images[:MANY], labels[:MANY], partial(relax, phase=SWEEP),
+    alone = evaluate(engine.prepared(without_feedback(network)), images[:MANY], labels[:MANY], partial(relax, phase=SWEEP),
                      prepare=prepare, map=map, chunk=chunk)
     return {**result, **{f"cosine_{layer}": c for layer, c in cosine.items()}, "smallest_cosine": smallest,
             **regime(network, x, y, phases.free, exact), "accuracy_without_feedback": alone[0]}

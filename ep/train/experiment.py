@@ -40,6 +40,10 @@ CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 6.0), f
            batch_size=32)  # weak feedback: the phases end near their fixed points
 RESNET = dict(channels=(32, 64, 128), initial_drive=0.333, scale=(1.0, 3.0), feedback=0.001, beta=0.02,
               lr=(1.2e-3, 3e-3))  # beside CPU
+RECURRENT = dict(channels=(16, 32, 64, 64), scale=(8.0, 1.4, 1.4, 2.0, 4.0), feedback=1.0, nudged_phases="deviations", beta=0.05,
+                 steps_free=60, schedule="checkerboard", tolerance=3e-3, steps_nudged=8, schedule_nudged="down", omega=1.4,
+                 optimizer="adam", lr=(2e-3, 6e-3), weight_decay=0.02, warm_up=50,
+                 batch_size=64)  # full feedback: hidden weights that start at a spectral radius near 0.7, and every chunk settles
 PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states", conventions="paper", beta=1.0, steps_free=250,
              steps_nudged=25, schedule="synchronous", optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4,
              batch_size=128, check_every=10)  # the log says at which step the residual passed 1e-6
@@ -52,6 +56,8 @@ VISITS = 40_000  # of any other data set: as many epochs as make so many visits 
 PRESETS = {  # (preset, data set) -> its settings; `row` says what any other data set gets
     ("cpu", "synthetic"): CPU | SYNTHETIC,
     ("cpu", "cifar10"): CPU | CIFAR10,
+    ("recurrent", "synthetic"): RECURRENT | SYNTHETIC | dict(batch_size=32),
+    ("recurrent", "cifar10"): RECURRENT | CIFAR10 | dict(train_images=20000, flip=False, pad=0),
     ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
     ("paper", "cifar100"): PAPER | PAPERS_IMAGES,
 }
@@ -69,7 +75,10 @@ CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings 
     (NAMES, dict(conventions="paper"), dict(nudged_phases="states")),
     (NAMES, dict(feedback_update="exact"), dict(nudged_phases="deviations", conventions="here")),  # two states cannot give it
     (NAMES, dict(algorithm="bptt", connections="asymmetric"), dict(feedback_update="exact")),  # it is: W and B get their own
-    (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0)),
+    (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0,
+                                     omega=1.0)),
+    (("recurrent",), dict(algorithm="bptt"), dict(steps_free=40, steps_nudged=15)),
+    (("recurrent",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4, warm_up=0)),
     (("cpu",), dict(algorithm="bptt"), dict(steps_free=10, steps_nudged=6)),  # of which a sweep is worth several
 ]
 
@@ -88,8 +97,8 @@ def row(preset, dataset):
         raise EPError(f"--preset paper is for CIFAR-10 and CIFAR-100, and refuses {dataset.source}: pass --data, or use --preset "
                       "cpu")
     train, test = len(dataset.train_labels), len(dataset.test_labels)
-    return dict(CPU, train_images=train, test_images=min(test, 2000), final_test_images=test,
-                epochs=min(50, max(5, VISITS // train)), flip=dataset.flip, pad=dataset.pad)
+    return dict(dict(cpu=CPU, recurrent=RECURRENT)[preset], train_images=train, test_images=min(test, 2000),
+                final_test_images=test, epochs=min(50, max(5, VISITS // train)), flip=dataset.flip, pad=dataset.pad)
 
 
 def layers(preset, dataset, device, ranks, given):
@@ -209,8 +218,9 @@ def build_optimizer(config, network):
 
 def phases(config):
     """The `Phases` of a training step."""
-    return Phases(Phase(config.steps_free, config.schedule, config.tolerance, config.check_every),
-                  Phase(config.steps_nudged, config.schedule_nudged, check_every=config.check_every),
+    both = dict(check_every=config.check_every, omega=config.omega)
+    return Phases(Phase(config.steps_free, config.schedule, config.tolerance, **both),
+                  Phase(config.steps_nudged, config.schedule_nudged, **both),
                   deviations=config.nudged_phases == "deviations")
 
 
@@ -275,4 +285,5 @@ def expected_time(config, network, x, map, threads, ranks=1):
     seconds = steps * one_step * -(-cut // ranks) / cut
     each = f" on each of {ranks} ranks" if ranks > 1 else ""
     idle = f"; {ranks - cut} of them idle, since a batch has {cut} chunk(s) of {config.chunk} images" if ranks > cut else ""
-    return f"expected time: about {seconds / 60:.1f} minutes for {config.epochs} epochs with {threads} thread(s){each}{idle}"
+    about = "at most" if config.tolerance else "about"  # where it settles earlier, it ends earlier
+    return f"expected time: {about} {seconds / 60:.1f} minutes for {config.epochs} epochs with {threads} thread(s){each}{idle}"

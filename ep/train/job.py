@@ -72,8 +72,9 @@ def parser(description, chosen):
     """Every option of the main job: the settings of settings.py, what they start from, and where things are."""
     parser = cli.Parser(prog=program(), description=description, formatter_class=cli.Formatter)
     add = parser.add_argument
-    add("--preset", choices=experiment.NAMES, help="settings to start from: cpu is small, fast, and settles, for its feedback "
-        f"is weak; paper is what the paper did (default: {settings.Config.preset}, on a GPU too)")
+    add("--preset", choices=experiment.NAMES, help="settings to start from: cpu is small, fast, and settles, for its feedback is "
+        "weak; recurrent has full feedback, and settles by more steps; paper is what the paper did (default: "
+        f"{settings.Config.preset}, on a GPU too)")
     add("--dataset", type=cli.dataset, metavar="NAME", help=f"{', '.join(datasets.NAMES)}, a folder with one sub-folder of "
         "pictures per class, or an .npz file (default: auto, CIFAR-10 if possible, else synthetic)")
     settings.add_options(add, experiment.VARYING)

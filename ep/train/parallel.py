@@ -94,21 +94,18 @@ class World:
         cut, like = loop.chunks(len(y), size), network.any_parameter
         mine = list(map(lambda chunk: loop.as_part(network, gradient(network, x[chunk], y[chunk])), cut[self.rank::self.size]))
         shapes = {name: w.shape for name, w in network.parameters().items()}
-        bounds = {(bound, n): shape for bound in ("low", "high") for n, shape in enumerate(network.shapes[1:])}
-        flat, sums = zeros(shapes | bounds, like)
+        flat, sums = zeros(shapes | {"at_bounds": (2, sum(map(math.prod, network.shapes[1:])))}, like)
         for one in mine:
             for name, g in one.gradient.items():
                 sums[name] += one.images * g
-            for bound, n in bounds:
-                sums[bound, n] += getattr(one, bound)[n]  # 1 where a unit is at its bound in all images of the part
+            sums["at_bounds"] += one.at_bounds  # 1 where a unit is at its bound in all images of the part
         self.add_up(flat)
-        gradient = {name: sums[name] / len(y) for name in shapes}
-        low, high = ([sums[bound, n] == len(cut) for n in range(len(network.shapes) - 1)] for bound in ("low", "high"))
-        told = self.exchange([replace(one, gradient={}, low=[], high=[], alone=None, sums=loop.numbers(one.sums),
-                                      changes=loop.numbers(one.changes)) for one in mine])
+        gradient, at_bounds = {name: sums[name] / len(y) for name in shapes}, sums["at_bounds"] == len(cut)
+        told = [replace(one, gradient={}, at_bounds=None, numbers=to_host(one.numbers), alone=None) for one in mine]
+        told = self.exchange(told)
         parts = [told[k % self.size][k // self.size] for k in range(len(cut))]
-        parts[0] = replace(parts[0], low=low)
-        return step(parts, gradient, numbers_of(parts, gradient, low, high))
+        parts = [replace(one, numbers=array_module(like).asarray(one.numbers)) for one in parts]
+        return step(parts, gradient, numbers_of(parts, gradient, at_bounds))
 
     def add_up(self, flat):
         """flat (numbers,) <- its sum over the ranks: on the device where MPI can read it, else through the host."""

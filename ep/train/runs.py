@@ -276,8 +276,8 @@ class Run:
 
     def interruptible(self, map):
         """`map`, but a signal stops the run between two items. (Ranks stop together, after all items.)"""
-        def heard(function, items):
-            for result in map(lambda item: None if self.world.stop else function(item), items):
+        def heard(function, *items):
+            for result in map(lambda *item: None if self.world.stop else function(*item), *items):
                 self.stop_if_asked()
                 yield result
         return map if self.world.comm else heard

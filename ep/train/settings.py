@@ -123,6 +123,7 @@ class Config:
     tolerance: float = option(0.0, not_negative, "end the free phase once the residual is below this; 0: never")
     steps_nudged: int = option(3, count, "K: steps of each nudged phase")
     schedule_nudged: str | None = option(None, SCHEDULES, "the same of the nudged phases")  # None: that of the free phase
+    omega: float = option(1.0, positive, "over-relaxation of both, below 2, for schedules other than synchronous")
     check_every: int | None = None  # steps from one look at the residual to the next
     chunk: int = option(loop.CHUNK, count, "images that are relaxed together, and stop together; with CUDA a GPU's whole share "
                         "of the batch")
@@ -166,7 +167,7 @@ def add_options(add, varying):
     varying: settings whose default depends on others, so that --help names none.
     """
     for name, (default, read, help, _) in OPTIONS.items():
-        how: dict[str, Any] = dict(help=help if name in varying else f"{help} (default: {default})")
+        how = dict(help=help if name in varying else f"{help} (default: {default})")
         if read is bool:
             how |= dict(action=BooleanOptionalAction)
         elif callable(read):

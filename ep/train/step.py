@@ -7,7 +7,9 @@ with the gradient (ep/engine/graph.py). The Python numbers of a `Step` are then 
 import math
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import accumulate
 from operator import and_
+from typing import Any
 
 from ..backend import Array, Gradient, array_module, to_host
 from ..dynamics import Estimate
@@ -56,41 +58,63 @@ class Step:
 
 @dataclass
 class Part:
-    """What a chunk of images adds to a step, on the device. alone: the numbers of a batch that is this part alone, where
-    they were recorded with it."""
+    """What a chunk of images adds to a step, on the device.
+
+    gradient   mean over these images
+    at_bounds  (2, units): whether a unit is at the lower bound in all of them, and at the upper; layer by layer
+    numbers    loss and right predictions, summed, and the changes of the free phase
+    units      of each layer; times: the steps at which there is a change, the last one last
+    alone      `numbers_of` a batch that is this part alone, where they were recorded with it
+    """
 
     images: int
-    gradient: Gradient  # mean over them
-    low: list[Array]  # per layer, whether a unit is at the lower bound in all of them
-    high: list[Array]
-    sums: list[Array]  # loss, right predictions
-    times: list[int]  # the steps of the free phase at which there is a change, the last one last
-    changes: list[Array]
+    gradient: Gradient
+    at_bounds: Array
+    numbers: Array
+    units: list[int]
+    times: list[int]
     tolerance: float
     alone: Array | None = None
 
 
 def part(network, estimate: Estimate) -> Part:
     """The `Part` of an `Estimate`."""
-    (low, high), free = network.activation.bounds, estimate.free
-    xp = array_module(free.states[0])
-    return Part(len(estimate.costs), estimate.gradient, [(s <= low).all(0) for s in free.states],
-                [(s >= high).all(0) for s in free.states], [estimate.costs.sum(), estimate.right.sum()],
-                [*(t for t, _ in free.earlier), free.steps], [*(xp.asarray(c) for _, c in free.earlier), free.change], free.tolerance)
+    free, units = estimate.free, [math.prod(shape) for shape in network.shapes[1:]]
+    numbers = [estimate.costs.sum(), estimate.right.sum(), *(change for _, change in free.earlier), free.change]
+    return Part(len(estimate.costs), estimate.gradient, at_bounds(free.states, network.activation.bounds, units), packed(numbers),
+                units, [*(t for t, _ in free.earlier), free.steps], free.tolerance)
+
+
+def at_bounds(states, bounds, units):
+    """(2, units), as a `Part` has it."""
+    (low, high), start = bounds, 0
+    found = array_module(states[0]).empty((2, sum(units)), dtype=bool)
+    for s, size in zip(states, units):
+        at_low, at_high = (row[start:start + size].reshape(s.shape[1:]) for row in found)
+        (s <= low).all(0, out=at_low)
+        (s >= high).all(0, out=at_high)
+        start += size
+    return found
+
+
+def packed(numbers):
+    """Numbers on the device, and arrays of them, as one array."""
+    first, start = numbers[0], 0
+    out = array_module(first).empty(sum(number.size for number in numbers), dtype=first.dtype)
+    for number in numbers:
+        out[start:start + number.size] = number
+        start += number.size
+    return out
 
 
 def recorded(recorder, gradient, key, network, x, y) -> Part:
     """The `Part` of gradient(network, x, y), launched as a CUDA graph; key: all that gradient depends on beside its arguments."""
     def launch(x, y):
         made = part(network, gradient(network, x, y))
-        made.alone = numbers_of([made], made.gradient, made.low, made.high)
-        return [*made.gradient.values(), *made.low, *made.high, *made.sums, *made.changes, made.alone], made
+        return [*made.gradient.values(), made.at_bounds, made.numbers, numbers_of([made], made.gradient, made.at_bounds)], made
 
-    arrays, made = recorder(launch, network, key, *network.examples(x, y))
-    found = iter(arrays)
-    return replace(made, gradient={name: next(found) for name in made.gradient}, low=[next(found) for _ in made.low],
-                   high=[next(found) for _ in made.high], sums=[next(found) for _ in made.sums],
-                   changes=[next(found) for _ in made.changes], alone=next(found))
+    (*gradients, bounds, numbers, alone), made = recorder(launch, network, key, *network.examples(x, y))
+    return replace(made, gradient=dict(zip(made.gradient, gradients)), at_bounds=bounds, numbers=numbers, alone=alone)
 
 
 def merged(parts: list[Part]) -> Step:
@@ -98,30 +122,25 @@ def merged(parts: list[Part]) -> Step:
     N = sum(one.images for one in parts)
     if len(parts) == 1 and parts[0].alone is not None:
         return step(parts, parts[0].gradient, parts[0].alone)
-    gradient = parts[0].gradient if len(parts) == 1 else {
+    gradient: dict[str, Any] = parts[0].gradient if len(parts) == 1 else {
         name: sum((one.images / N) * one.gradient[name] for one in parts) for name in parts[0].gradient}
-    low, high = ([reduce(and_, layers) for layers in zip(*(getattr(one, name) for one in parts))] for name in ("low", "high"))
-    return step(parts, gradient, numbers_of(parts, gradient, low, high))
+    return step(parts, gradient, numbers_of(parts, gradient, reduce(and_, [one.at_bounds for one in parts])))
 
 
-def numbers_of(parts, gradient, low, high):
-    """All numbers of the `Step` in one array on the device: stuck shares, squares, and for each part sums and changes."""
-    numbers = [(at_low | at_high).mean() for at_low, at_high in zip(low, high)]
-    numbers += [(g * g).sum() for g in gradient.values()]
-    for one in parts:
-        numbers += [*one.sums, *one.changes]
-    first = next(iter(gradient.values()))
-    out = array_module(first).empty(len(numbers), dtype=first.dtype)
-    for k, number in enumerate(numbers):
-        out[k] = number
-    return out
+def numbers_of(parts, gradient, at_bounds):
+    """All numbers of the `Step` in one array on the device: squares, stuck units of each layer, and those of the parts."""
+    squares = [(g * g).sum() for g in gradient.values()]
+    stuck, ends = at_bounds[0] | at_bounds[1], [*accumulate(parts[0].units)]
+    stuck = [stuck[start:end].sum(dtype=squares[0].dtype) for start, end in zip([0, *ends], ends)]
+    return packed([*squares, *stuck, *(one.numbers for one in parts)])
 
 
 def step(parts: list[Part], gradient: Gradient, numbers: Array) -> Step:
     """The `Step`, after the one look at the device. Of the parts only what the host knows is used."""
     found = iter(to_host(numbers).tolist())
-    stuck, squares = [next(found) for _ in parts[0].low], {name: next(found) for name in gradient}
-    N, loss, correct, steps, converged, history = sum(one.images for one in parts), 0.0, 0, 0.0, 0.0, {}
+    squares, stuck = {name: next(found) for name in gradient}, [next(found) / units for units in parts[0].units]
+    N, loss, correct, steps, converged, residual = sum(one.images for one in parts), 0.0, 0, 0.0, 0.0, 0.0
+    history: dict[int, float] = {}
     for one in parts:
         loss, correct = loss + next(found), correct + round(next(found))
         changes = [next(found) for _ in one.times]
@@ -129,8 +148,7 @@ def step(parts: list[Part], gradient: Gradient, numbers: Array) -> Step:
             history[t] = largest(history.get(t, 0.0), change)
         steps += one.times[-1] * one.images / N
         converged += (changes[-1] <= one.tolerance) * one.images / N
-        history["last"] = largest(history.get("last", 0.0), changes[-1])
-    residual = history.pop("last")
+        residual = largest(residual, changes[-1])
     return Step(gradient, loss / N, correct, N, steps, residual, converged, sorted(history.items()), stuck, squares)
 
 

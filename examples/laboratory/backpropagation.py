@@ -19,11 +19,9 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import ep
-from ep import datasets, fast
-from ep.dynamics import Estimate, Phase
+from ep import datasets, engine
 from ep.train import commandline as cli, experiment, loop
-
-SLOPES = {ep.HARD_SIGMOID: 0.5, ep.RELU6: 1.0}  # activations clip(slope u, lower bound, upper bound)
+from ep.train.step import Step
 
 
 def main():
@@ -51,28 +49,30 @@ def main():
             bar = tqdm(total=loop.steps_per_epoch(n, config.batch_size), desc=f"epoch {epoch + 1}", leave=False)
             ep.train_epoch(network, dataset.train_images[:n], dataset.train_labels[:n], backpropagated, optimizer,
                            batch_size=config.batch_size, epoch=epoch, seed=config.seed, prepare=prepare,
-                           on_step=lambda step, estimate, bar=bar: bar.update())
+                           on_step=lambda number, step, bar=bar: bar.update())
             bar.close()
-            tested, forward = log[epoch]["test_images"], partial(fast.prepared(network).relax, phase=Phase(1, "up"))
-            accuracy, _ = ep.evaluate(network, dataset.test_images[:tested], dataset.test_labels[:tested], forward,
-                                      prepare=prepare, map=threads)
+            tested, forward = log[epoch]["test_images"], partial(ep.relax, phase=ep.Phase(1, "up"))
+            accuracy, _ = ep.evaluate(engine.prepared(network), dataset.test_images[:tested], dataset.test_labels[:tested],
+                                      forward, prepare=prepare, map=threads)
             print(f"epoch {epoch + 1}: backpropagation {accuracy:.1%}, equilibrium propagation "
                   f"{log[epoch]['test_accuracy']:.1%} ({tested} images)", flush=True)
 
 
 def backpropagated(network, x, y, rng):
-    """The `Estimate` of the feed-forward network's gradient, by autograd: any wiring of convolutions and identities, softmax."""
+    """The feed-forward network's `Step` by autograd: any wiring of convolutions and identities, sigma a clip, softmax."""
     theta = {name: torch.from_numpy(w).requires_grad_() for name, w in network.parameters().items()}  # the same memory
     layers, (low, high) = {0: torch.from_numpy(x).permute(0, 3, 1, 2)}, network.activation.bounds  # (N, C, H, W) in PyTorch
     for n in sorted(range(1, len(network.shapes)), key=lambda n: network.depths[n]):
         u = sum(drive(synapse, theta, k, layers[i]) for k, (synapse, (i, j)) in
                 enumerate(zip(network.synapses, network.wiring), start=1) if j == n)
-        layers[n] = torch.clamp(SLOPES[network.activation] * u, low, high)
+        layers[n] = torch.clamp(network.activation.slope * u, low, high)
     logits = layers[len(network.shapes) - 1].permute(0, 2, 3, 1).flatten(1) @ theta["readout.W"] + theta["readout.b"]
     labels = torch.from_numpy(y.astype("int64"))
     loss = F.cross_entropy(logits, labels)
-    gradient = dict(zip(theta, torch.autograd.grad(loss, list(theta.values()))))
-    return Estimate({name: g.numpy() for name, g in gradient.items()}, loss.item(), int((logits.argmax(1) == labels).sum()), None)
+    gradient = {name: g.numpy() for name, g in zip(theta, torch.autograd.grad(loss, list(theta.values())))}
+    squares = {name: float((g * g).sum()) for name, g in gradient.items()}
+    return Step(gradient, loss.item(), int((logits.argmax(1) == labels).sum()), len(y), steps=1, residual=0.0, converged=1.0,
+                history=[], stuck=[], squares=squares)
 
 
 def drive(synapse, theta, k, pre):

@@ -28,10 +28,9 @@ from matplotlib.patches import Patch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import ep
-from ep import fast
-from ep.fast.pooling import inside
-from ep.fast.synapses import FastConv
-from ep.fast.winograd import Scratch
+from ep import engine
+from ep.engine import cpu
+from ep.engine.winograd import Winograd
 from ep.train import commandline as cli
 from ep.train.optimizers import Adam
 
@@ -52,7 +51,7 @@ NETWORKS = {
     "paper": lambda: ep.convnet(),
     "cpu preset": lambda: ep.convnet([32, 64, 128, 128], scale=1.5),
 }
-PATHS = {"readable": None, "im2col": 1, "F(2x2, 3x3)": 2, "F(4x4, 3x3)": 4}  # largest tile of the fast path
+PATHS = {"readable": None, "im2col": 1, "F(2x2, 3x3)": 2, "F(4x4, 3x3)": 4}  # largest tile of the engine; None: no engine
 
 
 def main():
@@ -73,12 +72,6 @@ def show(name, seconds, flops, sgemm):
     rate = flops / seconds / 1e9
     print(f"  {name:44} {seconds * 1e3:10.2f} ms  {rate:6.0f} GFLOP/s  {rate / sgemm:5.0%} of sgemm", flush=True)
     return dict(name=name, seconds=seconds, gflops=rate, share=rate / sgemm)
-
-
-def exhaust(generator, *arguments):
-    """Take all stripes that a drive comes in."""
-    for _ in generator(*arguments):
-        pass
 
 
 def best_of(repeat, run):
@@ -121,22 +114,21 @@ def operations(args, sgemm):
                 flops = 2 * 16 * math.prod(synapse.conv_shape) * synapse.W.size
                 switches = synapse.drive_post(pre)[1]
                 for path, tile in PATHS.items():
-                    up, down = partial(synapse.drive_post, pre), partial(synapse.drive_pre, post, switches)
-                    if tile:
-                        pair = fast.transformed(network, tile).pairs[k - 2]
-                        conv = FastConv(synapse, pair, 16, Scratch("f"))
-                        conv.start(synapse, pair, 1.0)
-                        conv.pre[...] = inside(pre)
-                        up, down = partial(conv.drive_post, False), partial(exhaust, conv.drive_pre, inside(post).copy())
-                    for direction, run in (("up", up), ("down", down)):
-                        how = path
-                        if tile:  # for few pixels it may be less than the largest tile
-                            used = getattr(conv, direction)
-                            how = f"F({used.m}x{used.m}, 3x3)" if hasattr(used, "m") else type(used).__name__.lower()
+                    conv = cpu.exchanged(synapse, False, tile) if tile else synapse
+                    if tile:  # as its states lie in memory
+                        pre, post = (cpu.outside(cpu.inside(a).copy()) for a in (pre, post))
+                    ways = dict(up=partial(conv.drive_post, pre), down=partial(conv.drive_pre, post, switches))
+                    for direction, run in ways.items():
+                        how = method(getattr(conv, f"way_{direction}")) if tile else path
                         label = f"{name}, synapse {k} {direction}, {how}"
                         if label not in [row["name"] for row in rows]:
                             rows.append(show(label, best_of(10, run), flops, sgemm[1]))
     return rows
+
+
+def method(way):
+    """What computes it: for few pixels it may be less than the largest tile."""
+    return f"F({way.size}x{way.size}, 3x3)" if way.kind is Winograd else way.kind.__name__.lower()
 
 
 def training_steps(args, sgemm):
@@ -219,16 +211,16 @@ class Step:
 
     def run(self, map, phases, gradient=ep.eqprop_gradient):
         """The `Estimate`s of the chunks, as one update of a training run computes them."""
-        if gradient is ep.eqprop_gradient:  # the kernels anew, as after every update
-            solver = fast.prepared(self.network, self.tile, map) if self.tile else ep.READABLE
-            gradient = partial(gradient, nudging=ep.Nudging.symmetric(1.0), solver=solver)
+        network = cpu.prepared(self.network, self.tile, map) if self.tile else self.network  # anew, as after every update
+        if gradient is ep.eqprop_gradient:
+            gradient = partial(gradient, nudging=ep.Nudging.symmetric(1.0))
         estimates = []
 
         def one_chunk(*arguments):
             estimates.append(gradient(*arguments, phases))
             return estimates[-1]
 
-        ep.in_chunks(one_chunk, self.network, self.x, self.y, map)
+        ep.in_chunks(one_chunk, network, self.x, self.y, map)
         return estimates
 
     def flops(self, estimates):
@@ -329,7 +321,7 @@ def eqprop_step(network, chunk):
 
     def step():
         gradient = partial(ep.eqprop_gradient, phases=SWEEPS, nudging=ep.Nudging.symmetric(0.2))
-        optimizer.step(ep.in_chunks(gradient, network, x, y, size=chunk).gradient)
+        optimizer.step(ep.in_chunks(gradient, engine.prepared(network), x, y, size=chunk).gradient)
 
     return step
 
@@ -343,7 +335,7 @@ CHILDREN = {
 }
 
 
-METHODS = {"readable": ("#999999", "readable path"), "im2col": ("#56b4e9", "im2col, or col2im on the way down"),
+METHODS = {"readable": ("#999999", "ep/synapse.py"), "im2col": ("#56b4e9", "im2col, or col2im on the way down"),
            "F(2x2, 3x3)": ("#e69f00", "Winograd F(2x2, 3x3)"), "F(4x4, 3x3)": ("#0072b2", "Winograd F(4x4, 3x3)")}
 
 

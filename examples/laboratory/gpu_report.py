@@ -25,19 +25,21 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 import ep
-from ep import datasets
+from ep import datasets, engine
 from ep.backend import device_module, tf32, to_host
-from ep.fast import Recorder, kernels
-from ep.fast.blas import direct, matmul
-from ep.fast.graph import Recorded
+from ep.engine import kernels
+from ep.engine.blas import direct, matmul
+from ep.engine.graph import Recorded
 from ep.train import commandline as cli, runs
 from ep.train.equilibrium import cosines
+from ep.train.step import merged, part, recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 GAIN, BETA = 0.005, 0.1
@@ -85,7 +87,7 @@ def run_part(args, name, part, precision, gpu):
         return False
     (args.out / f"{name}.failed.txt").unlink(missing_ok=True)
     result |= dict(gpu=gpu, tf32=precision == "1", seconds_for_this_part=time.time() - start)
-    write(target, json.dumps(result, indent=1) + "\n")
+    runs.write_text(target, json.dumps(result, indent=1) + "\n")
     print(f"{name}: {time.time() - start:.0f} s", flush=True)
     return True
 
@@ -150,7 +152,7 @@ def passes(args):
         row(f"{n} im2col", lambda s=s, c=synapse: kernels.im2col(s, len(c.W), c.stride, c.padding), 0, (s, cols))
         row(f"{n} cols W", lambda flat=flat, W=W: matmul(flat, W), flops, (flat, W, y))
         row(f"{n} pool and add", lambda y=y, b=synapse.b: kernels.max_pool_and_add(y, b), 0, (y, v, switches))
-        row(f"{n} update", lambda v=v, s=post: kernels.update(ep.HARD_SIGMOID, v, s, GAIN), 0, (v, v, v, v))
+        row(f"{n} update", lambda v=v, s=post: network.activation.respond([(1.0, v), (GAIN, s)]), 0, (v, v, v, v))
         shape = synapse.conv_shape
         row(f"{n} unpool", lambda v=v, sw=switches, shape=shape: kernels.max_unpool(v, sw, shape), 0, (v, switches, y))
         flat_y = y.reshape(-1, W.shape[1])
@@ -159,7 +161,7 @@ def passes(args):
             row(f"{n} y W^T", lambda y=flat_y, W=W: matmul(y, W.T), flops, (flat, W, y))
             row(f"{n} col2im", lambda cols=cols, c=synapse: kernels.col2im(cols, c.pre_shape[:2], c.stride, c.padding), 0,
                 (s, cols))
-        row(f"{n} deviation", lambda v=v, s=post: kernels.deviation(ep.HARD_SIGMOID, v, s, v, 10.0), 0, (v, v, v, v))
+        row(f"{n} deviation", lambda v=v, s=post: network.activation.deviate(v, s, [(1.0, v)], 10.0), 0, (v, v, v, v))
         row(f"{n} column sums", lambda v=v: kernels.column_sums(v), 0, (v,))
     return dict(rows=rows)
 
@@ -167,19 +169,17 @@ def passes(args):
 def steps(args):
     """Milliseconds of a training step, and the share of it that is outside the graph."""
     network, images, labels = problem(args, GAIN)
-    optimizer = ep.Adam(network, (1e-5, 1e-5))
-    recorder, nudging = Recorder(), ep.Nudging.symmetric(BETA)
+    optimizer, recorder = ep.Adam(network, (1e-5, 1e-5)), engine.Recorder()
 
-    def step(gradient):
+    def step(one_part):
         x = datasets.normalise(datasets.augment(images, np.random.default_rng(0), pad=4))
-        estimate = gradient(network, x, labels, SETTLED, nudging=nudging)
-        optimizer.step(estimate.gradient)
+        optimizer.step(merged([one_part(network, x, labels)]).gradient)
 
-    result = dict(by_launches=timed(lambda: step(ep.eqprop_gradient), 20),
-                  recorded=timed(lambda: step(recorder.eqprop_gradient), 50))
-    if recorder.recordings:
-        [recorded] = recorder.recordings.values()
-        result["graph_alone"] = timed(recorded.graph.launch, 50)
+    result = dict(by_launches=timed(lambda: step(lambda *batch: part(network, settled(*batch))), 20))
+    if engine.unrecordable(network, SETTLED) is None:
+        result["recorded"] = timed(lambda: step(partial(recorded, recorder, settled, "settled")), 50)
+        [recording] = recorder.recordings.values()
+        result["graph_alone"] = timed(recording.graph.launch, 50)
         result["idle"] = 1 - result["graph_alone"] / result["recorded"]  # what is outside the graph counts as idle, too
     network, images, labels = problem(args, 1.0)
     paper = ep.Phases(3, 2, deviations=False) if args.quick else PAPER
@@ -224,7 +224,7 @@ def agreement(args):
         wide = build(args, gain, dtype="float64")
         wide.set_parameters({key: to_host(w).astype("float64") for key, w in network.parameters().items()})
         x = datasets.normalise(images)
-        found = Recorder().eqprop_gradient(network, x, labels, phases, nudging=nudging)
+        found = ep.eqprop_gradient(network, x, labels, phases, nudging=nudging)
         expected = ep.eqprop_gradient(wide, to_host(x).astype("float64"), labels, phases, nudging=nudging)
         found.gradient = {key: to_host(g) for key, g in found.gradient.items()}
         result[name] = dict(cosines=cosines(found.gradient, expected.gradient), states=max(
@@ -240,8 +240,9 @@ def memory(args):
     x, nudging = datasets.normalise(images), ep.Nudging.symmetric(1.0)
     optimizer.step(ep.eqprop_gradient(network, x, labels, ep.Phases(3, 2, deviations=False), nudging=nudging).gradient)
     result = dict(paper=cupy.get_default_memory_pool().total_bytes() / 2**20)
-    network.feedback, recorder = GAIN, Recorder()
-    recorder.eqprop_gradient(network, x, labels, SETTLED, nudging=nudging)
+    network.feedback, recorder = GAIN, engine.Recorder()
+    if engine.unrecordable(network, SETTLED) is None:
+        recorded(recorder, settled, "settled", network, x, labels)
     return result | dict(graph=sum(one.pool.total_bytes() for one in recorder.recordings.values()) / 2**20)
 
 
@@ -264,12 +265,10 @@ def paper(args):
     """Steps of the paper's own experiment: milliseconds each, and hours of 120 epochs of 391 of them, without the evaluations."""
     network, images, labels = problem(args, 1.0)
     optimizer, number = ep.SGD(network, 0.01, weight_decay=3e-4), 2 if args.quick else 200
-    phases = ep.Phases(3, 2, deviations=False, conventions=ep.dynamics.PAPERS_CODE) if args.quick else ep.Phases(
-        PAPER.free, PAPER.nudged, deviations=False, conventions=ep.dynamics.PAPERS_CODE)
-    losses, start = [], time.perf_counter()
+    phases, losses, start = ep.Phases(3, 2, deviations=False) if args.quick else PAPER, [], time.perf_counter()
     for step in range(number):
         x = datasets.normalise(datasets.augment(images, np.random.default_rng(step), pad=4))
-        estimate = ep.eqprop_gradient(network, x, labels, phases, nudging=ep.Nudging.symmetric(1.0))
+        estimate = ep.papers_gradient(network, x, labels, phases, nudging=ep.Nudging.symmetric(1.0))
         optimizer.step(estimate.gradient)
         losses.append(estimate.loss)
     ms = 1e3 * (time.perf_counter() - start) / number
@@ -300,11 +299,16 @@ def build(args, gain, **options):
 
 
 def problem(args, gain, images=None):
-    """(network on the GPU, with its kernels, a batch of random images there, labels)."""
+    """(network on the GPU's synapses, a batch of random images there, labels)."""
     cupy, rng = device_module("cuda"), np.random.default_rng(0)
-    network = kernels.fused(build(args, gain).to(cupy))
+    network = engine.prepared(build(args, gain).to(cupy))
     images = rng.integers(0, 256, (images or batch(args), 32, 32, 3), dtype=np.uint8)
     return network, cupy.asarray(images), rng.integers(0, 10, len(images))
+
+
+def settled(network, x, y):
+    """The `Estimate` of a training step as --preset cpu makes it."""
+    return ep.eqprop_gradient(network, x, y, SETTLED, nudging=ep.Nudging.symmetric(BETA))
 
 
 def timed(run, times, wait=None):
@@ -401,7 +405,7 @@ def options(arguments):
     parser.add_argument("--only-draw", action="store_true", help="report.md and report.png from what is finished")
     parser.add_argument("--child", choices=list(PARTS), help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    args.out = args.out or HERE.parent / "runs" / ("gpu-quick" if args.quick else "gpu_report")
+    args.out = args.out or ROOT / "runs" / ("gpu-quick" if args.quick else "gpu_report")
     return args
 
 

@@ -33,7 +33,7 @@ import numpy as np
 import trainings
 
 import ep
-from ep.train import commandline as cli, experiment, loop, machine, runs
+from ep.train import commandline as cli, experiment, loop, runs
 
 HERE = Path(__file__).resolve().parent
 COMMON = {  # block -> what all of its trainings share

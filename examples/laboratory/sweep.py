@@ -36,7 +36,7 @@ import trainings
 
 import ep
 from ep import datasets
-from ep.train import commandline as cli, experiment, job, machine, runs
+from ep.train import commandline as cli, experiment, job, runs
 
 SET_HERE = {"train_images": "--images", "validation_images": "--validation-images", "out": "--out", "data": "--data",
             "resume": "--out", "threads": "--jobs", "device": "--jobs"}  # options of the main job that are not swept

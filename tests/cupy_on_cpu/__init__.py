@@ -2,6 +2,7 @@
 
     executed.py   the real CuPy; each kernel it launches is compiled by g++ and run on host memory        needs CuPy, g++
     rules.py      a stand-in for CuPy on NumPy that keeps CuPy's rules and refuses what CuPy refuses       needs nothing
+    played.py     what a GPU records as a CUDA graph, played by the first
     count.py      launches, bytes, FLOPs and memory of a training step, and what they would take on a GPU  needs CuPy, g++
 
 The first two are pytest plugins; they make the fixture `xp` give their CuPy, and nothing else changes:

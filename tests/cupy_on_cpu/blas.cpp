@@ -1,6 +1,7 @@
-// The part of cuBLAS that CuPy's products of real and complex matrices use, by the definition, on host memory; it counts.
+// The part of cuBLAS that CuPy's products of real and complex matrices use, and ep/engine/blas.py's, by the definition, on host memory; it counts.
 // Matrices are column-major. Every other function of cuBLAS answers "not supported" (executed.py adds those).
 #include <complex>
+#include <cstddef>
 
 typedef std::complex<float> c32;
 typedef std::complex<double> c64;
@@ -52,6 +53,7 @@ CUBLAS cublasGetVersion_v2(void*, int* version) {
   return 0;
 }
 CUBLAS cublasSetStream_v2(void*, void*) { return 0; }
+CUBLAS cublasSetWorkspace_v2(void*, void*, size_t) { return 0; }
 CUBLAS cublasGetStream_v2(void*, void** stream) {
   *stream = 0;
   return 0;

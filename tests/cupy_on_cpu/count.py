@@ -16,7 +16,8 @@ import numpy as np
 import ep
 from cupy_on_cpu import device, executed
 from ep import datasets
-from ep.fast import Recorder, kernels
+from ep.engine import Recorder, gpu
+from ep.train.step import recorded
 
 cupy = executed.cupy
 
@@ -31,7 +32,7 @@ PAPER = ep.Phases(ep.Phase(250, check_every=10), ep.Phase(25, check_every=10), d
 def counts():
     """Everything so far: launches, bytes of kernels, and cuBLAS's calls, FLOPs and bytes."""
     blas = executed.gemms()
-    return np.array([device.count["launches"], sum(executed.moved.values()), blas["calls"], blas["flops"], blas["bytes"]], float)
+    return np.array([device.count["launches"], sum(device.moved.values()), blas["calls"], blas["flops"], blas["bytes"]], float)
 
 
 def cost(run):
@@ -45,21 +46,24 @@ def problem(channels, batch, fused):
     """(network, bytes of a batch of images in device memory, its labels)."""
     network = ep.convnet(channels).to(cupy)
     images = cupy.zeros((batch, 32, 32, 3), dtype="uint8")
-    return kernels.fused(network) if fused else network, images, np.zeros(batch, int)
+    return gpu.prepared(network) if fused else network, images, np.zeros(batch, int)
 
 
 def step_cost(network, images, labels, beta):
-    """One step of a relaxation: the difference between relaxing for 3 and for 2 of them."""
+    """One step of a relaxation that has reached every layer: the difference between relaxing for 9 and for 8 of them."""
     x, y = datasets.normalise(images), network.targets(labels)
     inputs = network.input_drives(x)
     relax = partial(ep.relax, network, x, y=y, beta=beta, inputs=inputs)
-    return cost(lambda: relax(phase=3)) - cost(lambda: relax(phase=2))
+    return cost(lambda: relax(phase=9)) - cost(lambda: relax(phase=8))
 
 
-def training_step(network, optimizer, images, labels, phases=PAPER, gradient=ep.eqprop_gradient):
+def training_step(network, optimizer, images, labels, phases=PAPER, recorder=None):
+    """From bytes in device memory to new weights, with the numbers of the log."""
+    gradient = partial(ep.eqprop_gradient, phases=phases, nudging=ep.Nudging.symmetric(1.0))
+    if recorder is not None:
+        gradient = partial(recorded, recorder, gradient, (phases,))
     x = datasets.normalise(datasets.augment(images, np.random.default_rng(0)))
-    estimate = gradient(network, x, labels, phases, nudging=ep.Nudging.symmetric(1.0))
-    optimizer.step(estimate.gradient)
+    optimizer.step(ep.in_chunks(gradient, network, x, labels, size=len(labels)).gradient)
 
 
 def peak_memory(channels, batch):
@@ -75,19 +79,19 @@ def peak_memory(channels, batch):
 def expected_memory(channels, batch):
     """`peak_memory` by a formula, for the moment in which the last nudged phase goes down through its largest synapse:
 
-        4 bytes x ( 3 P  +  N x ( 9 S + largest of (k k C_pre + C_post) H' W' ) )
+        4 bytes x ( 3 P  +  N x ( 11 S + largest of (k k C_pre + C_post) H' W' ) )
 
-    P parameters: weights, velocity, gradient. Per image, S units: the states of the free phase and of the first nudged one
-    with the u that gave them, of the second one old and new states and old and new u, and switches and the input's drive, as
-    large as one more (a switch is one byte). Then one patch matrix, cut at kernels.MEMORY, and the unpooled states that it is
-    made from.
+    P parameters: weights, velocity, gradient. Per image, S units: of the free phase and of the first nudged one the states, those
+    before the last step, and the u that gave them; of the second one old and new states, u and what was sent up; and switches and
+    the input's drive, as large as one more (a switch is one byte). Then one patch matrix, cut at gpu.MEMORY, and the unpooled
+    states that it is made from.
     """
     network = ep.convnet(channels)
     P = sum(w.size for w in network.parameters().values())
     S = sum(int(np.prod(shape)) for shape in network.shapes[1:])
-    largest = max(min(4 * batch * int(np.prod(synapse.conv_shape)) * synapse.W[..., 0].size, kernels.MEMORY)
+    largest = max(min(4 * batch * int(np.prod(synapse.conv_shape)) * synapse.W[..., 0].size, gpu.MEMORY)
                   + 4 * batch * int(np.prod(synapse.conv_shape)) * synapse.W.shape[3] for synapse in network.synapses[1:])
-    return 4 * (3 * P + 9 * batch * S) + largest
+    return 4 * (3 * P + 11 * batch * S) + largest
 
 
 def seconds(counted, bandwidth, flops):
@@ -129,11 +133,14 @@ def table(channels, batch, gpus):
         print(row(f"free step, {path}", step_cost(network, *images, 0.0), gpus))
         print(row(f"nudged step, {path}", step_cost(network, *images, 1.0), gpus), flush=True)
         print(row(f"training step, {path}", cost(whole), gpus), flush=True)
-    for gradient, path in ((ep.eqprop_gradient, "kernels.py"), (Recorder().eqprop_gradient, "graph.py")):
-        network, *images = problem(channels, batch, True)
-        network.feedback = 0.005
-        whole = partial(training_step, network, ep.Adam(network, 3e-3), *images, SETTLED, gradient)
-        print(row(f"training step at gain 0.005, {path}", cost(whole), gpus), flush=True)
+    network, *images = problem(channels, batch, True)
+    network.feedback, recorder = 0.005, Recorder()
+    whole = partial(training_step, network, ep.Adam(network, 3e-3), *images, SETTLED)
+    print(row("training step at gain 0.005, kernels.py", cost(whole), gpus), flush=True)
+    whole(recorder)  # records it
+    print(row("the same, recorded", cost(partial(whole, recorder)), gpus))
+    [recording] = recorder.recordings.values()
+    print(row("of that, in the graph", cost(recording.captured), gpus), flush=True)
     print("\n| images in a batch | MiB, counted | MiB, by the formula |\n|---|---|---|")
     for n in (batch // 4, batch, 4 * batch):
         found, expected = (memory(channels, n) / 2**20 for memory in (peak_memory, expected_memory))

@@ -25,11 +25,19 @@ GUARD_BYTES = bytes([0xA5]) * GUARD
 HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
 
 count = Counter()  # "launches", "synchronisations", "uploads" and "bytes in use", "peak bytes"
-launches = []  # names of the kernels, in order; emptied by whoever reads it
+launches = []  # names of the kernels, "memcpy" within the device and "memset", in order; emptied by whoever reads it
+moved = Counter()  # name of a launch -> bytes of the arrays it was given, over all its launches
 overruns = []  # sentences about writes beyond the ends of an allocation that has been freed
 dry = False
 capturing = False  # whether the stream says that it records a CUDA graph (it does not)
-launch_kernel = None  # (name, module, grid, block, parameters) -> None
+launch_kernel = None  # (name, module, grid, block, parameters) -> bytes of its arrays
+
+
+def _count(launch, size):
+    count["launches"] += 1
+    launches.append(launch)
+    moved[launch] += size
+
 
 # --- memory -----------------------------------------------------------------------------------------------------------
 
@@ -84,6 +92,8 @@ def found_overruns():
 def _copy(to, source, size, kind, *_):
     if kind == HOST_TO_DEVICE:
         count["uploads"] += 1
+    elif kind != DEVICE_TO_HOST:
+        _count("memcpy", 2 * size)
     if kind == DEVICE_TO_HOST or not dry:
         ctypes.memmove(to, source, size)
 
@@ -94,8 +104,7 @@ def _copy_and_wait(to, source, size, kind):
 
 
 def _fill(address, value, size, *_):
-    count["launches"] += 1
-    launches.append("memset")
+    _count("memset", size)
     if not dry:
         ctypes.memset(address, value, size)
 
@@ -117,9 +126,7 @@ def _handle(*what):
 
 def _launch(function, g0, g1, g2, b0, b1, b2, shared, stream, parameters, *_):
     module, name = _objects[function]
-    count["launches"] += 1
-    launches.append(name)
-    launch_kernel(name, _objects[module][0], (g0, g1, g2), (b0, b1, b2), parameters)
+    _count(name, launch_kernel(name, _objects[module][0], (g0, g1, g2), (b0, b1, b2), parameters))
 
 
 # --- putting them in CuPy's place -------------------------------------------------------------------------------------
