@@ -136,6 +136,8 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
     beta: one number; or several, and then their phases are relaxed together, as one batch (phases N, ...).
     """
     phase, betas = Phase.of(phase), [checked_beta(network, b) for b in (beta if isinstance(beta, (tuple, list)) else [beta])]
+    if any(isinstance(b, complex) for b in betas):
+        betas = [complex(b) for b in betas]  # one batch has one type
     omega, activation, L, N = over_relaxation(network, phase), network.activation, len(free.states), len(y)
     factors = [min(max(w, 1 / LARGEST_FACTOR), LARGEST_FACTOR) for w in network.energy_factors]  # at gamma = 0: inf and 0
     switches = [repeated(sw, len(betas)) if i > 0 else None for sw, (i, _) in zip(free.switches, network.wiring)]

@@ -37,7 +37,7 @@ class Nudging:
 
     def __post_init__(self):
         for field in ("points", "weights"):  # Python numbers, for a NumPy number would promote float32 arrays
-            object.__setattr__(self, field, tuple(_python(z) for z in getattr(self, field)))
+            object.__setattr__(self, field, _alike([_python(z) for z in getattr(self, field)]))
         if len(self.points) != len(self.weights) or not self.points:
             raise EPError(f"a nudging needs one weight per point: got {len(self.points)} points and "
                           f"{len(self.weights)} weights")
@@ -150,6 +150,11 @@ def _python(z):
     if isinstance(z, str) or not (isinstance(z, numbers.Number) or getattr(z, "ndim", None) == 0):
         raise EPError(f"expected a number: got {z!r}")
     return complex(z) if isinstance(z, numbers.Complex) and not isinstance(z, numbers.Real) else float(z)
+
+
+def _alike(numbers):
+    """All of them complex if one of them is: their phases are relaxed and added up in arrays of one type."""
+    return tuple(complex(z) for z in numbers) if any(isinstance(z, complex) for z in numbers) else tuple(numbers)
 
 
 def _power_of_two(points):

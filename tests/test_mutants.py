@@ -17,6 +17,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,9 @@ DOWN_AND_UP = """terms.append((1.0, down(delta[j], sw)))
             if j == n and delta[i] is not None:
                 up = synapse.drive_pre_adjoint if transposed else synapse.linear_post
                 terms.append((gain, up(delta[i], sw)))"""
+ADDED_UP = """mu[n] = -c * d
+                else:
+                    mu[n] -= c * d"""
 TOGETHER = """drives = {n: drive(n) for n in group}
             for n, terms in drives.items():
                 update(n, terms)"""
@@ -109,9 +113,9 @@ LATER = ("for (states, u, _), switches in zip(reversed(trajectory), [network.dri
 MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     # equations (1), (4), (11), (12): nudging, response, products
     "sign of the response": of(
-        "dynamics:response", "-c * d if m is None else m - c * d", "c * d if m is None else m + c * d", (EP, AVERAGE), (EP, MAX)),
+        "dynamics:response", ADDED_UP, ADDED_UP.replace("-c", "c").replace("-=", "+="), (EP, AVERAGE), (EP, MAX)),
     "factor 2 in the response": of(
-        "dynamics:response", "-c * d if m is None else m - c * d", "-2 * c * d if m is None else m - 2 * c * d", (EP, AVERAGE)),
+        "dynamics:response", ADDED_UP, ADDED_UP.replace("c *", "2 * c *"), (EP, AVERAGE)),
     "sign of the nudging": of(
         "dynamics:deviate", "[b * network.cost.force", "[-b * network.cost.force", (EP, AVERAGE), (GDU, MAX)),
     "nudge at s*, not at the nudged state": of(
@@ -252,7 +256,7 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "gain of a message forgotten": of(
         "dynamics:Messages.terms", "downs.append((gain,", "downs.append((1.0,", (STEP, WEAK), (AT_REST, WEAK)),
     "the same gain on every way down": of(
-        "network:Network.gains", "self.depths[j] - self.depths[i]", "1", GAIN, GAINS, (STATES, SKIP)),
+        "network:Network._power", "self.feedback**n", "self.feedback**min(n, 1)", GAIN, GAINS, (STATES, SKIP)),
     "gain down instead of up in D^T": of(
         "network:Network.deviation_terms", DOWN_AND_UP,
         DOWN_AND_UP.replace("(gain", "(a").replace("(1.0", "(gain").replace("(a", "(1.0"), (RBP, WEAK), (FROZEN, WEAK),
@@ -360,7 +364,7 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "engine: a stale kernel": of(
         "engine/cpu:TiledConv.kernel", "is not self.W", "is None",
         (E.test_kernels_follow_new_weights_but_not_a_change_in_place,)),
-    "engine: bias twice": of("engine/cpu:TiledConv.drive_post", "b=np.tile(", "b=2 * np.tile(", SYNAPSES),
+    "engine: bias twice": of("engine/cpu:TiledConv.drive_post", "b=rows_of(", "b=2 * rows_of(", SYNAPSES),
     "engine: bias in the linear way": of("engine/cpu:TiledConv.linear_post", "switches)[0]", "switches, self.b)[0]", SYNAPSES),
     "engine: switches that thaw": of("engine/cpu:Pooled.pool_stripes", "if switches is None:", "if True:", SYNAPSES),
     "engine: images of the last call": of("engine/cpu:TiledConv.products", "up.input[...] = inside(pre)", "pass", SYNAPSES),
@@ -371,7 +375,7 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
         "engine/cpu:Pooled.pool_stripes", "np.empty((h, w, N, C), self.W.dtype)",
         "workspace(N, self.W.dtype).made((h, w, C), lambda: np.empty((h, w, N, C), self.W.dtype))",
         (E.test_results_are_not_overwritten,)),
-    "engine: ties left to rounding": of("engine/cpu:Pooled.plain", "len(arrays[0]) == 1 or ", "", TIES),
+    "engine: ties left to rounding": of("engine/cpu:Pooled.plain", "len(first) == 1 or ", "", TIES),
     "engine: sigma without its slope": of("engine/cpu:InBlocks.respond", "self.slope, out", "1.0, out", IN_BLOCKS, ENGINE),
     "engine: bounds exchanged": of(
         "engine/cpu:InBlocks.deviate", "w * (low - at) if low else -w * at, w * (high - at)", "-w * (high - at), w * at",
@@ -471,7 +475,8 @@ def job(test, file, right, wrong):
 
 JOBS = {
     "schedule of the free phase in nudged ones": job(
-        acts("--schedule-nudged"), "experiment", "config.schedule_nudged, check_every", "config.schedule, check_every"),
+        acts("--schedule-nudged"), "experiment", "config.schedule_nudged, **both", "config.schedule, **both"),
+    "over-relaxation forgotten": job(acts("--omega"), "experiment", ", omega=config.omega)", ")"),
     "no tolerance": job(acts("--tolerance"), "experiment", "config.schedule, config.tolerance,", "config.schedule, 0.0,"),
     "always deviations": job(
         acts("--nudged-phases"), "experiment", 'deviations=config.nudged_phases == "deviations")', "deviations=True)"),
@@ -550,7 +555,7 @@ def ignored():
             own = main_job if name == test_options.MAIN else str(test_options.source_of(name).relative_to(ROOT))
             source, shared = (ROOT / own).read_text(), "examples/trained.py"
             lent = uses not in source and uses in (ROOT / shared).read_text()
-            file = shared if lent and "trained" in source else own
+            file = shared if lent and re.search(r"^(import|from) trained\b", source, re.MULTILINE) else own
             mutants[f"{name} {option}"] = Mutant(file, *without(action, (ROOT / file).read_text()), (acts(option, name),))
     return mutants
 

@@ -3,6 +3,8 @@
 What is proved of every network is proved of a residual one in test_identities.py, test_gradients.py and test_gdu.py.
 """
 
+import functools
+
 import numpy as np
 import pytest
 from cases import data
@@ -51,9 +53,10 @@ def test_initial_states_are_alive_at_any_depth(blocks, calibrated):
     assert max(stuck) < (0.05 if calibrated else 0.5)
 
 
-# --- the engine's synapses = the core's -------------------------------------------------------------------------------------
+# --- the engine's synapses = the core's -----------------------------------------------------------------------------------
 
 
+@functools.cache
 def wirings():
     """Networks that are no chains, by name: float64, and three classes."""
     rng = np.random.default_rng(0)
@@ -90,14 +93,11 @@ def wirings():
             "another asymmetric one": ep.asymmetric(found["two ways down from one layer, two inputs"])}
 
 
-ALL = wirings()
-
-
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("wiring", ALL)
+@pytest.mark.parametrize("wiring", list(wirings()))
 def test_every_wiring_by_the_engine(wiring, schedule):
-    """Free and nudged, from zero and from a random state, frozen and live; response and products: all as by the core's."""
-    net = ALL[wiring]
+    """Free and nudged, from zero and from a random state, frozen and live; response and products: as by the core's synapses."""
+    net = wirings()[wiring]
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(3, *net.shapes[0])), rng.integers(0, 3, 3)
     start, frozen = [rng.random((3, *s)) for s in net.shapes[1:]], dynamics.relax(net, x, 1).switches
