@@ -22,6 +22,7 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
               ("share of units stuck at a bound", per_layer(log[0], "stuck_")),
               ("angle between W and B (degrees)", per_layer(log[0], "angle_")),
               ("|W - B| / start (dashed: decay alone)", per_layer(log[0], "distance_"))]
+    panels = [(name, {label: key for label, key in lines.items() if key in log[0]}) for name, lines in panels]
     panels = [panel for panel in panels if panel[1]]  # a symmetric network has no angles
     figure = Figure(figsize=(11 / 3 * (len(panels) // 2), 6.5), layout="constrained")
     figure.suptitle(as_it_is(title), parse_math=False)  # a folder may be called $$
