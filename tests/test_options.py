@@ -278,7 +278,7 @@ def fashion_mnist(spy, module):
 def gradient_quality(spy, module):
     patched()(spy, module)
     small = ep.convnet([2, 3], (8, 8, 3), scale=3.0, paddings=[1, 1])
-    spy(ep, "convnet", instead=lambda seed: small)
+    spy(ep, "convnet", instead=lambda: small)
     spy.patch.setattr(module, "write", lambda folder, table, settings: spy.note("write", folder, table))
 
 
@@ -303,8 +303,7 @@ LOG = dict(converged=0.0, steps_free=8, test_accuracy=0.5, stuck_4=0.5)
 
 
 def laboratory(spy, module):
-    """Of a program that starts trainings: each leaves what it would leave, and takes long where minutes are given."""
-    looks = itertools.count(-100_000 if "--minutes" in sys.argv else 0)
+    """Of a program that starts trainings: each leaves what it would leave."""
 
     def leave(folder):
         betas = getattr(module, "BETAS", ())  # of a sweep
@@ -315,7 +314,7 @@ def laboratory(spy, module):
             for name, content in (("config", vars(Config())), ("result", dict.fromkeys(NUMBERS, 0.5)), ("log", LOG)):
                 Path(place, f"{name}.json{'l' * (name == 'log')}").write_text(json.dumps(content) + "\n")
 
-    started(spy, leave, "Popen", poll=lambda: spy.noted("poll", None if next(looks) < 0 else 0),
+    started(spy, leave, "Popen", poll=lambda: 0,
             send_signal=nothing, terminate=nothing, wait=lambda: 0)
     patched(32)(spy, module)
     if "trainings" in vars(module):
@@ -401,18 +400,16 @@ OTHERS = {  # example: (its patches, its base options, {option and value: what i
     "asymmetric_alignment": (patched(32, ANGLES=(90.0, 0.0), SEEDS=(0,), T=12, K=6), "", {
         "--out elsewhere": "elsewhere/asymmetric_alignment.png"}),
     "gradient_quality": (gradient_quality, "--images 4 --steps-free 6 --steps-nudged 3 --threads 1 --schedule synchronous", {
-        "--run tiny.npz": ("load(tiny.npz)", "!convnet("), "--feedback-update own": "transposed: False", "--against bptt": "",
+        "--run tiny.npz": ("load(tiny.npz)", "!convnet("), "--feedback-update own": "transposed: False",
         "--steps-free 7": "T: 7", "--steps-nudged 4": "K: 4", "--tolerance 0.9": "!steps: 6",
         "--tolerance-nudged 0.9": "!steps_nudged: 3", "--schedule up": "", "--schedule-nudged down": "",
         "--nudged-phases states": "", "--nudging one-sided": "", "--beta 0.9": "beta: 0.9", "--images 5": "5 images",
-        "--data somewhere": "somewhere", "--seed 3": "convnet(){seed: 3}", "--threads 2": "worker_threads(2)",
+        "--data somewhere": "somewhere", "--threads 2": "worker_threads(2)",
         "--out elsewhere": "write(elsewhere"}),
     "paper_table": (laboratory, "--out out --runs runs --workers 4", {
-        "--block gains": every_command("--channels 8 16 32 32"), "--row symmetric": every_command("--nudging symmetric"),
-        "--seed 1": ("!symmetric-0.json", "!symmetric-2.json"), "--only-draw": "!command",
+        "--block gains": every_command("--channels 8 16 32 32"), "--only-draw": "!command",
         "--data somewhere": every_command("--data somewhere"), "--out elsewhere": "files((elsewhere/bptt-0.json",
-        "--runs others": every_command("--out others/"), "--workers 2": "), 2, None)",
-        "--minutes 0.001": lambda a, b: len(lines(b, "command")) < len(lines(a, "command"))}),
+        "--runs others": every_command("--out others/"), "--workers 77": "), 77)"}),
     "sweep": (laboratory, "--images 16 --validation-images 8 --grid beta=0.1,0.2", {
         "--grid beta=0.1,0.2,0.3 cost=squared-error,cross-entropy": "--beta 0.3 --cost squared-error",
         "--images 12": every_command("--train-images 12"), "--validation-images 6": every_command("--validation-images 6"),
@@ -429,7 +426,7 @@ OTHERS = {  # example: (its patches, its base options, {option and value: what i
         "--quick": "!scaling(", "--rounds 4": every_command("--rounds 4"), "--repeat 7": "7)", "--threads 5": ", 5",
         "--out elsewhere": "write(elsewhere", "--child bptt": ("bptt()", "!write(")}),
     "backpropagation": (backpropagation, "run", {
-        "run other": "", "--data somewhere": "somewhere", "--epochs 3": "", "--threads 2": "set_num_threads(2)"}),
+        "run other": "", "--data somewhere": "somewhere", "--threads 2": "set_num_threads(2)"}),
 }
 
 
@@ -562,7 +559,6 @@ def test_every_example_is_here(monkeypatch):
     ("sweep", "--grid beta=0.1 -- --train-images 8", "--train-images is not for behind the --: use --images"),
     ("predict", "a.png --count 2", "--count and --data are for test images"),
     ("predict", "a.png --data b", "--count and --data are for test images"),
-    ("gradient_quality", "--run tiny.npz --seed 0", "--seed is for the initial network"),
     (MAIN, "--dataset synthetic --data somewhere", "embedded in the package")])
 def test_an_option_that_would_be_ignored_is_refused(traced, monkeypatch, name, options, sentence):
     """In one sentence; those of settings are above."""

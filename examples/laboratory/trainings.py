@@ -33,12 +33,12 @@ def main_job(folder, options, data, threads=1):
     return [sys.executable, "-m", "ep.train", *recipe, *images, "--no-download", "--threads", threads, "--device", "cpu"]
 
 
-def work(trainings, workers, minutes=None):
+def work(trainings, workers):
     """Run the trainings in their order, `workers` threads at a time. Whatever ends this early, each of them saves and stops.
 
-    minutes: stop after so many; the same call goes on. What needs files that never come is left out.
+    The same call goes on. What needs files that never come is left out.
     """
-    waiting, running, start = list(trainings), [], time.monotonic()
+    waiting, running = list(trainings), []
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     bar = tqdm(total=len(waiting), unit="training", desc=f"{workers} at a time")
     try:
@@ -48,9 +48,6 @@ def work(trainings, workers, minutes=None):
                 running.remove((training, process))
                 bar.write(f"{training.folder.name}: {training.ended(process.returncode)}")
                 bar.update()
-            if minutes and time.monotonic() - start > 60 * minutes:
-                bar.write(f"{minutes:g} minutes are over: saving {len(running)} trainings; the same command goes on")
-                break
     finally:
         for _, process in running:
             process.send_signal(signal.SIGTERM)
