@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import ep
+
 LABORATORY = Path(__file__).parents[1] / "examples" / "laboratory"
 sys.path.insert(0, str(LABORATORY))
 import trainings  # noqa: E402
@@ -101,3 +103,24 @@ def test_gradient_quality(tmp_path):
         (T, K, beta) for T in (3, 300) for K in (2, 60) for beta in (0.025, 0.1)]
     assert [found["settings"][key] for key in ("schedule", "schedule_nudged", "nudged_phases")] == ["up", "down", "deviations"]
     assert found["table"][1]["batch"] < found["table"][6]["batch"] <= 1.0000001
+
+
+@pytest.mark.slow
+def test_benchmark(monkeypatch, capsys, tmp_path):
+    """A row for every convolution and training step of small networks, with the shares of sgemm that are drawn."""
+    import benchmark
+    monkeypatch.setattr(benchmark, "NETWORKS", {name: lambda: ep.convnet([4, 4, 4, 4]) for name in benchmark.NETWORKS})
+    monkeypatch.setattr(benchmark, "machine", lambda args: dict(sgemm={1: 100.0}, blas="made up"))
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--quick", "--repeat", "1", "--threads", "1", "--out", str(tmp_path)])
+    benchmark.main()
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    names = [row["name"] for row in found["training_steps"]]
+    assert len(names) == len(set(names)) == 2 * (len(benchmark.PATHS) + 1)
+    assert all(0 < row["share"] < 10 for row in found["operations"] + found["training_steps"]) and len(found["operations"]) > 20
+    assert (tmp_path / "benchmark.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["benchmark", "gpu_report", "gradient_quality", "paper_table", "sweep", "which_side"])
+def test_every_script_starts(name):
+    assert "--out" in called(LABORATORY / f"{name}.py", "--help")
