@@ -43,8 +43,8 @@ class Endless:
     def poll(self):
         return None
 
-    def send_signal(self, number):
-        self.signals.append(number)
+    def terminate(self):
+        self.signals.append(signal.SIGTERM)
 
     def wait(self):
         assert self.signals
@@ -78,17 +78,21 @@ def called(*words):
 
 
 @pytest.mark.slow
-def test_which_side(tmp_path):
+def test_which_side(monkeypatch, capsys, tmp_path):
     """A row for every nudging, from its trainings; a second call trains nothing. The two sides are different trainings."""
-    options = "--dataset synthetic --images 96 --validation-images 32 --epochs 1 --seeds 1".split()
-    command = (LABORATORY / "which_side.py", *options, "--out", tmp_path)
-    printed = called(*command)
+    import which_side
+    monkeypatch.setattr(which_side, "IMAGES", "--images 96 --validation-images 32".split())
+    monkeypatch.setattr(which_side, "TRAINING", [*which_side.TRAINING, *"--dataset synthetic --epochs 1".split()])
+    monkeypatch.setattr(which_side, "SEEDS", (0,))
+    monkeypatch.setattr(sys, "argv", ["which_side.py", "--out", str(tmp_path)])
+    which_side.main()
+    printed = capsys.readouterr().out
     rows = [json.loads(line) for line in (tmp_path / "which_side.jsonl").read_text().splitlines()]
     assert len({row["gradient_norm_1"] for row in rows}) == len(rows) == len(printed.splitlines()) - 2 == 11
     assert (tmp_path / "which_side.png").exists()
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/result.json")}
-    assert called(*command) == printed
-    assert len(before) == 11 and all(path.stat().st_mtime_ns == time for path, time in before.items())  # none was trained again
+    monkeypatch.setattr(trainings, "process_of", lambda training: pytest.fail("trained again"))
+    which_side.main()
+    assert capsys.readouterr().out == printed
 
 
 @pytest.mark.slow

@@ -42,8 +42,8 @@ NUMBERS = {"held_out_accuracy": "test_accuracy"} | {name: name for name in (  # 
     "accuracy_at_T", "fixed_point_accuracy", "smallest_cosine", "train_accuracy", "seconds")}
 
 
-def main():
-    args = options()
+def main(arguments=None):
+    args = options(arguments)
     values = distinct(map(values_of, args.grid))
     trials = [dict(zip(values, chosen)) for chosen in itertools.product(*values.values())]
     work = checked(trials, args)  # a mistake in any of them ends here, before the first is trained
@@ -214,7 +214,7 @@ def positions(values):
         return np.array([float(labels.index(value)) for value in values]), labels
 
 
-def options():
+def options(arguments):
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add = parser.add_argument
     add("--grid", nargs="+", required=True, metavar="NAME=V,V", help="train every combination of these values")
@@ -226,7 +226,7 @@ def options():
     add("--out", type=cli.path, metavar="DIR", default=Path("runs", "sweep"), help="run folders, table, figure (default: "
         "runs/sweep)")
     add("shared", nargs="*", metavar="-- OPTION", help="options of python -m ep.train for every training, behind a lone --")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ thread, but for those that say otherwise, so that a machine with n cores makes n
 """
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
+
+from ep.train import machine
 
 
 class Training(NamedTuple):
@@ -39,22 +40,19 @@ def work(trainings, workers):
     The same call goes on. What needs files that never come is left out.
     """
     waiting, running = list(trainings), []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    bar = tqdm(total=len(waiting), unit="training", desc=f"{workers} at a time")
-    try:
-        while begin(waiting, running, workers) or running:
-            time.sleep(0.2)
-            for training, process in [one for one in running if one[1].poll() is not None]:
-                running.remove((training, process))
-                bar.write(f"{training.folder.name}: {training.ended(process.returncode)}")
-                bar.update()
-    finally:
-        for _, process in running:
-            process.send_signal(signal.SIGTERM)
-        for _, process in running:
-            process.wait()
-        signal.signal(signal.SIGTERM, before)
-        bar.close()
+    with machine.listening(machine.stop), tqdm(total=len(waiting), unit="training", desc=f"{workers} at a time") as bar:
+        try:
+            while begin(waiting, running, workers) or running:
+                time.sleep(0.2)
+                for training, process in [one for one in running if one[1].poll() is not None]:
+                    running.remove((training, process))
+                    bar.write(f"{training.folder.name}: {training.ended(process.returncode)}")
+                    bar.update()
+        finally:
+            for _, process in running:
+                process.terminate()
+            for _, process in running:
+                process.wait()
 
 
 def begin(waiting, running, workers):
