@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 
 import ep
 from ep import Phase, Phases, datasets, engine
-from ep.dynamics import SCHEDULES
 from ep.npz import read_npz
 from ep.nudging import NUDGINGS
 from ep.train import commandline as cli, experiment, loop
@@ -39,7 +38,7 @@ def main():
     args = options()
     network, own = trained(args.run) if args.run else (ep.convnet(), INITIAL)
     for name, value in own.items():
-        if getattr(args, name) is None:
+        if getattr(args, name, None) is None:
             setattr(args, name, value)
     dataset = datasets.load("auto", args.data, download=False)
     print(datasets.banner(dataset))
@@ -145,18 +144,11 @@ def options():
     add("--beta", type=cli.positive, nargs="+", help="default: from a fourth of what it was trained with to twice that")
     add("--tolerance", type=cli.not_negative, default=0.0, help="end the free phase once the residual is below this")
     add("--tolerance-nudged", type=cli.not_negative, default=0.0, help="the same for the nudged phases")
-    add("--schedule", choices=list(SCHEDULES), help="default: the run's own, as of everything below")
-    add("--schedule-nudged", choices=list(SCHEDULES), help="of the nudged phases (default: as --schedule, if that is given)")
-    add("--nudged-phases", choices=("deviations", "states"), help="what nudged phases relax")
-    add("--nudging", choices=("symmetric", "one-sided", "four-point"), help="of the estimate")
-    add("--feedback-update", choices=list(FEEDBACK_UPDATES), help="of a network with feedback weights of their own")
     add("--images", type=cli.count, default=128, help="the last so many training images")
     add("--data", type=cli.path, metavar="DIR", help="where the images are (default: as in the main job)")
     add("--threads", type=cli.count, default=cli.cores())
     add("--out", type=cli.path, metavar="DIR", default="runs/gradient_quality")
-    args = parser.parse_args()
-    args.schedule_nudged = args.schedule_nudged or args.schedule  # both None: the run's own
-    return args
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
