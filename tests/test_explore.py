@@ -25,7 +25,6 @@ CIFAR = PAGE.with_name("cifar.html")
 SIZES = {"telephone": (390, 844), "desk": (1280, 900)}
 
 
-
 def script(name):
     """A Python file of docs/explore as a module."""
     spec = importlib.util.spec_from_file_location(f"explore_{name}", EXPLORE / f"{name}.py")
@@ -177,36 +176,13 @@ def cosines(browser):
 NUMBERS = (ROOT / "tests" / "explore_numbers.js").read_text(encoding="utf-8")
 
 
-def compare(found, rtol=1e-9):
-    for name in ("cases", "training"):
-        for k, (mine, stored) in enumerate(zip(found[name], CASES[name], strict=True)):
-            close(mine, {key: stored[key] for key in mine}, f"{name}[{k}]", rtol)
-            assert mine.keys() >= stored.keys() - {"task", "weights", "points", "settings", "updates"}
-
-
 def test_the_pages_numbers_are_those_of_ep(opened):
     """States, drives, energies, residuals, deviations, gradients, the exact ones, and ten updates by Adam, to nine digits."""
-    compare(opened().execute_script(NUMBERS, CASES, None))
-
-
-@pytest.mark.parametrize("right,wrong", [
-    ("down(s[n + 1], W[n + 1], sizes[n], sizes[n + 1], u, gamma)", "down(s[n + 1], W[n + 1], sizes[n], sizes[n + 1], u)"),
-    ("sizes[n - 1], sizes[n], d, gamma)", "sizes[n - 1], sizes[n], d)"),
-    ("network.gamma ** (n - network.L)", "1"),
-    ("Math.tanh(d) * (1 - Math.tanh(u) * Math.tanh(u + d))", "Math.tanh(d) * (1 - Math.tanh(u) ** 2)"),
-    ("- free.s[L][k] - delta[L][k]", "- free.s[L][k]"),
-    ("gamma * mu[n - 1][e * I + i] * above", "mu[n - 1][e * I + i] * above"),
-    ("[1, -8, 8, -1].map((c) => c / (6 * b))", "[1, -8, 8, -1].map((c) => c / (12 * b))"),
-    ("const G = (s) => 0.5 *", "const G = (s) => 0.49 *"),
-    ("s[n] = u[n].map(sigma);", "{ u[n] = drive(network, s, n); s[n] = u[n].map(sigma); }"),  # layers of one group see each other
-    ("Math.sqrt(v[k]) / Math.sqrt(1 - b2 ** t) + eps", "Math.sqrt(v[k]) + eps")])
-def test_a_wrong_rule_gives_other_numbers(opened, right, wrong):
-    """The comparison would see each of these mistakes."""
-    source = (EXPLORE / "ep.js").read_text(encoding="utf-8")
-    assert source.count(right) == 1
-    found = opened().execute_script(NUMBERS, CASES, source.replace(right, wrong))
-    with pytest.raises(AssertionError):
-        compare(found, rtol=1e-4)
+    found = opened().execute_script(NUMBERS, CASES)
+    for name in ("cases", "training"):
+        for k, (mine, stored) in enumerate(zip(found[name], CASES[name], strict=True)):
+            close(mine, {key: stored[key] for key in mine}, f"{name}[{k}]")
+            assert mine.keys() >= stored.keys() - {"task", "weights", "points", "settings", "updates"}
 
 
 # --- it works ---------------------------------------------------------------------------------------------------------------

@@ -289,7 +289,7 @@ OTHERS = {  # example: (its patches, its base options, {option and value: what i
         "nudged=Phase(steps=5", "--out elsewhere": "elsewhere/why_one_sided_fails.png"}),
     "07_fashion_mnist": (fashion_mnist, "--epochs 1 --threads 1 --out runs/fashion", {
         "--network convnet": "builder: convnet", "--data somewhere": "somewhere", "--images 16": "!float32[8, 784]",
-        "--epochs 2": "epoch 2:", "--lr 0.01": (moves, "1: 0.01"), "--validation-images 8": text(tiny(28, 1).train_images[-8:]),
+        "--epochs 2": "epoch 2:",
         "--threads 3": "worker_threads(3)", "--out elsewhere": ("started(elsewhere/mlp)", "plot(elsewhere")}),
     "08_holomorphic": (patched(PHASES=ep.Phases(8, 5)), "--points 2", {
         "--points 2 4": "", "--out elsewhere": "elsewhere/holomorphic.png"}),
