@@ -5,11 +5,11 @@ Skipped where one of them is missing (REQUIRE_BROWSER=1: a failure). EXPLORE_PAG
 such as the one in the built book.
 """
 
-import importlib.util
 import json
 import os
 import re
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -20,20 +20,13 @@ import ep
 
 ROOT = Path(__file__).parents[1]
 EXPLORE = ROOT / "docs" / "explore"
+sys.path.insert(0, str(EXPLORE))
+import generate  # noqa: E402
+import generate_cifar  # noqa: E402
+
 PAGE = Path(os.environ.get("EXPLORE_PAGE", EXPLORE / "index.html")).resolve()
 CIFAR = PAGE.with_name("cifar.html")
 SIZES = {"telephone": (390, 844), "desk": (1280, 900)}
-
-
-def script(name):
-    """A Python file of docs/explore as a module."""
-    spec = importlib.util.spec_from_file_location(f"explore_{name}", EXPLORE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-generate, generate_cifar = script("generate"), script("generate_cifar")
 DATA, CASES = generate.read("data.js"), generate.read("cases.json")
 ARRAYS = json.loads(json.dumps(DATA), object_hook=generate.arrays)  # the same, with arrays for lists
 
@@ -389,8 +382,8 @@ def test_the_book_links_to_the_page():
 
 def test_the_network_of_the_page_is_the_shipped_one():
     """Rounded: every weight to the nearest of 255 levels. The file stays below 3 MB."""
-    shipped, content = ep.load(generate_cifar.MODEL), generate_cifar.read()
-    close(json.loads(generate_cifar.as_text(generate_cifar.data(shipped))), content)
+    shipped, content = ep.load(generate_cifar.MODEL), generate.read("network.js")
+    close(json.loads(generate.as_text(generate_cifar.data(shipped))), content)
     assert (EXPLORE / "network.js").stat().st_size < 3e6
     rounded = generate_cifar.dequantised(content).parameters()
     for n, layer in enumerate(content["layers"], start=1):
@@ -442,7 +435,7 @@ def test_a_picture_of_ones_own(opened, tmp_path, size):
     browser.find_element("id", "file").send_keys(str(tmp_path / "mine.png"))
     wait(lambda: text(browser, "whose") == "mine.png")
     found = wait(lambda: (now := settled()) and now != ship and now)
-    content = generate_cifar.read()
+    content = generate.read("network.js")
     x = ((colours / 255 - np.array(content["mean"])) / np.array(content["std"]))[None]
     network = generate_cifar.dequantised(content)
     free = ep.relax(network, x, ep.Phase(40, "up", tolerance=1e-5))
