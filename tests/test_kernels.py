@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import normal, relative
+from helpers import example, normal, relative
 
 import ep
 from ep import engine, ops
@@ -116,12 +116,6 @@ def test_the_transposed_drives_are_the_fused_ones(xp, monkeypatch, adjoint, driv
     given = post if drive == "drive_pre" else pre
     same_bits(getattr(synapse, adjoint)(given, switches), to_host(getattr(synapse, drive)(given, switches)))
     assert asked in (["im2col"] * 2, ["col2im"] * 2)
-
-
-def example(xp, connections="symmetric", dtype="float64", **options):
-    network = ep.CONNECTIONS[connections](ep.convnet([3, 4, 5], (16, 16, 2), 3, scale=1.5, dtype=dtype, **options)).to(xp)
-    x = normal(xp, (4, 16, 16, 2), 0, dtype)
-    return network, x, np.array([0, 1, 2, 0])
 
 
 @pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
