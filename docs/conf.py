@@ -96,8 +96,7 @@ def page(path):
     module, name = ast.parse(path.read_text(encoding="utf-8")), path.relative_to(ROOT)
     question, header = (ast.get_docstring(module) + "\n").split("\n", 1)
     stems = dict.fromkeys((path.stem, re.sub(r"^\d+_", "", path.stem)))  # 02_faces.py may have the figure faces.png
-    candidates = FIGURES.get(path.stem, []) + [
-        f"{folder}{stem}{end}" for folder in ("", "figures/") for stem in stems for end in (".png", ".gif")]
+    candidates = FIGURES.get(path.stem, []) + [f"{folder}{stem}.png" for folder in ("", "figures/") for stem in stems]
     figures = [f"![{question}](../{name})\n" for name in candidates if (DOCS / name).exists()]
     return question, figures, "\n".join([
         f"# {question}\n", f"`{name}`\n", "```{eval-rst}", literal(header), "```\n", *figures,

@@ -3,8 +3,8 @@
     python examples/03_relax_and_nudge.py        # about 1 minute on one core without a shipped model; runs/relax_and_nudge/
 
 A trained ConvNet with one image held at its input (one that it is not sure of), step by step: first the free phase from zero,
-then from s* two nudged phases, towards the right class (+beta) and away from it (-beta). A picture and a film
-(relax_and_nudge.gif). Printed, for a small network trained on 3000 embedded images:
+then from s* two nudged phases, towards the right class (+beta) and away from it (-beta). Printed, for a small
+network trained on 3000 embedded images:
 
     small network of gain 1, trained on 3000 images, embedded synthetic images
     free phase: residual 5e-08 after 60 steps
@@ -21,7 +21,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 
 import ep
@@ -85,54 +84,13 @@ def plot(network, x, y, phases, path):
     figure.savefig(path, dpi=80)
 
 
-def mosaic(s, columns=8):
-    """The first channels of an image-shaped state side by side: (rows * H, columns * W)."""
-    H, W, C = s.shape
-    columns = min(columns, C)
-    rows = min(C // columns, 2)
-    return s[..., :rows * columns].transpose(2, 0, 1).reshape(rows, columns, H, W).transpose(0, 2, 1, 3).reshape(rows * H, -1)
-
-
-def film(network, x, y, phases, path):
-    """An animated GIF: states in the free phase, what nudging adds to them (magnified) after it, and the readout."""
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
-    layers, fixed = len(network.shapes) - 1, phases["free phase"][-1]
-    grid = figure.add_gridspec(layers, 2, width_ratios=[3, 1.4])
-    panels = [figure.add_subplot(grid[layers - 1 - n, 0]) for n in range(layers)]  # the image below, the classes above
-    image, bars = figure.add_subplot(grid[layers // 2:, 1]), figure.add_subplot(grid[:layers // 2, 1])
-    shown = (x[0] - x[0].min()) / (x[0].max() - x[0].min())
-    image.imshow(shown)
-    image.set(xticks=[], yticks=[], xlabel="input, held fixed")
-    frames = [(name, t) for name, states in phases.items() for t in range(len(states)) if t < 10 or t % 10 == 0]
-    limits = [abs(phases["+beta"][-1][n] - fixed[n]).max() for n in range(layers)]
-
-    def draw(frame):
-        name, t = frames[frame]
-        figure.suptitle(f"{name}, step {t}: " + ("states" if name == "free phase" else "what the nudge changes, s - s*"))
-        for n, axes in enumerate(panels):
-            axes.clear()
-            s = phases[name][t][n][0]
-            if name == "free phase":
-                axes.imshow(mosaic(s), "cividis", vmin=0, vmax=max(fixed[n].max(), 1e-9), aspect="auto")
-            else:
-                axes.imshow(mosaic(s - fixed[n][0]), "PuOr", vmin=-limits[n], vmax=limits[n], aspect="auto")
-            axes.set(xticks=[], yticks=[], ylabel=f"layer {n + 1}")
-        bars.clear()
-        colours = ["#D55E00" if label == y[0] else "#999999" for label in range(10)]
-        bars.bar(range(10), network.cost.output(phases[name][t][-1])[0], color=colours)
-        bars.set(ylim=(0, 1), xticks=range(10), title="readout (right class coloured)")
-        bars.title.set_fontsize(9)
-
-    FuncAnimation(figure, draw, frames=len(frames)).save(path, PillowWriter(fps=6), dpi=64)
-
-
 def main():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add_options(parser.add_argument, images=20)
     parser.add_argument("--beta", type=cli.positive, default=0.5)
     parser.add_argument("--steps-free", type=cli.count, default=60)
     parser.add_argument("--steps-nudged", type=cli.count, default=30)
-    parser.add_argument("--out", type=cli.path, default=Path("runs/relax_and_nudge"), help="folder for picture and film")
+    parser.add_argument("--out", type=cli.path, default=Path("runs/relax_and_nudge"), help="folder for the figure")
     args = parser.parse_args()
     network, x, y, name = network_and_images(args, STRONG)
     states = ep.relax(ep.engine.prepared(network), x, ep.Phase(args.steps_free, "checkerboard")).states
@@ -150,7 +108,6 @@ def main():
     print("moved by +beta, layers 1, 2, ...: " + " ".join(f"{value:.1e}" for value in d))
     args.out.mkdir(parents=True, exist_ok=True)
     plot(network, x, y, phases, args.out / "relax_and_nudge.png")
-    film(network, x, y, phases, args.out / "relax_and_nudge.gif")
 
 
 if __name__ == "__main__":

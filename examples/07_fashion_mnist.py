@@ -45,18 +45,15 @@ def main():
                         f"{idx.DEBIAN})")
     parser.add_argument("--images", type=cli.count, metavar="N", help="train on the first N images")
     parser.add_argument("--epochs", type=cli.count)
-    parser.add_argument("--lr", type=cli.positive, nargs="+", help="learning rate: one, or one per layer")
-    parser.add_argument("--validation-images", type=cli.count, default=0, metavar="N", help="hold out the last N training "
-                        "images and evaluate on them, never on test images: to choose settings")
     parser.add_argument("--threads", type=cli.count, default=cli.cores())
     parser.add_argument("--out", type=cli.path, default=Path("runs/fashion_mnist"), help="folder for the runs and the figure")
     args = parser.parse_args()
-    dataset = datasets.hold_out(idx.load(None, args.data), args.validation_images)
+    dataset = idx.load(None, args.data)
     print(datasets.banner(dataset))
     n = args.images
     dataset = dataset._replace(train_images=dataset.train_images[:n], train_labels=dataset.train_labels[:n])
     build, settings = NETWORKS[args.network]
-    train(build(), dataset, COMMON | settings | cli.given(args, ["epochs", "lr", "validation_images"]), args.threads,
+    train(build(), dataset, COMMON | settings | cli.given(args, ["epochs"]), args.threads,
           args.out / args.network)
     plot(args.out, dataset.source)
 

@@ -1,8 +1,7 @@
 // Run in the page by test_explore.py: what ep.js computes for the cases of docs/explore/cases.json, under the same names.
-// arguments: the content of cases.json; the text of another ep.js, or null for the page's own.
+// arguments: the content of cases.json.
 
-const [cases, source] = arguments;
-const ep = source ? new Function(source + "; return EP;")() : EP;
+const [cases] = arguments, ep = EP;
 const { sizes, tasks, initial, target, rate, settings } = EP_DATA, L = sizes.length - 1, ns = [1, 2, 3];
 
 const flat = (points) => Float64Array.from(points.flat());

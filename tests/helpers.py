@@ -1,8 +1,9 @@
-"""Random numbers and a distance, for every test. Random numbers are seeded, and of the host."""
+"""Random numbers, a distance and a small network, for every test. Random numbers are seeded, and of the host."""
 
 import numpy as np
 import pytest
 
+import ep
 from ep.backend import to_host
 from ep.errors import EPError
 
@@ -36,3 +37,10 @@ def flat(a):
 def relative(a, b):
     """|a - b| / |b|, Euclidean, over everything in them."""
     return float(np.linalg.norm(flat(a) - flat(b)) / np.linalg.norm(flat(b)))
+
+
+def example(xp, connections="symmetric", dtype="float64", **options):
+    """(a network of three convolutions, a batch of four images, their labels on the host)."""
+    network = ep.convnet([3, 4, 5], (16, 16, 2), 3, **dict(dict(scale=1.5, dtype=dtype, feedback=0.4), **options))
+    network = ep.CONNECTIONS[connections](network).to(xp)
+    return network, normal(xp, (4, 16, 16, 2), 0, dtype), np.array([0, 1, 2, 0])

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -158,19 +157,6 @@ def test_the_table_of_the_docs(xp):
     for line in done.stdout.split("\n\n")[1].splitlines()[2:]:
         _, counted, formula = (float(cell.replace(",", "")) for cell in line.strip("| ").split("|"))
         assert abs(formula / counted - 1) < 0.1
-
-
-@executed
-def test_a_prediction_for_another_gpu(xp):
-    """count --bandwidth --flops: one column, at those rates; one without the other is refused."""
-    count = partial(python, "-m", "cupy_on_cpu.count", "--channels", "4", "4", "--batch", "8", "--bandwidth", "0.001")
-    done = count("--flops", "1000")
-    header, _, *rows = done.stdout.splitlines()
-    assert header.endswith("| GFLOP | ms, this GPU |"), done.stderr[-2000:]
-    _, name, _, moved, _, milliseconds, _ = rows[5].split("|")  # so fast that only memory counts: 1 GB/s is 1 MB per ms
-    assert name.strip() == "training step, kernels.py"
-    assert float(milliseconds) == pytest.approx(sum(float(mb) for mb in moved.split("+")), rel=0.01)
-    assert "both, --bandwidth and --flops" in count().stderr
 
 
 @rules

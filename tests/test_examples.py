@@ -46,7 +46,7 @@ def load(name):
 
 
 def is_picture(path):
-    return path.read_bytes()[:4] in (b"\x89PNG", b"GIF8")
+    return path.read_bytes()[:4] == b"\x89PNG"
 
 
 def numbers(line):
@@ -138,13 +138,13 @@ def no_cifar(monkeypatch, tmp_path):
 
 
 def test_relax_and_nudge(example, model, no_cifar, tmp_path):
-    """+beta makes the right class likelier and -beta less likely; the last layer moves most; picture and film are there."""
+    """+beta makes the right class likelier and -beta less likely; the last layer moves most."""
     lines = example("03_relax_and_nudge", "--model", model, "--images", 4, "--steps-free", 25, "--steps-nudged", 4).splitlines()
     free, plus, minus = (float(line.split()[-1]) for line in lines[2:5])
     assert plus > free > minus
     first, *_, last = (float(n) for n in lines[5].split(":")[1].split())
     assert 0 < first < last
-    assert is_picture(tmp_path / "relax_and_nudge.png") and is_picture(tmp_path / "relax_and_nudge.gif")
+    assert is_picture(tmp_path / "relax_and_nudge.png")
 
 
 def test_why_one_sided_fails(example, model, no_cifar, tmp_path):
@@ -170,17 +170,7 @@ def test_one_sided_does_not_fail_at_a_weak_gain(example, no_cifar, tmp_path):
     assert is_picture(tmp_path / "why_one_sided_fails.png")
 
 
-def test_settling(example, model, no_cifar, tmp_path):
-    """Step by step as in one relaxation: the change shrinks until every image has settled, and the table says so."""
-    lines = example("10_settling", "--model", model, "--images", 20, "--steps", 150).splitlines()
-    assert lines[0] == f"network {model.name} of gain 1, embedded synthetic images, 20 images"
-    first, *_, last = ([float(n) for n in re.findall(r"[-+.e\d]+", line)] for line in lines[2:-1])
-    assert first[0] == 1 and last[0] == 150 and first[1] > 0.1 > 1e-3 > last[1] and (first[2], last[2]) == (0, 100), lines
-    assert re.fullmatch(r"trained with T = 8: \d+ answers differ from those after 150 steps", lines[-1])
-    assert is_picture(tmp_path / "settling.png")
-
-
-def test_settling_of_two_networks(example, no_cifar, tmp_path):
+def test_settling(example, no_cifar, tmp_path):
     """By default a network of each gain: sweeps of weak feedback are at the fixed point by the sixth, steps of strong are not."""
     lines = example("10_settling", *"--images 4 --steps 6 --train-images 32 --epochs 1".split()).splitlines()
     assert [line.split(", ")[0] for line in lines if line.startswith("small")] == ["small network of gain 0.005",
@@ -188,16 +178,7 @@ def test_settling_of_two_networks(example, no_cifar, tmp_path):
     weak, strong = (float(line.split()[1]) for line in lines if line.startswith("    6"))
     assert weak < 1e-5 < 1e-2 < strong
     assert "trained with T = 2: 0 answers differ from those after 6 steps" in lines
-
-
-def test_bias_when_trained(example, model, no_cifar, tmp_path):
-    """Near 0 the orders hold with max-pooling and clipped units too, whether the switches are live or frozen."""
-    options = "--images 4 --steps-free 300 --steps-nudged 200 --betas 2".split()
-    lines = example("11_bias_when_trained", "--model", model, *options).splitlines()
-    for one_sided, symmetric in (lines[2:4], lines[6:8]):
-        one_sided, symmetric = (float(line.split()[1]) for line in (one_sided, symmetric))  # at beta = 0.001
-        assert 0 < 10 * symmetric < one_sided < 0.1, lines
-    assert is_picture(tmp_path / "bias_when_trained.png")
+    assert is_picture(tmp_path / "settling.png")
 
 
 def test_depth(example, tmp_path):
@@ -209,13 +190,14 @@ def test_depth(example, tmp_path):
     assert is_picture(tmp_path / "depth.png")
 
 
-def test_bias_of_a_network_of_weak_feedback(example, no_cifar, tmp_path):
-    """The same at a weak gain in 30 sweeps; what two sweeps and one leave is more than that, and small all the same."""
+def test_bias_when_trained(example, no_cifar, tmp_path):
+    """Near 0 the orders hold, at the switches of s*; what two sweeps and one leave is more than that, and small all the same."""
     options = "--feedback 0.005 --images 4 --betas 2 --train-images 32 --epochs 1".split()
     lines = example("11_bias_when_trained", *options).splitlines()
     assert lines[0].startswith("small network of gain 0.005, trained on 32 images, embedded synthetic images, 4 images")
     one_sided, symmetric, _, as_trained = (float(re.findall(r"\d\.\de[-+]\d+", line)[0]) for line in lines[6:10])
     assert 10 * symmetric < one_sided and symmetric < as_trained < 0.1, lines
+    assert is_picture(tmp_path / "bias_when_trained.png")
 
 
 def test_feedback_gain(example, no_cifar, tmp_path):

@@ -15,7 +15,6 @@ import ep
 from ep import datasets
 from ep.backend import to_host
 from ep.engine import gpu
-from ep.train import loop
 
 pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True)]
 SHORT = ep.Phases(4, 2)
@@ -132,13 +131,3 @@ def test_a_training_step_is_numpys(xp):
             assert relative(found[name], g) < bound, name
         for name, w in plain.parameters().items():
             assert relative(network.parameters()[name], w) < 1e-5, name
-
-
-def test_chunks_of_any_size_are_the_batch(xp):
-    """With a fixed number of steps the size of the chunks, a choice of speed, changes nothing but rounding (float64)."""
-    network = gpu.prepared(ep.convnet([3, 4], (10, 10, 3), 3, paddings=[1, 1], scale=2.0, dtype="float64").to(xp))
-    x, y = normal(xp, (7, 10, 10, 3), 0), np.arange(7) % 3
-    one_chunk = partial(ep.eqprop_gradient, phases=ep.Phases(8, 4), nudging=ep.Nudging.symmetric(0.5))
-    whole, parts = (loop.in_chunks(one_chunk, network, x, y, size=size).gradient for size in (7, 3))
-    for name, g in whole.items():
-        assert relative(parts[name], g) < 1e-10

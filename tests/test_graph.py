@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 from cupy_on_cpu import running
-from helpers import normal, relative
+from helpers import example, normal, relative
 
 import ep
 from ep import dynamics, engine, eqprop
@@ -24,12 +24,6 @@ UP_DOWN = ep.Phases(ep.Phase(3, "up"), ep.Phase(2, "down"))
 SYMMETRIC = ep.Nudging.symmetric(0.3)
 NUDGINGS = {"symmetric": SYMMETRIC, "one-sided": ep.Nudging.one_sided(0.3),
             "five points": ep.Nudging((-0.2, -0.1, 0.0, 0.1, 0.2), tuple(c / 1.2 for c in (1, -8, 0, 8, -1)))}
-
-
-def example(xp, connections="symmetric", dtype="float64", **options):
-    network = ep.convnet([3, 4, 5], (16, 16, 2), 3, **dict(dict(scale=1.5, dtype=dtype, feedback=0.4), **options))
-    network = ep.CONNECTIONS[connections](network).to(xp)
-    return network, normal(xp, (4, 16, 16, 2), 0, dtype), np.array([0, 1, 2, 0])
 
 
 def step_of(recorder, network, x, y, phases=UP_DOWN, nudging=SYMMETRIC, function=ep.eqprop_gradient, **options):

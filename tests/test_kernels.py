@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import normal, relative
+from helpers import example, normal, relative
 
 import ep
 from ep import engine, ops
@@ -118,29 +118,17 @@ def test_the_transposed_drives_are_the_fused_ones(xp, monkeypatch, adjoint, driv
     assert asked in (["im2col"] * 2, ["col2im"] * 2)
 
 
-def example(xp, connections="symmetric", dtype="float64", **options):
-    network = ep.CONNECTIONS[connections](ep.convnet([3, 4, 5], (16, 16, 2), 3, scale=1.5, dtype=dtype, **options)).to(xp)
-    x = normal(xp, (4, 16, 16, 2), 0, dtype)
-    return network, x, np.array([0, 1, 2, 0])
-
-
 @pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
-@pytest.mark.parametrize("algorithm", ["deviations", "plain", "two states", "bptt"])
-def test_gradients(xp, connections, algorithm, monkeypatch):
-    """EP through the transposed Jacobian and the plain one, as a difference of states, and BPTT: in passes or whole arrays."""
+@pytest.mark.parametrize("gradient", [partial(ep.eqprop_gradient, nudging=ep.Nudging.symmetric(0.5)), ep.bptt_gradient],
+                         ids=["eqprop", "bptt"])
+def test_gradients(xp, connections, gradient, monkeypatch):
+    """In passes and in pieces, or whole arrays."""
     monkeypatch.setattr(gpu, "MEMORY", 2 * 16 * 16 * 9 * 2 * 8)  # two images of the first convolution
-    nudging = ep.Nudging.symmetric(0.5)
-    phases = ep.Phases(12, 6, deviations=algorithm != "two states")
-    gradient = {
-        "deviations": partial(ep.eqprop_gradient, nudging=nudging),
-        "plain": partial(ep.eqprop_gradient, nudging=nudging, transposed=False),
-        "two states": partial(ep.eqprop_gradient, nudging=nudging, transposed=False),
-        "bptt": ep.bptt_gradient}[algorithm]
     network, x, y = example(xp, connections, feedback=0.7)
-    expected = gradient(network, x, y, phases)
+    expected = gradient(network, x, y, ep.Phases(12, 6))
     fast = gpu.prepared(network)
     assert len(fast.synapses[0]._pieces(x)) == 2
-    found = gradient(fast, x, y, phases)
+    found = gradient(fast, x, y, ep.Phases(12, 6))
     assert found.loss == pytest.approx(expected.loss, rel=1e-12)
     for name, g in expected.gradient.items():
         assert relative(found.gradient[name], g) < 1e-10, name

@@ -6,16 +6,13 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 import ep
 
 LABORATORY = Path(__file__).parents[1] / "examples" / "laboratory"
 sys.path.insert(0, str(LABORATORY))
-import gradient_quality  # noqa: E402
 import trainings  # noqa: E402
 
 
@@ -46,24 +43,23 @@ class Endless:
     def poll(self):
         return None
 
-    def send_signal(self, number):
-        self.signals.append(number)
+    def terminate(self):
+        self.signals.append(signal.SIGTERM)
 
     def wait(self):
         assert self.signals
 
 
 def test_what_is_running_is_told_to_save(monkeypatch, tmp_path):
-    """After so many minutes, and by SIGTERM; no more are started than there are workers, and the handler is the old one again."""
+    """By SIGTERM; no more are started than there are workers, and the handler is the old one again."""
     monkeypatch.setattr(trainings.subprocess, "Popen", Endless)
     monkeypatch.setattr(Endless, "started", [])
     handler = signal.getsignal(signal.SIGTERM)
     many = [trainings.Training(tmp_path / str(n), lambda: [], str) for n in range(3)]
-    trainings.work(many, workers=2, minutes=0.001)
     monkeypatch.setattr(trainings.time, "sleep", lambda seconds: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit, match="143"):
         trainings.work(many, workers=2)
-    assert [process.signals for process in Endless.started] == [[signal.SIGTERM]] * 4
+    assert [process.signals for process in Endless.started] == [[signal.SIGTERM]] * 2
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
@@ -82,17 +78,21 @@ def called(*words):
 
 
 @pytest.mark.slow
-def test_which_side(tmp_path):
+def test_which_side(monkeypatch, capsys, tmp_path):
     """A row for every nudging, from its trainings; a second call trains nothing. The two sides are different trainings."""
-    options = "--dataset synthetic --images 96 --validation-images 32 --epochs 1 --seeds 1".split()
-    command = (LABORATORY / "which_side.py", *options, "--out", tmp_path)
-    printed = called(*command)
+    import which_side
+    monkeypatch.setattr(which_side, "IMAGES", "--images 96 --validation-images 32".split())
+    monkeypatch.setattr(which_side, "TRAINING", [*which_side.TRAINING, *"--dataset synthetic --epochs 1".split()])
+    monkeypatch.setattr(which_side, "SEEDS", (0,))
+    monkeypatch.setattr(sys, "argv", ["which_side.py", "--out", str(tmp_path)])
+    which_side.main()
+    printed = capsys.readouterr().out
     rows = [json.loads(line) for line in (tmp_path / "which_side.jsonl").read_text().splitlines()]
     assert len({row["gradient_norm_1"] for row in rows}) == len(rows) == len(printed.splitlines()) - 2 == 11
     assert (tmp_path / "which_side.png").exists()
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/result.json")}
-    assert called(*command) == printed
-    assert len(before) == 11 and all(path.stat().st_mtime_ns == time for path, time in before.items())  # none was trained again
+    monkeypatch.setattr(trainings, "process_of", lambda training: pytest.fail("trained again"))
+    which_side.main()
+    assert capsys.readouterr().out == printed
 
 
 @pytest.mark.slow
@@ -110,13 +110,21 @@ def test_gradient_quality(tmp_path):
 
 
 @pytest.mark.slow
-def test_gradient_quality_against_bptt():
-    """The reference of --against bptt is BPTT through all T steps: EP agrees where they settle, not where they do not."""
-    network = ep.convnet([4, 4, 4, 4], pool=ep.AVERAGE_POOL, activation=ep.SHIFTED_SIGMOID, scale=2.0, dtype="float64")
-    x, y = np.random.default_rng(0).random((20, 32, 32, 3)), np.arange(20) % 10
-    args = SimpleNamespace(nudging="symmetric", feedback_update="exact", schedule="synchronous", schedule_nudged="synchronous",
-                           tolerance=0.0, tolerance_nudged=0.0, nudged_phases="states")
-    for T, agrees in (3, False), (200, True):
-        found, exact = (gradient_quality.by_chunk(one, network, x, y, map) for one in (
-            gradient_quality.estimate(network, args, T, 60, 1e-3), gradient_quality.unrolled(args, T)))
-        assert (gradient_quality.compared(found, exact)["batch"] > 0.999) == agrees
+def test_benchmark(monkeypatch, capsys, tmp_path):
+    """A row for every convolution and training step of small networks, with the shares of sgemm that are drawn."""
+    import benchmark
+    monkeypatch.setattr(benchmark, "NETWORKS", {name: lambda: ep.convnet([4, 4, 4, 4]) for name in benchmark.NETWORKS})
+    monkeypatch.setattr(benchmark, "machine", lambda args: dict(sgemm={1: 100.0}, blas="made up"))
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--quick", "--repeat", "1", "--threads", "1", "--out", str(tmp_path)])
+    benchmark.main()
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    names = [row["name"] for row in found["training_steps"]]
+    assert len(names) == len(set(names)) == 2 * (len(benchmark.PATHS) + 1)
+    assert all(0 < row["share"] < 10 for row in found["operations"] + found["training_steps"]) and len(found["operations"]) > 20
+    assert (tmp_path / "benchmark.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["benchmark", "gpu_report", "gradient_quality", "paper_table", "sweep", "which_side"])
+def test_every_script_starts(name):
+    assert "--out" in called(LABORATORY / f"{name}.py", "--help")

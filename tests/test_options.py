@@ -2,7 +2,8 @@
 
 A trace is what a run printed, what it called the library with, what it trained, as text. The same command line leaves the same
 trace twice; so an option that is ignored leaves that of the run without it. The settings of the main job are taken from their
-declarations (ep/train/settings.py), all other options from the programs' own parsers: a new one without a row fails.
+declarations (ep/train/settings.py), all other options from the programs' own parsers: a new one without a row fails. The
+laboratory has tests of its own.
 """
 
 import argparse
@@ -15,12 +16,9 @@ import json
 import re
 import runpy
 import shlex
-import shutil
 import signal
-import subprocess
 import sys
 import time
-import types
 import zlib
 from pathlib import Path
 
@@ -37,24 +35,21 @@ from ep.train import commandline as cli, equilibrium, experiment, job, loop, run
 from ep.train.settings import OPTIONS, Config, flag
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-PLACES = [str(EXAMPLES), str(EXAMPLES / "laboratory")]
 MAIN = "cifar10_sym_ep"
-NONE = {"01_eqprop_by_hand", "pytorch_twin", "trained", "trainings"}  # without a command line; `trained` lends others its options
+NONE = {"01_eqprop_by_hand", "trained"}  # without a command line; `trained` lends others its options
 SETTLING = dict(accuracy_at_T=1.0, fixed_point_accuracy=1.0, fixed_point_images=1, changed_images=0.0, cosine_1=1.0,
                 smallest_cosine=1.0, spectral_radius=0.5, largest_spectral_radius=0.5, cosine_one_pass=1.0,
                 largest_cosine_feed_forward=1.0, accuracy_without_feedback=1.0)
 
 
 def source_of(name):
-    return next(EXAMPLES.rglob(f"{name}.py"))
+    return EXAMPLES / f"{name}.py"
 
 
 def load(name):
-    """An example as a module; skipped where it needs a package that is not installed."""
-    if name == "backpropagation":
-        pytest.importorskip("torch")
+    """An example as a module."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*PLACES, *sys.path])
+        patch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
         spec = importlib.util.spec_from_file_location(f"options_of_{name}", source_of(name))
         spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
     return module
@@ -134,11 +129,6 @@ def run(module, arguments, patches):
 def lines(trace, name):
     """What is behind the name in the lines of a trace that begin with it."""
     return [line.removeprefix(name) for line in trace.splitlines() if line.startswith(name)]
-
-
-def every_command(words):
-    """Every program that is started gets these words."""
-    return lambda _, with_it: lines(with_it, "command") and all(words in line for line in lines(with_it, "command"))
 
 
 def differ(without, with_it, expected):
@@ -275,85 +265,10 @@ def fashion_mnist(spy, module):
     spy(module, "plot", instead=nothing)
 
 
-def gradient_quality(spy, module):
-    patched()(spy, module)
-    small = ep.convnet([2, 3], (8, 8, 3), scale=3.0, paddings=[1, 1])
-    spy(ep, "convnet", instead=lambda seed: small)
-    spy.patch.setattr(module, "write", lambda folder, table, settings: spy.note("write", folder, table))
-
-
 def predict(spy, module):
     spy.patch.setattr(ep, "load", lambda path, plain=ep.load: plain("tiny.npz"))
     patched()(spy, module)
     spy(module.pictures, "read", instead=lambda path, shape: tiny().test_images[0])
-
-
-def started(spy, leave=nothing, name="run", **answer):
-    """Programs are not started, but each leaves what it would leave."""
-    def program(command, **options):
-        spy.lines.append("command " + " ".join(map(str, command)) + f" TF32={options.get('env', {}).get('CUPY_TF32')}")
-        leave(Path(command[command.index("--out") + 1]) if "--out" in command else None)
-        return types.SimpleNamespace(**dict(returncode=0) | answer)
-
-    spy.patch.setattr(subprocess, name, program)
-
-
-NUMBERS = ("test_accuracy", "accuracy_at_T", "fixed_point_accuracy", "smallest_cosine", "train_accuracy", "seconds")
-LOG = dict(converged=0.0, steps_free=8, test_accuracy=0.5, stuck_4=0.5)
-
-
-def laboratory(spy, module):
-    """Of a program that starts trainings: each leaves what it would leave, and takes long where minutes are given."""
-    looks = itertools.count(-100_000 if "--minutes" in sys.argv else 0)
-
-    def leave(folder):
-        betas = getattr(module, "BETAS", ())  # of a sweep
-        of_sweep = [f"{folder}/nudging={folder.name},beta={beta},seed={seed}" for seed in range(3)
-                    for beta in (betas[folder.name] if folder.name in betas else ())]
-        for place in of_sweep or [folder]:
-            Path(place).mkdir(parents=True, exist_ok=True)
-            for name, content in (("config", vars(Config())), ("result", dict.fromkeys(NUMBERS, 0.5)), ("log", LOG)):
-                Path(place, f"{name}.json{'l' * (name == 'log')}").write_text(json.dumps(content) + "\n")
-
-    started(spy, leave, "Popen", poll=lambda: spy.noted("poll", None if next(looks) < 0 else 0),
-            send_signal=nothing, terminate=nothing, wait=lambda: 0)
-    patched(32)(spy, module)
-    spy(module, *{"drawn"} & vars(module).keys())
-    if "trainings" in vars(module):
-        spy(module.trainings, "work")
-    spy.patch.setattr(time, "sleep", nothing)
-    if "ROWS" in vars(module):
-        spy.patch.setattr(module, "ROWS", {name: module.ROWS[name] for name in ("symmetric", "bptt", "bptt-gain-1")})
-        spy.patch.setattr(module, "draw", lambda args: spy.note("files", sorted(args.out.glob("*"))))
-
-
-def benchmark(spy, module):
-    class Step:
-        def __init__(self, *arguments):
-            spy.note("Step", *arguments)
-
-        def measured(self, *arguments):
-            return spy.noted("measured", {}, *arguments)
-
-    spy.patch.setattr(module, "Step", Step)
-    started(spy, stdout='{"megabytes": 1}')  # of `memory`
-    spy(module, "machine", instead=lambda args: dict(sgemm={}))
-    spy(module, "operations", "scaling", "against_pytorch", "against_backpropagation", "write", instead=lambda *arguments: {})
-    spy.patch.setitem(module.CHILDREN, "bptt", lambda args: spy.note("bptt"))
-
-
-def gpu_report(spy, module):
-    """No part is run, and none has been."""
-    shutil.rmtree("gpu", ignore_errors=True)
-    started(spy, stdout="{}", stderr="")
-    spy.patch.setattr(module, "versions", lambda: dict(gpu="a GPU"))
-    spy.patch.setattr(time, "time", lambda: 0)
-    spy.patch.setitem(module.PARTS, "memory", lambda args: spy.note("memory"))
-
-
-def backpropagation(spy, module):
-    patched()(spy, module)
-    spy(module.torch, "set_num_threads", instead=nothing)
 
 
 SHARED = {  # of examples/trained.py: one network, where without the options there may be two
@@ -374,7 +289,7 @@ OTHERS = {  # example: (its patches, its base options, {option and value: what i
         "nudged=Phase(steps=5", "--out elsewhere": "elsewhere/why_one_sided_fails.png"}),
     "07_fashion_mnist": (fashion_mnist, "--epochs 1 --threads 1 --out runs/fashion", {
         "--network convnet": "builder: convnet", "--data somewhere": "somewhere", "--images 16": "!float32[8, 784]",
-        "--epochs 2": "epoch 2:", "--lr 0.01": (moves, "1: 0.01"), "--validation-images 8": text(tiny(28, 1).train_images[-8:]),
+        "--epochs 2": "epoch 2:",
         "--threads 3": "worker_threads(3)", "--out elsewhere": ("started(elsewhere/mlp)", "plot(elsewhere")}),
     "08_holomorphic": (patched(PHASES=ep.Phases(8, 5)), "--points 2", {
         "--points 2 4": "", "--out elsewhere": "elsewhere/holomorphic.png"}),
@@ -394,45 +309,11 @@ OTHERS = {  # example: (its patches, its base options, {option and value: what i
     "13_depth": (patched(32), "--blocks 1 --channels 2 --images 2", {
         "--blocks 2 3": "(6, 8)", "--channels 3": "", "--feedback 0.1": "", "--images 3": "",
         "--out elsewhere": "elsewhere/depth.png"}),
-    "which_side": (laboratory, "", {
-        "--data somewhere": every_command("--data somewhere"), "--images 7": every_command("--images=7"),
-        "--dataset synthetic": every_command("--dataset synthetic"), "--validation-images 7": every_command(
-            "--validation-images=7"), "--epochs 7": every_command("--epochs 7"), "--seeds 3": every_command("seed=0,1,2"),
-        "--jobs 7": every_command("--jobs=7"), "--out elsewhere": "elsewhere/which_side.png"}),
     "asymmetric_alignment": (patched(32, ANGLES=(90.0, 0.0), SEEDS=(0,), T=12, K=6), "", {
         "--out elsewhere": "elsewhere/asymmetric_alignment.png"}),
-    "gradient_quality": (gradient_quality, "--images 4 --steps-free 6 --steps-nudged 3 --threads 1 --schedule synchronous", {
-        "--run tiny.npz": ("load(tiny.npz)", "!convnet("), "--feedback-update own": "transposed: False", "--against bptt": "",
-        "--steps-free 7": "T: 7", "--steps-nudged 4": "K: 4", "--tolerance 0.9": "!steps: 6",
-        "--tolerance-nudged 0.9": "!steps_nudged: 3", "--schedule up": "", "--schedule-nudged down": "",
-        "--nudged-phases states": "", "--nudging one-sided": "", "--beta 0.9": "beta: 0.9", "--images 5": "5 images",
-        "--data somewhere": "somewhere", "--seed 3": "convnet(){seed: 3}", "--threads 2": "worker_threads(2)",
-        "--out elsewhere": "write(elsewhere"}),
-    "paper_table": (laboratory, "--out out --runs runs --workers 4", {
-        "--block gains": every_command("--channels 8 16 32 32"), "--row symmetric": every_command("--nudging symmetric"),
-        "--seed 1": ("!symmetric-0.json", "!symmetric-2.json"), "--only-draw": "!command",
-        "--data somewhere": every_command("--data somewhere"), "--out elsewhere": "files((elsewhere/bptt-0.json",
-        "--runs others": every_command("--out others/"), "--workers 2": "), 2, None)",
-        "--minutes 0.001": lambda a, b: len(lines(b, "command")) < len(lines(a, "command"))}),
-    "sweep": (laboratory, "--images 16 --validation-images 8 --random beta=0.1..1 --trials 2", {
-        "--grid beta=0.1,0.2,0.3 cost=squared-error,cross-entropy": ("!drawn", "--beta 0.3 --cost squared-error"),
-        "--random feedback=0.1..1": every_command("--feedback"), "--trials 3": lambda a, b: len(lines(b, "command")) == 3,
-        "--seed 4": lambda a, b: not set(lines(a, "command")) & set(lines(b, "command")),
-        "--images 12": every_command("--train-images 12"), "--validation-images 6": every_command("--validation-images 6"),
-        "--data somewhere": (every_command("--data somewhere"), "load(auto, somewhere"), "--jobs 77": "), 77)",
-        "--out elsewhere": every_command("--out elsewhere/beta="), "shared -- --epochs 7": every_command("--epochs 7")}),
     "predict": (predict, "", {
         "files a.png": "read(a.png", "--model tiny.npz": "load(tiny.npz)", "--data somewhere": "somewhere", "--count 3": "",
         "--steps 3": "", "--out elsewhere.png": "elsewhere.png"}),
-    "gpu_report": (gpu_report, "--parts memory --out gpu", {
-        "--out elsewhere": "", "--data somewhere": every_command("--data somewhere"), "--epochs 3": every_command("--epochs 3"),
-        "--parts steps": every_command("--child steps"), "--quick": every_command("--quick"), "--tf32": "TF32=1",
-        "--only-draw": "!command", "--child memory": ("!command", "memory()")}),
-    "benchmark": (benchmark, "", {
-        "--quick": "!scaling(", "--rounds 4": every_command("--rounds 4"), "--repeat 7": "7)", "--threads 5": ", 5",
-        "--out elsewhere": "write(elsewhere", "--child bptt": ("bptt()", "!write(")}),
-    "backpropagation": (backpropagation, "run", {
-        "run other": "", "--data somewhere": "somewhere", "--epochs 1": "!epoch 2:", "--threads 2": "set_num_threads(2)"}),
 }
 
 
@@ -444,16 +325,15 @@ PROGRAMS = {MAIN: (of_training, BASE, SETTINGS | SURROUNDINGS)} | OTHERS
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
-    """traced(program, words) -> its trace, in a folder with a network, and with two runs where it needs them."""
+    """traced(program, words) -> its trace, in a folder with a network, and with two runs to resume where it needs them."""
     @functools.cache
     def trace(name, words):
         module, network = load(name), ep.convnet([2, 3], (8, 8, 3), seed=2, scale=3.0, paddings=[1, 1])
         network.about = tiny().about()
         with contextlib.chdir(tmp_path_factory.mktemp("traced")):
             network.save("tiny.npz")
-            for seed, folder in enumerate(("run", "other")) if name == "backpropagation" or "--resume" in words else ():
-                epochs = 2 if name == "backpropagation" else 1
-                run(load(MAIN), shlex.split(f"{BASE} --epochs {epochs} --seed {seed} --out {folder}"), of_training)
+            for seed, folder in enumerate(("run", "other")) if "--resume" in words else ():
+                run(load(MAIN), shlex.split(f"{BASE} --seed {seed} --out {folder}"), of_training)
             return run(module, shlex.split(words), PROGRAMS[name][0])
 
     return trace
@@ -475,7 +355,7 @@ def test_an_option_acts(traced, name, option):
     option, _, value = (row := option).partition(" ")
     _, base, rows = PROGRAMS[name]
     base = f"{base} {BESIDE.get(option, '')}".strip() if name == MAIN else base
-    kept = {"--grid": base.partition("--random")[0], "run": "", "--resume": ""}.get(option, base)  # in the place of
+    kept = {"--resume": ""}.get(option, base)  # in the place of
     typed = option if option[0] == "-" else ""  # the name of a positional argument is not
     without = traced(name, base)
     traces = [traced(name, f"{kept} {typed} {one}") for one in (VALUES[option] if name == MAIN else [value])]
@@ -550,7 +430,7 @@ def test_every_option_has_a_row(name):
 
 def test_every_example_is_here(monkeypatch):
     """Files without a command line are named, and cifar10_asym_ep.py is the main job with asymmetric connections."""
-    assert {path.stem for path in EXAMPLES.rglob("*.py")} == {"cifar10_asym_ep", *PROGRAMS, *NONE}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"cifar10_asym_ep", *PROGRAMS, *NONE}
     assert not any("parse_args" in source_of(name).read_text() for name in NONE)
     monkeypatch.syspath_prepend(str(EXAMPLES))
     calls, example = [], importlib.import_module(MAIN)
@@ -563,11 +443,8 @@ def test_every_example_is_here(monkeypatch):
 @pytest.mark.parametrize("name, options, sentence", [
     ("06_why_one_sided_fails", "--steps-free 5 6 --steps-nudged 3", "one --steps-nudged for each --steps-free"),
     ("10_settling", "--model tiny.npz --epochs 3", "--train-images, --epochs and --feedback are for a network"),
-    ("sweep", "--grid beta=0.1 --trials 3", "--trials and --seed are for --random"),
-    ("sweep", "--grid beta=0.1 -- --train-images 8", "--train-images is not for behind the --: use --images"),
     ("predict", "a.png --count 2", "--count and --data are for test images"),
     ("predict", "a.png --data b", "--count and --data are for test images"),
-    ("gradient_quality", "--run tiny.npz --seed 0", "--seed is for the initial network"),
     (MAIN, "--dataset synthetic --data somewhere", "embedded in the package")])
 def test_an_option_that_would_be_ignored_is_refused(traced, monkeypatch, name, options, sentence):
     """In one sentence; those of settings are above."""

@@ -17,7 +17,7 @@ from test_gpu import check_float32, check_waits, example
 
 import ep
 from ep import eqprop
-from ep.backend import array_module, to_host
+from ep.backend import array_module
 from ep.engine import graph, kernels
 
 pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True)]
@@ -30,25 +30,6 @@ def only_on(*names):
 def with_sigma(network, sigma):
     network.activation = network.activation._replace(sigma=sigma, slope=None)  # no clip that a kernel knows
     return network
-
-
-@only_on("executed", "rules")
-def test_a_host_array_mixed_in_is_refused(xp):
-    network, x, _ = example(xp)
-    ep.relax(network, x, 2)
-    network.synapses[1].b = to_host(network.synapses[1].b)
-    with pytest.raises(TypeError, match="Unsupported type <class 'numpy.ndarray'>|got numpy.ndarray"):
-        ep.relax(network, x, 2)
-
-
-@only_on("executed", "rules")
-def test_a_keyword_that_cupy_lacks_is_refused(xp):
-    network, x, _ = example(xp)
-    with_sigma(network, lambda u: u.clip(0.0, 1.0))
-    ep.relax(network, x, 2)
-    with_sigma(network, lambda u: xp.clip(u, 0.0, 1.0, where=True))
-    with pytest.raises(TypeError, match="unexpected keyword argument 'where'"):
-        ep.relax(network, x, 2)
 
 
 @only_on("executed", "rules")
@@ -74,17 +55,6 @@ def test_a_synchronisation_in_the_loop_is_counted(xp, look):
     plain = network.activation.sigma
     with pytest.raises(AssertionError, match="waits, not 0"):
         check_waits(xp, with_sigma(network, lambda u: (look(u), plain(u))[1]), x, y)
-
-
-@only_on("executed", "rules")
-def test_an_index_beyond_the_end_is_refused_by_the_rules(xp):
-    """CuPy wraps it around without a word: there only a comparison with NumPy can tell."""
-    a = xp.arange(4)
-    if running() == "executed":
-        assert int(a[xp.asarray([4])][0]) == 0
-    else:
-        with pytest.raises(IndexError):
-            a[xp.asarray([4])]
 
 
 def planted(monkeypatch, name, right, wrong):

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import relative
 
 import ep
 from ep import engine, eqprop
+from ep.builders import calibrate
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (it is only ever a test oracle)")
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "laboratory"))
+from backpropagation import backpropagated  # noqa: E402
 from pytorch_twin import FeedForward, Twin, inside, outside  # noqa: E402
 
 NUDGING = ep.Nudging.symmetric(0.5)
@@ -50,6 +53,20 @@ def test_without_feedback_it_is_backpropagation(prepared):
     found = ep.eqprop_gradient(prepared(network), x, y, phases, nudging=ep.Nudging.symmetric(1e-3))
     for name, w in twin.theta.items():
         assert abs(found.gradient[name]).max() > 0 and close(found.gradient[name], outside(w.grad), 1e-5), name
+
+
+@pytest.mark.parametrize("activation", ["relu6", "hard-sigmoid"])
+def test_without_feedback_a_residual_network_is_backpropagation(activation):
+    """What backpropagation.py trains by, strides and identities included: the same gradient at gamma = 0."""
+    network = ep.resnet(6, (3, 4, 5), (16, 16, 3), activation=activation, feedback=0.0, dtype="float64")
+    x, y = np.random.default_rng(0).normal(size=(8, 16, 16, 3)), np.arange(8) % 10
+    calibrate(network, x, 1.0, 0.3)
+    phases = ep.Phases(ep.Phase(1, "up"), ep.Phase(1, "down"))
+    found = ep.eqprop_gradient(network, x, y, phases, nudging=ep.Nudging.symmetric(1e-5)).gradient
+    expected = backpropagated(network, x, y, None).gradient
+    assert found.keys() == expected.keys()
+    for name, g in expected.items():
+        assert abs(g).max() > 0 and relative(found[name], g) < 1e-6, name
 
 
 def test_the_papers_network(monkeypatch):

@@ -196,19 +196,3 @@ def test_training_learns_and_resumes_bit_for_bit(tmp_path):
     restore(tmp_path / "checkpoint.npz", *rest[:2])
     train(*rest, range(3, 6))
     assert relative(rest[0].parameters(), whole[0].parameters()) == 0 and rest[3] == whole[3][12:]
-
-
-@pytest.mark.parametrize("activation", ["relu6", "hard-sigmoid"])
-def test_without_feedback_ep_is_pytorchs_backpropagation(activation):
-    """What examples/laboratory/backpropagation.py trains by, strides and identities included: the same gradient at gamma = 0."""
-    pytest.importorskip("torch")
-    from test_options import load as load_example
-
-    net = resnet(6, (3, 4, 5), (16, 16, 3), activation=activation, feedback=0.0, dtype="float64")
-    x, y = np.random.default_rng(0).normal(size=(8, 16, 16, 3)), np.arange(8) % 10
-    calibrate(net, x, 1.0, 0.3)
-    found = eqprop_gradient(net, x, y, Phases(Phase(1, "up"), Phase(1, "down")), nudging=Nudging.symmetric(1e-5)).gradient
-    expected = load_example("backpropagation").backpropagated(net, x, y, None).gradient
-    assert found.keys() == expected.keys() and min(abs(g).max() for g in expected.values()) > 0
-    for name, g in expected.items():
-        assert relative(found[name], g) < 1e-6

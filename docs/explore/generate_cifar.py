@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from generate import as_text
 
 import ep
 
@@ -71,15 +72,6 @@ def case(content):
         sums = [float(s.ravel() @ np.cos(0.1 * np.arange(s.size))) for s in states]
         rows.append(dict(residual=free.residual, probabilities=network.cost.output(states[-1])[0].tolist(), sums=sums))
     return rows
-
-
-def read():
-    text = (HERE / "network.js").read_text(encoding="utf-8")
-    return json.loads(text[text.index("{"):].rstrip().rstrip(";"))
-
-
-def as_text(content):
-    return json.dumps(content, default=lambda array: array.tolist(), separators=(",", ":"))
 
 
 def main():

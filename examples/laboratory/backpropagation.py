@@ -28,7 +28,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.Formatter)
     parser.add_argument("run", type=cli.path, help="run folder of the main job")
     parser.add_argument("--data", type=cli.path, metavar="DIR", help="where its images are now (default: where they were)")
-    parser.add_argument("--epochs", type=cli.count, help="stop after so many (default: all of the run's)")
     parser.add_argument("--threads", type=cli.count, default=1, help="of PyTorch (default: 1)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -45,7 +44,7 @@ def main():
         return dataset.normalise(batch if rng is None else datasets.augment(batch, rng, config.pad, config.flip))
 
     with ep.worker_threads(args.threads) as threads:
-        for epoch in range(min(args.epochs or config.epochs, len(log))):
+        for epoch in range(len(log)):
             bar = tqdm(total=loop.steps_per_epoch(n, config.batch_size), desc=f"epoch {epoch + 1}", leave=False)
             ep.train_epoch(network, dataset.train_images[:n], dataset.train_labels[:n], backpropagated, optimizer,
                            batch_size=config.batch_size, epoch=epoch, seed=config.seed, prepare=prepare,

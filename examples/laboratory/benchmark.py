@@ -12,7 +12,6 @@ gain with; the ratios are printed. benchmark.json and benchmark.png go to --out.
 import importlib.util
 import json
 import math
-import os
 import re
 import resource
 import subprocess
@@ -97,10 +96,7 @@ def machine(args):
     kernels = f"{blas.get('internal_api')} {blas.get('version')}, {blas.get('architecture')} kernels"
     print(f"NumPy {np.__version__}, {kernels}; sgemm n = 4096: "
           + ", ".join(f"{rate:.0f} GFLOP/s with {threads} thread(s)" for threads, rate in sorted(rates.items())))
-    pinned = {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
-    if pinned:
-        print(f"note: the environment sets {pinned}; without, OpenBLAS chooses for itself, perhaps better")
-    return dict(numpy=np.__version__, blas=kernels, pinned=pinned, sgemm=rates)
+    return dict(numpy=np.__version__, blas=kernels, sgemm=rates)
 
 
 def operations(args, sgemm):

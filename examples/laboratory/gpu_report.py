@@ -8,7 +8,6 @@ Each part runs in a process of its own, within a time limit, and leaves PART.jso
 A part of this GPU that is there is not repeated, so the report can be interrupted and continued. --quick takes a tiny network.
 
     doctor      python -m ep.doctor
-    tests       REQUIRE_GPU=1 pytest -m gpu
     rates       what this GPU's memory and its products of matrices reach, in float32 and TF32
     passes      each kernel and product of one sweep: milliseconds, FLOP/s, bytes/s
     steps       training steps: with a weak feedback gain, by launches and as a recorded graph, and the paper's own
@@ -76,7 +75,7 @@ def run_part(args, name, part, precision, gpu):
                *(["--data", str(args.data)] if args.data else []), *(["--quick"] if args.quick else [])]
     start, environment = time.time(), {**os.environ, "CUPY_TF32": precision}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMITS.get(part, 240))
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=3600 if part == "epochs" else 240)
         result = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 and done.stdout else None
         failure = done.stderr
     except subprocess.TimeoutExpired as error:
@@ -105,18 +104,6 @@ def versions():
     runtime = cupy.cuda.runtime
     return dict(gpu=runtime.getDeviceProperties(0)["name"].decode(), cupy=cupy.__version__, numpy=np.__version__,
                 cuda=runtime.runtimeGetVersion(), driver=runtime.driverGetVersion(), python=sys.version.split()[0])
-
-
-def tests(args):
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--no-header", "-p", "no:cacheprovider"]
-    try:
-        import xdist  # noqa: F401 - pytest in several processes
-        command += ["-n", str(min(12, cli.cores()))]
-    except ImportError:
-        pass
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "REQUIRE_GPU": "1"}, capture_output=True, text=True)
-    lines = done.stdout.splitlines()
-    return dict(summary=lines[-1], failed=[line for line in lines if line.startswith(("FAILED", "ERROR"))])
 
 
 def rates(args):
@@ -276,10 +263,9 @@ def paper(args):
                 residual=estimate.free.residual)
 
 
-PARTS = dict(doctor=doctor, tests=tests, rates=rates, passes=passes, steps=steps, torch=with_torch, agreement=agreement,
+PARTS = dict(doctor=doctor, rates=rates, passes=passes, steps=steps, torch=with_torch, agreement=agreement,
              memory=memory, epochs=epochs, paper=paper)
 TWICE = ("rates", "passes", "steps", "torch", "agreement")  # in float32 and with TF32
-LIMITS = dict(tests=400, epochs=3600)  # seconds; 240 for the others
 
 
 # --- what they share --------------------------------------------------------------------------------------------------
@@ -356,8 +342,6 @@ def table(name, result):
     if name == "doctor":
         versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
         return ["```", *result["text"].splitlines(), "```", "", versions]
-    if name == "tests":
-        return [result["summary"], *result["failed"]]
     if name == "passes":
         return ["| pass | ms | GFLOP | MB | TFLOP/s | TB/s |", "|---|---|---|---|---|---|",
                 *(f"| {r['name']} | {r['ms']:.3f} | {r['GFLOP']:.2f} | {r['MB']:.0f} | {r['teraflops']:.1f} | "

@@ -3,7 +3,6 @@
     python examples/laboratory/gradient_quality.py --run runs/NAME  # the network of a run, around the run's own phases
     python examples/laboratory/gradient_quality.py --run runs/NAME/network.npz     # or what Network.save wrote
     python examples/laboratory/gradient_quality.py --data DIR         # the paper's network (gain 1), as initialised
-    python examples/laboratory/gradient_quality.py --run runs/NAME --against bptt --schedule synchronous --steps-free 16
 
 For every T (steps of the free phase; fewer where the tolerance stops it), K (steps of each nudged phase) and beta: the cosine
 between the batch gradient, in float32, and the exact one at the fixed point (recurrent backpropagation, float64), the
@@ -11,9 +10,6 @@ smallest over the layers, and beside it the 5th percentile of the same over chun
 of the nudged phases are the run's own, and T, K and beta lie around them, unless options say otherwise. The fewest steps that
 hold 0.99 are printed at the end. A minute for a network of weak feedback, whose sweeps are few; 5 to 10 minutes on two cores for
 the paper's network. Writes gradient_quality.json and .png to --out.
-
-A network that answers before it has settled is not described by its fixed point. --against bptt takes as reference the gradient
-of the loss right after these T steps, unrolled to the first: what BPTT descends, and EP only where the T steps settle.
 """
 
 import itertools
@@ -26,12 +22,11 @@ from matplotlib.figure import Figure
 
 import ep
 from ep import Phase, Phases, datasets, engine
-from ep.dynamics import SCHEDULES
 from ep.npz import read_npz
 from ep.nudging import NUDGINGS
 from ep.train import commandline as cli, experiment, loop
 from ep.train.checkpoint import read_meta
-from ep.train.equilibrium import cosines, exact_gradient, in_float64
+from ep.train.equilibrium import cosines, exact_gradient
 from ep.vectorfield import FEEDBACK_UPDATES
 
 INITIAL = dict(steps_free=[15, 25, 40, 80], steps_nudged=[4, 6, 8, 12, 16, 24, 32], beta=[0.5], schedule="checkerboard",
@@ -41,9 +36,9 @@ INITIAL = dict(steps_free=[15, 25, 40, 80], steps_nudged=[4, 6, 8, 12, 16, 24, 3
 
 def main():
     args = options()
-    network, own = trained(args.run) if args.run else (ep.convnet(seed=args.seed or 0), INITIAL)
+    network, own = trained(args.run) if args.run else (ep.convnet(), INITIAL)
     for name, value in own.items():
-        if getattr(args, name) is None:
+        if getattr(args, name, None) is None:
             setattr(args, name, value)
     dataset = datasets.load("auto", args.data, download=False)
     print(datasets.banner(dataset))
@@ -51,10 +46,10 @@ def main():
     with ep.worker_threads(args.threads) as threads:
         print(f"{args.images} images, feedback gain {network.feedback:g}, schedules {args.schedule} and {args.schedule_nudged}, "
               f"{args.nudging} nudging, nudged phases as {args.nudged_phases}; {engine.choice(network)[1]}")
-        exact, table = references(network, x, y, args, threads), []
+        exact, table = by_chunk(partial(exact_gradient, free=Phase(300, args.schedule)), network, x, y, threads), []
         for T, K, beta in itertools.product(args.steps_free, args.steps_nudged, args.beta):
             found = by_chunk(estimate(network, args, T, K, beta), network, x, y, threads)
-            table.append(dict(T=T, K=K, beta=beta, **compared(found, exact[T], FEEDBACK_UPDATES[args.feedback_update][1])))
+            table.append(dict(T=T, K=K, beta=beta, **compared(found, exact, FEEDBACK_UPDATES[args.feedback_update][1])))
             print("T {T:>3} (mean {steps:5.1f})  K {K:>2} (mean {steps_nudged:4.1f})  beta {beta:<6g} cosine {batch:.4f}   "
                   "chunks, 5th percentile {chunks:.4f}   layers {layers}".format_map(table[-1]), flush=True)
     enough = [row for row in table if row["batch"] >= 0.99]
@@ -70,20 +65,6 @@ def estimate(network, args, T, K, beta):
                     deviations=args.nudged_phases == "deviations")
     return partial(ep.eqprop_gradient, phases=phases, nudging=NUDGINGS[args.nudging](beta, np.random.default_rng(0)),
                    transposed=FEEDBACK_UPDATES[args.feedback_update][0])
-
-
-def references(network, x, y, args, threads):
-    """{T: the gradients that those after T steps are compared with, by chunk}."""
-    if args.against == "bptt":
-        network, x = in_float64(network), x.astype("float64")
-        return {T: by_chunk(unrolled(args, T), network, x, y, threads) for T in args.steps_free}
-    free = Phase(300, args.schedule)
-    return dict.fromkeys(args.steps_free, by_chunk(partial(exact_gradient, free=free), network, x, y, threads))
-
-
-def unrolled(args, T):
-    """(network, x, y) -> the gradient of the loss after T steps, settled or not: BPTT through all of them."""
-    return partial(ep.bptt_gradient, phases=Phases(Phase(T, args.schedule, args.tolerance), T))
 
 
 def by_chunk(one_chunk, network, x, y, threads):
@@ -147,8 +128,7 @@ def write(folder, table, settings):
         axes.axhline(0.99, color="black", linewidth=1, linestyle=":")
         axes.set(xlabel="steps of a nudged phase, K", title=f"beta = {beta:g}", xticks=settings["steps_nudged"])
         axes.grid(alpha=0.3)
-    reference = "the gradient at the fixed point" if settings["against"] == "converged" else "BPTT through T steps"
-    figure.axes[0].set_ylabel(f"cosine with {reference},\nworst layer (dotted: 0.99)")
+    figure.axes[0].set_ylabel("cosine with the gradient at the fixed point,\nworst layer (dotted: 0.99)")
     figure.axes[-1].legend(title="steps of the free phase")
     figure.savefig(folder / "gradient_quality.png", dpi=100)
     print(f"see {folder / 'gradient_quality.png'}")
@@ -159,28 +139,16 @@ def options():
     add = parser.add_argument
     add("--run", type=cli.path, metavar="PATH", help="take the trained network of this run folder, or of this file of "
         "Network.save (default: the paper's, as initialised)")
-    add("--against", choices=("converged", "bptt"), default="converged", help="bptt: the gradient of the loss right after these "
-        "T steps, settled or not; needs --schedule synchronous and no tolerance")
     add("--steps-free", type=cli.count, nargs="+", metavar="T", help="default: those that it was trained with, twice, four times")
     add("--steps-nudged", type=cli.count, nargs="+", metavar="K", help="likewise")
     add("--beta", type=cli.positive, nargs="+", help="default: from a fourth of what it was trained with to twice that")
     add("--tolerance", type=cli.not_negative, default=0.0, help="end the free phase once the residual is below this")
     add("--tolerance-nudged", type=cli.not_negative, default=0.0, help="the same for the nudged phases")
-    add("--schedule", choices=list(SCHEDULES), help="default: the run's own, as of everything below")
-    add("--schedule-nudged", choices=list(SCHEDULES), help="of the nudged phases (default: as --schedule, if that is given)")
-    add("--nudged-phases", choices=("deviations", "states"), help="what nudged phases relax")
-    add("--nudging", choices=("symmetric", "one-sided", "four-point"), help="of the estimate")
-    add("--feedback-update", choices=list(FEEDBACK_UPDATES), help="of a network with feedback weights of their own")
     add("--images", type=cli.count, default=128, help="the last so many training images")
     add("--data", type=cli.path, metavar="DIR", help="where the images are (default: as in the main job)")
-    add("--seed", type=cli.whole, help="of the initial network (default: 0)")
     add("--threads", type=cli.count, default=cli.cores())
     add("--out", type=cli.path, metavar="DIR", default="runs/gradient_quality")
-    args = parser.parse_args()
-    if args.run and args.seed is not None:
-        raise ep.EPError("--seed is for the initial network: leave it out with --run")
-    args.schedule_nudged = args.schedule_nudged or args.schedule  # both None: the run's own
-    return args
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

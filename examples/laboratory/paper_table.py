@@ -3,7 +3,6 @@
     python examples/laboratory/paper_table.py --data DIR --workers 14     # everything that is not finished yet
     python examples/laboratory/paper_table.py --only-draw                 # tables and figure from what is finished
     python examples/laboratory/paper_table.py --data DIR --block gains    # only one of the three comparisons
-    python examples/laboratory/paper_table.py --data DIR --minutes 9      # stop after 9 minutes; the same command goes on
 
 Block `preset`: the network and the recipe of the CPU preset (gain 0.01). Every nudging, BPTT, and feed-forward backpropagation of
 the same network; feedback weights of their own. Block `squared`: the same with squared error, half as long. Block `gains`: a
@@ -117,7 +116,7 @@ def plan(args):
     """[Job] in the order in which they are started: block by block, the trials of a row before it."""
     jobs = []
     for name, row in ROWS.items():
-        if args.row not in (None, name) or args.block not in (None, row.block):
+        if args.block not in (None, row.block):
             continue
         chooser = row.as_row or name
         trials = {trial_stem(chooser, trial): trial for trial in ROWS[chooser].trials}
@@ -126,7 +125,7 @@ def plan(args):
         if name == "pytorch":
             needs = ("feed-forward-0",)
             jobs.append(Job("feed-forward-0", "feed-forward", 0))
-        jobs += [Job(f"{name}-{seed}", name, seed, needs) for seed in range(row.seeds) if args.seed in (None, seed)]
+        jobs += [Job(f"{name}-{seed}", name, seed, needs) for seed in range(row.seeds)]
     jobs = {job.stem: job for job in jobs}.values()  # two rows may share their trials
     return sorted(jobs, key=lambda job: (list(COMMON).index(ROWS[job.row].block), not job.trial))
 
@@ -375,7 +374,7 @@ def main():
             print("PyTorch is not installed: no row `pytorch`")
         args.out.mkdir(parents=True, exist_ok=True)
         left, failed = [job for job in jobs if not (args.out / f"{job.stem}.json").exists()], []
-        trainings.work([training(job, args, failed) for job in left], args.workers, args.minutes)
+        trainings.work([training(job, args, failed) for job in left], args.workers)
         if failed:
             raise ep.EPError(f"{len(failed)} of the trainings failed, the others are unharmed; see the first with {failed[0]}",
                              exit_code=1)
@@ -388,8 +387,6 @@ def options():
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
     add = parser.add_argument
     add("--block", choices=list(COMMON), help="only this comparison")
-    add("--row", choices=list(ROWS), metavar="NAME", help=f"only this row, and its trials: {', '.join(ROWS)}")
-    add("--seed", type=cli.whole, help="only this seed (default: all of the row)")
     add("--only-draw", action="store_true", help="train nothing")
     add("--data", type=cli.path, metavar="DIR", help="where cifar-10-batches-bin is")
     add("--out", type=cli.path, metavar="DIR", default=HERE.parents[1] / "docs" / "paper_table",
@@ -397,7 +394,6 @@ def options():
     add("--runs", metavar="DIR", type=cli.path, default=Path("runs/paper_table"),
         help="run folders with checkpoints (default: runs/paper_table)")
     add("--workers", type=cli.count, default=cli.cores(), help="trainings at once, one thread each (default: all cores)")
-    add("--minutes", type=cli.positive, help="save and stop after so many; the same command continues")
     return parser.parse_args()
 
 

@@ -1,20 +1,18 @@
 """Which settings of the main job are right on most images that it has not seen?
 
     python examples/laboratory/sweep.py --grid beta=0.05,0.1,0.2 feedback=0.005,0.01 --data DIR          # every combination
-    python examples/laboratory/sweep.py --random lr=1e-3..1e-2 steps-free=1..4 --trials 12 --data DIR    # 12 drawn at random
     python examples/laboratory/sweep.py --grid "lr=3e-3 9e-3,4e-3 1.2e-2" seed=0,1,2 -- --epochs 2       # two rates a setting
 
 A choice that looks at test images makes their accuracy too good. So every training here is evaluated on training images that
 are held out (--validation-images), and the test images are not looked at: train once more with the chosen settings for those.
 
-NAME=VALUE,VALUE are values of the option --NAME of `python -m ep.train`, and LOW..HIGH is a range: of whole numbers drawn with
-equal chance, of others with equal chance on a logarithmic scale. What follows a lone -- is given to every training. Trainings
-that differ only in their seed are one row of the table, with their mean and range.
+NAME=VALUE,VALUE are values of the option --NAME of `python -m ep.train`. What follows a lone -- is given to every training.
+Trainings that differ only in their seed are one row of the table, with their mean and range.
 
 One process per core, with one thread each. In --out every training has its run folder, named by its settings: a finished one is
-never trained again, an unfinished one goes on from its checkpoint, and more values or more --trials add to what is there. Then
-table.md (best first), table.csv (a row for each training) and sweep.png are drawn. A training that fails, for instance because
-its rate is too high, is a row that says so.
+never trained again, an unfinished one goes on from its checkpoint, and more values add to what is there. Then table.md (best
+first), table.csv (a row for each training) and sweep.png are drawn. A training that fails, for instance because its rate is too
+high, is a row that says so.
 
 The figure: 12 trainings of a small network on 4,000 images of CIFAR-10 (JPEG copy), one seed, half an hour of one core that other
 programs used, too. One seed and 1,000 held-out images cannot tell 36% from 37%. The colours say more: at the gains 0.005 and 0.02
@@ -44,10 +42,10 @@ NUMBERS = {"held_out_accuracy": "test_accuracy"} | {name: name for name in (  # 
     "accuracy_at_T", "fixed_point_accuracy", "smallest_cosine", "train_accuracy", "seconds")}
 
 
-def main():
-    args = options()
-    ranges = distinct(map(choices_of, args.grid or args.random))
-    trials = combinations(ranges) if args.grid else drawn(ranges, args.trials, args.seed)
+def main(arguments=None):
+    args = options(arguments)
+    values = distinct(map(values_of, args.grid))
+    trials = [dict(zip(values, chosen)) for chosen in itertools.product(*values.values())]
     work = checked(trials, args)  # a mistake in any of them ends here, before the first is trained
     unfinished = [(folder, words) for folder, words in work if not (folder / "result.json").exists()]
     print(f"{len(work)} trainings, {len(unfinished)} of them to do", flush=True)
@@ -57,62 +55,32 @@ def main():
     runs.write_text(args.out / "table.csv", runs.as_csv(rows))
     if not any("held_out_accuracy" in row for row in rows):
         raise ep.EPError(f"every training failed; the first: {rows[0]['failed']}", exit_code=1)
-    text = table(rows, list(ranges))
+    text = table(rows, list(values))
     runs.write_text(args.out / "table.md", text)
-    plot(rows, list(ranges), args.out / "sweep.png")
+    plot(rows, list(values), args.out / "sweep.png")
     print(f"{text}written: {', '.join(str(args.out / name) for name in ('table.md', 'table.csv', 'sweep.png'))}")
 
 
 # --- which trainings ------------------------------------------------------------------------------------------------------
 
 
-def choices_of(text):
-    """"beta=0.1,0.2" -> ("beta", ["0.1", "0.2"]); "beta=0.1..1" -> ("beta", (0.1, 1.0)), a range; EPError for anything else."""
+def values_of(text):
+    """"beta=0.1,0.2" -> ("beta", ["0.1", "0.2"]); EPError for anything else."""
     name, _, values = text.partition("=")
-    name, ends = name.removeprefix("--"), values.split("..")
+    name = name.removeprefix("--")
     if not name or not values:
-        raise ep.EPError(f"expected NAME=VALUE,VALUE or NAME=LOW..HIGH, got '{text}'")
-    if len(ends) == 1:
-        return name, list(dict.fromkeys(value.strip() for value in values.split(",")))
-    try:
-        low, high = (int(end) if end.isdecimal() else float(end) for end in ends)
-    except ValueError:
-        low = high = math.nan
-    if not (0 < low < high < math.inf or isinstance(low, int) and isinstance(high, int) and low < high):
-        raise ep.EPError(f"a range runs from a number above 0 to a larger one, as in beta=0.1..1, got '{text}'")
-    return name, (low, high)
+        raise ep.EPError(f"expected NAME=VALUE,VALUE, got '{text}'")
+    return name, list(dict.fromkeys(value.strip() for value in values.split(",")))
 
 
 def distinct(named):
-    """{name: choices}; EPError for a name that is given twice."""
-    ranges = {}
-    for name, choices in named:
-        if name in ranges:
+    """{name: values}; EPError for a name that is given twice."""
+    found = {}
+    for name, values in named:
+        if name in found:
             raise ep.EPError(f"{name} is given twice: name all its values in one place, as in {name}=1,2")
-        ranges[name] = choices
-    return ranges
-
-
-def combinations(ranges):
-    """[{name: value}] of a grid."""
-    if wrong := [name for name, choices in ranges.items() if isinstance(choices, tuple)]:
-        raise ep.EPError(f"--grid needs the values of {wrong[0]}, as in {wrong[0]}=1,2,4: ranges are for --random")
-    return [dict(zip(ranges, values)) for values in itertools.product(*ranges.values())]
-
-
-def drawn(ranges, trials, seed):
-    """[{name: value}]: trial k is drawn from (seed, k), so that more trials keep those that are there."""
-    def one(choices, rng):
-        if isinstance(choices, list):
-            return choices[rng.integers(len(choices))]
-        low, high = choices
-        if isinstance(low, int) and isinstance(high, int):
-            return str(rng.integers(low, high + 1))
-        return f"{math.exp(rng.uniform(math.log(low), math.log(high))):.3g}"
-
-    found = [{name: one(choices, rng) for name, choices in ranges.items()}
-             for rng in (np.random.default_rng([seed, k]) for k in range(trials))]
-    return [trial for k, trial in enumerate(found) if trial not in found[:k]]
+        found[name] = values
+    return found
 
 
 def checked(trials, args):
@@ -246,13 +214,10 @@ def positions(values):
         return np.array([float(labels.index(value)) for value in values]), labels
 
 
-def options():
+def options(arguments):
     parser = cli.Parser(description=__doc__, formatter_class=cli.Formatter)
-    add, one_of = parser.add_argument, parser.add_mutually_exclusive_group(required=True).add_argument
-    one_of("--grid", nargs="+", metavar="NAME=V,V", help="train every combination of these values")
-    one_of("--random", nargs="+", metavar="NAME=LOW..HIGH", help="draw --trials settings, from ranges or NAME=V,V")
-    add("--trials", type=cli.count, metavar="N", help="how many settings --random draws (default: 10)")
-    add("--seed", type=cli.whole, help="of what --random draws (default: 0); that of the trainings is a setting: seed=0,1")
+    add = parser.add_argument
+    add("--grid", nargs="+", required=True, metavar="NAME=V,V", help="train every combination of these values")
     add("--images", type=cli.count, default=10000, metavar="N", help="training images of each (default: 10000)")
     add("--validation-images", type=cli.count, default=5000, metavar="N", help="held-out training images that each is evaluated "
         "on (default: 5000)")
@@ -261,11 +226,7 @@ def options():
     add("--out", type=cli.path, metavar="DIR", default=Path("runs", "sweep"), help="run folders, table, figure (default: "
         "runs/sweep)")
     add("shared", nargs="*", metavar="-- OPTION", help="options of python -m ep.train for every training, behind a lone --")
-    args = parser.parse_args()
-    if args.grid and (args.trials or args.seed is not None):
-        raise ep.EPError("--trials and --seed are for --random: a grid has every combination, and seed=0,1 are two seeds of it")
-    args.trials, args.seed = args.trials or 10, args.seed or 0
-    return args
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

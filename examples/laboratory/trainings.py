@@ -5,7 +5,6 @@ thread, but for those that say otherwise, so that a machine with n cores makes n
 """
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
+
+from ep.train import machine
 
 
 class Training(NamedTuple):
@@ -33,31 +34,25 @@ def main_job(folder, options, data, threads=1):
     return [sys.executable, "-m", "ep.train", *recipe, *images, "--no-download", "--threads", threads, "--device", "cpu"]
 
 
-def work(trainings, workers, minutes=None):
+def work(trainings, workers):
     """Run the trainings in their order, `workers` threads at a time. Whatever ends this early, each of them saves and stops.
 
-    minutes: stop after so many; the same call goes on. What needs files that never come is left out.
+    The same call goes on. What needs files that never come is left out.
     """
-    waiting, running, start = list(trainings), [], time.monotonic()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    bar = tqdm(total=len(waiting), unit="training", desc=f"{workers} at a time")
-    try:
-        while begin(waiting, running, workers) or running:
-            time.sleep(0.2)
-            for training, process in [one for one in running if one[1].poll() is not None]:
-                running.remove((training, process))
-                bar.write(f"{training.folder.name}: {training.ended(process.returncode)}")
-                bar.update()
-            if minutes and time.monotonic() - start > 60 * minutes:
-                bar.write(f"{minutes:g} minutes are over: saving {len(running)} trainings; the same command goes on")
-                break
-    finally:
-        for _, process in running:
-            process.send_signal(signal.SIGTERM)
-        for _, process in running:
-            process.wait()
-        signal.signal(signal.SIGTERM, before)
-        bar.close()
+    waiting, running = list(trainings), []
+    with machine.listening(machine.stop), tqdm(total=len(waiting), unit="training", desc=f"{workers} at a time") as bar:
+        try:
+            while begin(waiting, running, workers) or running:
+                time.sleep(0.2)
+                for training, process in [one for one in running if one[1].poll() is not None]:
+                    running.remove((training, process))
+                    bar.write(f"{training.folder.name}: {training.ended(process.returncode)}")
+                    bar.update()
+        finally:
+            for _, process in running:
+                process.terminate()
+            for _, process in running:
+                process.wait()
 
 
 def begin(waiting, running, workers):

@@ -29,20 +29,22 @@ were held out; mean of the seeds 0 and 1. Printed:
 """
 
 import argparse
+import contextlib
+import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import sweep
 from matplotlib.figure import Figure
 
-from ep.train import commandline as cli, machine, runs
+from ep.train import commandline as cli, runs
 
-HERE = Path(__file__).resolve().parent
-NETWORK = ("--channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --feedback 0.01 --steps-free 100 --tolerance 1e-4 --steps-nudged 4 "
+IMAGES = "--images 10000 --validation-images 5000".split()
+TRAINING = ("--channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --feedback 0.01 --steps-free 100 --tolerance 1e-4 --steps-nudged 4 "
            "--schedule checkerboard --schedule-nudged checkerboard --optimizer sgd --lr 0.2 0.03 0.02 0.015 0.01 --batch-size 32 "
-           "--pad 0").split()
+           "--pad 0 --dataset cifar10 --epochs 3").split()
+SEEDS = (0, 1)
 BETAS = {"one-sided": (-0.5, -0.1, -0.02, -0.002, 0.002, 0.02, 0.1, 0.5), "symmetric": (0.02, 0.1, 0.5)}
 COLOURS = {"one-sided": "#D55E00", "symmetric": "#0072B2"}
 
@@ -50,11 +52,6 @@ COLOURS = {"one-sided": "#D55E00", "symmetric": "#0072B2"}
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.Formatter)
     parser.add_argument("--data", type=cli.path, metavar="DIR", help="where the images are")
-    parser.add_argument("--dataset", default="cifar10", help="as of python -m ep.train (default: cifar10)")
-    parser.add_argument("--images", type=cli.count, default=10000, metavar="N", help="training images (default: 10000)")
-    parser.add_argument("--validation-images", type=cli.count, default=5000, metavar="N", help="held-out ones (default: 5000)")
-    parser.add_argument("--epochs", type=cli.count, default=3, help="default: 3")
-    parser.add_argument("--seeds", type=cli.count, default=2, metavar="N", help="seeds 0 to N - 1 (default: 2)")
     parser.add_argument("--jobs", type=cli.count, default=cli.cores(), help="trainings at once (default: all cores)")
     parser.add_argument("--out", type=cli.path, default=Path("runs/which_side"), help="run folders, log and figure")
     args = parser.parse_args()
@@ -70,25 +67,14 @@ def main():
 
 def trained(nudging, args):
     """The last line of the log of every training, with what it was; trained by sweep.py, which keeps what is finished."""
-    grid = [f"nudging={nudging}", f"beta={','.join(map(str, BETAS[nudging]))}", f"seed={','.join(map(str, range(args.seeds)))}"]
-    sizes = [f"--images={args.images}", f"--validation-images={args.validation_images}", f"--jobs={args.jobs}"]
-    data = ["--data", args.data] if args.data else []
-    command = [sys.executable, HERE / "sweep.py", "--grid", *grid, *sizes, *data, "--out", args.out / nudging, "--", *NETWORK,
-               "--dataset", args.dataset, "--epochs", str(args.epochs)]
-    with machine.listening(machine.stop):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        try:
-            process.wait()
-        finally:
-            process.terminate()  # a signal reaches it once, from here
-            process.wait()
-    if process.returncode:
-        sys.exit(process.returncode)  # sweep.py has said why
+    grid = [f"nudging={nudging}", f"beta={','.join(map(str, BETAS[nudging]))}", f"seed={','.join(map(str, SEEDS))}"]
+    data, out = ["--data", str(args.data)] if args.data else [], args.out / nudging
+    with contextlib.redirect_stdout(io.StringIO()):  # its own table
+        sweep.main(["--grid", *grid, *IMAGES, *data, f"--jobs={args.jobs}", "--out", str(out), "--", *TRAINING])
     for beta in BETAS[nudging]:
-        for seed in range(args.seeds):
-            folder = args.out / nudging / f"nudging={nudging},beta={beta},seed={seed}"
-            last = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-            yield dict(nudging=nudging, beta=beta, seed=seed) | last
+        for seed in SEEDS:
+            log = out / f"nudging={nudging},beta={beta},seed={seed}" / "log.jsonl"
+            yield dict(nudging=nudging, beta=beta, seed=seed) | json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
 
 
 def grouped(rows):

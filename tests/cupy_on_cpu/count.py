@@ -1,14 +1,11 @@
 """What a training step asks of a GPU, counted, and how long that would take at a GPU's peak rates: a prediction.
 
     PYTHONPATH=tests python -m cupy_on_cpu.count                   # the paper's network, batch 128: docs/gpu.md
-    PYTHONPATH=tests python -m cupy_on_cpu.count --channels 32 64 128 128 --batch 32
-    PYTHONPATH=tests python -m cupy_on_cpu.count --bandwidth 1.0 --flops 83     # another GPU: TB/s and TFLOP/s of its data sheet
 
 The real CuPy runs the real training step on a device that computes nothing (device.dry). Counted are launches of kernels, calls
 of cuBLAS with their FLOPs, and bytes: each array that a launch is given counts once, so this is the least it can move.
 """
 
-import argparse
 from functools import partial
 
 import numpy as np
@@ -25,6 +22,7 @@ GPUS = {  # (bytes/s, FLOP/s in float32, FLOP/s of TF32 tensor cores without spa
     "A100 80 GB": (2.039e12, 19.5e12, 156e12),
     "H100 80 GB": (3.35e12, 67e12, 494.5e12),
 }
+CHANNELS, BATCH = [128, 256, 512, 512], 128  # the paper's
 SETTLED = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"))  # the phases of --preset cpu, for a network of weak feedback
 PAPER = ep.Phases(ep.Phase(250, check_every=10), ep.Phase(25, check_every=10), deviations=False)
 
@@ -42,9 +40,9 @@ def cost(run):
     return counts() - before
 
 
-def problem(channels, batch, fused):
+def problem(fused, batch=BATCH):
     """(network, bytes of a batch of images in device memory, its labels)."""
-    network = ep.convnet(channels).to(cupy)
+    network = ep.convnet(CHANNELS).to(cupy)
     images = cupy.zeros((batch, 32, 32, 3), dtype="uint8")
     return gpu.prepared(network) if fused else network, images, np.zeros(batch, int)
 
@@ -66,17 +64,17 @@ def training_step(network, optimizer, images, labels, phases=PAPER, recorder=Non
     optimizer.step(ep.in_chunks(gradient, network, x, labels, size=len(labels)).gradient)
 
 
-def peak_memory(channels, batch):
+def peak_memory(batch):
     """Bytes of device memory that a training step needs at most, the network and its velocity included, no data set."""
     start = device.count["bytes in use"]
-    network, images, labels = problem(channels, batch, fused=True)
+    network, images, labels = problem(True, batch)
     optimizer = ep.SGD(network, 0.1)
     device.count["peak bytes"] = device.count["bytes in use"]
     training_step(network, optimizer, images, labels, ep.Phases(3, 2, deviations=False))
     return device.count["peak bytes"] - start
 
 
-def expected_memory(channels, batch):
+def expected_memory(batch):
     """`peak_memory` by a formula, for the moment in which the last nudged phase goes down through its largest synapse:
 
         4 bytes x ( 3 P  +  N x ( 11 S + largest of (k k C_pre + C_post) H' W' ) )
@@ -86,7 +84,7 @@ def expected_memory(channels, batch):
     the input's drive, as large as one more (a switch is one byte). Then one patch matrix, cut at gpu.MEMORY, and the unpooled
     states that it is made from.
     """
-    network = ep.convnet(channels)
+    network = ep.convnet(CHANNELS)
     P = sum(w.size for w in network.parameters().values())
     S = sum(int(np.prod(shape)) for shape in network.shapes[1:])
     largest = max(min(4 * batch * int(np.prod(synapse.conv_shape)) * synapse.W[..., 0].size, gpu.MEMORY)
@@ -100,50 +98,36 @@ def seconds(counted, bandwidth, flops):
     return max(operations / flops, blas_bytes / bandwidth) + moved / bandwidth
 
 
-def row(name, counted, gpus):
+def row(name, counted):
     launches, moved, calls, operations, blas_bytes = counted
-    times = [f"{1e3 * seconds(counted, bandwidth, rate):,.2f}" for bandwidth, *rates in gpus.values() for rate in rates]
+    times = [f"{1e3 * seconds(counted, bandwidth, rate):,.2f}" for bandwidth, *rates in GPUS.values() for rate in rates]
     cells = [name, f"{launches:,.0f} + {calls:,.0f}", f"{moved / 1e6:,.0f} + {blas_bytes / 1e6:,.0f}", f"{operations / 1e9:,.1f}"]
     return "| " + " | ".join(cells + times) + " |"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--channels", type=int, nargs="+", default=[128, 256, 512, 512])
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--bandwidth", type=float, metavar="TB/s", help="of a GPU's memory, with --flops: predict for it instead")
-    parser.add_argument("--flops", type=float, metavar="TFLOP/s", help="of its products, in float32 or as CUPY_TF32 says")
-    args = parser.parse_args()
-    if (args.bandwidth is None) != (args.flops is None):
-        parser.error("a GPU is described by both, --bandwidth and --flops")
-    gpus = {"this GPU": (args.bandwidth * 1e12, args.flops * 1e12)} if args.flops else GPUS
-    table(args.channels, args.batch, gpus)
-
-
-def table(channels, batch, gpus):
     device.dry = True
     executed.gemms(dry=True)
-    times = [f"ms, {name}{kind}" for name, (_, *rates) in gpus.items() for kind in ([""] if rates[1:] == [] else [
-        ", float32", ", TF32"])]
+    times = [f"ms, {name}, {kind}" for name in GPUS for kind in ("float32", "TF32")]
     print("| | launches: kernels + cuBLAS | MB: kernels + cuBLAS | GFLOP | " + " | ".join(times) + " |")
     print("|---" * (4 + len(times)) + "|")
     for fused, path in ((False, "ops.py"), (True, "kernels.py")):
-        network, *images = problem(channels, batch, fused)
+        network, *images = problem(fused)
         whole = partial(training_step, network, ep.SGD(network, 0.1, weight_decay=3e-4), *images)
-        print(row(f"free step, {path}", step_cost(network, *images, 0.0), gpus))
-        print(row(f"nudged step, {path}", step_cost(network, *images, 1.0), gpus), flush=True)
-        print(row(f"training step, {path}", cost(whole), gpus), flush=True)
-    network, *images = problem(channels, batch, True)
+        print(row(f"free step, {path}", step_cost(network, *images, 0.0)))
+        print(row(f"nudged step, {path}", step_cost(network, *images, 1.0)), flush=True)
+        print(row(f"training step, {path}", cost(whole)), flush=True)
+    network, *images = problem(True)
     network.feedback, recorder = 0.005, Recorder()
     whole = partial(training_step, network, ep.Adam(network, 3e-3), *images, SETTLED)
-    print(row("training step at gain 0.005, kernels.py", cost(whole), gpus), flush=True)
+    print(row("training step at gain 0.005, kernels.py", cost(whole)), flush=True)
     whole(recorder)  # records it
-    print(row("the same, recorded", cost(partial(whole, recorder)), gpus))
+    print(row("the same, recorded", cost(partial(whole, recorder))))
     [recording] = recorder.recordings.values()
-    print(row("of that, in the graph", cost(recording.captured), gpus), flush=True)
+    print(row("of that, in the graph", cost(recording.captured)), flush=True)
     print("\n| images in a batch | MiB, counted | MiB, by the formula |\n|---|---|---|")
-    for n in (batch // 4, batch, 4 * batch):
-        found, expected = (memory(channels, n) / 2**20 for memory in (peak_memory, expected_memory))
+    for n in (BATCH // 4, BATCH, 4 * BATCH):
+        found, expected = (memory(n) / 2**20 for memory in (peak_memory, expected_memory))
         print(f"| {n} | {found:,.0f} | {expected:,.0f} |", flush=True)
 
 
