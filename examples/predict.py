@@ -26,6 +26,9 @@ from ep.train.equilibrium import settled
 sys.path.insert(0, str(Path(__file__).parent))  # also where python is started with -P
 from trained import SHIPPED
 
+CIFAR10 = dict(dataset="cifar10", classes=list(datasets.CLASSES), image_shape=[32, 32, 3], steps_free=8, schedule="checkerboard",
+               mean=list(datasets.CIFAR10_MEAN), std=list(datasets.CIFAR10_STD))  # what older files are about, if anything
+
 
 def main():
     args = options()
@@ -55,11 +58,16 @@ def distance(network, x, s, steps):
 
 
 def what_it_is_about(network, path):
-    """Names of classes, normalisation, image shape, as the file says."""
+    """Names of classes, normalisation, image shape: what the file says, or CIFAR-10's where it says nothing and they fit."""
     outputs, about = network.targets(np.zeros(1, int)).shape[1], network.about
     if about is None:
-        raise ep.EPError(f"{path} does not say what its {outputs} classes are: train it again with this version, or set "
-                         "network.about = dataset.about() and save it")
+        if network.shapes[0] != (32, 32, 3) or outputs != 10:
+            raise ep.EPError(f"{path} does not say what its {outputs} classes are, and they are not CIFAR-10's: train it "
+                             "again with this version, or set network.about = dataset.about() and save it")
+        if path != SHIPPED:
+            print(f"{path} does not say what it was trained on: assuming CIFAR-10, since it has 10 classes and takes 32x32 "
+                  "colour images")
+        return CIFAR10
     missing = {"classes", "mean", "std", "image_shape"} - about.keys()
     if missing or len(about["classes"]) != outputs or np.prod(about["image_shape"]) != np.prod(network.shapes[0]):
         raise ep.EPError(f"{path} contradicts itself: what it says about its images and classes ({', '.join(about)}) does not "
