@@ -23,11 +23,8 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import datasets, engine
-from ..builders import CONNECTIONS
-from ..cost import COSTS
-from ..dynamics import SCHEDULES, relax
+from ..dynamics import relax
 from ..errors import EPError
-from ..nudging import NUDGINGS
 from ..vectorfield import FEEDBACK_UPDATES, alignment
 from . import equilibrium
 from .checkpoint import another_version, read_meta, restore, save_checkpoint
@@ -37,16 +34,13 @@ from .curves import plot_curves
 from .experiment import Config, extended, identity, phases
 from .loop import evaluate, steps_per_epoch, train_epoch
 from .machine import listening
-from .optimizers import OPTIMIZERS
 from .parallel import World
+from .settings import OPTIONS
 from .watch import in_words, no_network, quiet_failures
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
 EARLY = 20  # the step of the first epoch after which a run that cannot work is reported
 SETTLED = 1e-6  # the log says at which step of the free phase the residual passed this
-WORDS = dict(network=("convnet", "resnet"), cost=COSTS, connections=CONNECTIONS, algorithm=("eqprop", "bptt"), nudging=NUDGINGS,
-             nudged_phases=("deviations", "states"), conventions=("here", "paper"), feedback_update=FEEDBACK_UPDATES,
-             schedule=SCHEDULES, schedule_nudged=SCHEDULES, optimizer=OPTIMIZERS)  # settings that are one of a few words
 
 
 class Run:
@@ -361,7 +355,8 @@ def config_of(meta, path):
     known, found = vars(Config()).keys(), meta["config"]
     if other := sorted(known ^ found.keys()):
         raise another_version(path, f"its settings differ in {', '.join(other)}")
-    if other := [f"{name} {found[name]}" for name, words in WORDS.items() if found[name] not in words]:
+    words = {name: option.read for name, option in OPTIONS.items() if not callable(option.read)}
+    if other := [f"{name} {found[name]}" for name in words if found[name] not in words[name]]:
         raise another_version(path, f"this one does not know {', '.join(other)}")
     return Config(**found)
 
