@@ -67,10 +67,6 @@ class Nudging:
                 break
         return m - 1
 
-    @property
-    def is_complex(self) -> bool:
-        return any(isinstance(b, complex) for b in self.points)
-
     @classmethod
     def one_sided(cls, beta: float) -> Self:
         """(f(beta) - f(0)) / beta: the original EP. Bias O(beta); the free phase itself is the point 0."""
