@@ -202,9 +202,6 @@ def from_recipe(recipe, parameters=None):
     arguments = dict(recipe)
     connect = CONNECTIONS[arguments.pop("connections", "symmetric")]
     build = {"mlp": mlp, "convnet": convnet, "resnet": resnet}[arguments.pop("builder")]
-    for argument, table in (("activation", ACTIVATIONS), ("cost", COSTS), ("pool", ops.POOLINGS)):
-        if argument in arguments:
-            arguments[argument] = table[arguments[argument]]
     network = connect(build(**arguments))
     if parameters is not None:
         network.set_parameters(parameters)
