@@ -119,27 +119,24 @@ class Run:
 
     def train(self, gradient, dataset, prepare, map=map):
         """Every epoch that is left: train, evaluate, log, save. gradient, prepare: see loop.py. map: of `worker_threads`."""
-        with self.at_work():
-            self._train(gradient, dataset, prepare, map)
-
-    def _train(self, gradient, dataset, prepare, map):
         config, network = self.config, self.network
-        for epoch in range(self.epoch, config.epochs):
-            self.start_epoch(steps_per_epoch(len(dataset.train_labels), config.batch_size))
-            train_epoch(network, dataset.train_images, dataset.train_labels, gradient, self.optimizer, epoch=epoch,
-                        batch_size=config.batch_size, seed=config.seed, prepare=prepare, first_step=self.step,
-                        on_step=self.on_step)
-            n = config.test_images if epoch + 1 < config.epochs else config.final_test_images
-            test_images, test_labels = dataset.test_images[:n], dataset.test_labels[:n]
-            shared = dict(prepare=prepare, map=self.world.map(self.interruptible(map)), chunk=config.chunk)
-            result = evaluate(engine.prepared(network, map), test_images, test_labels, partial(relax, phase=phases(config).free),
-                              **shared)
-            self.stop_if_asked()
-            estimate = partial(gradient, rng=np.random.default_rng([config.seed, epoch]))
-            distance = equilibrium.distance(network, test_images, test_labels, estimate, phases(config),
-                                            combined=FEEDBACK_UPDATES[config.feedback_update][1], **shared)
-            self.world.check_parameters(network)
-            self.end_epoch(*result, n, distance)
+        with self.at_work():
+            for epoch in range(self.epoch, config.epochs):
+                self.start_epoch(steps_per_epoch(len(dataset.train_labels), config.batch_size))
+                train_epoch(network, dataset.train_images, dataset.train_labels, gradient, self.optimizer, epoch=epoch,
+                            batch_size=config.batch_size, seed=config.seed, prepare=prepare, first_step=self.step,
+                            on_step=self.on_step)
+                n = config.test_images if epoch + 1 < config.epochs else config.final_test_images
+                test_images, test_labels = dataset.test_images[:n], dataset.test_labels[:n]
+                shared = dict(prepare=prepare, map=self.world.map(self.interruptible(map)), chunk=config.chunk)
+                result = evaluate(engine.prepared(network, map), test_images, test_labels,
+                                  partial(relax, phase=phases(config).free), **shared)
+                self.stop_if_asked()
+                estimate = partial(gradient, rng=np.random.default_rng([config.seed, epoch]))
+                distance = equilibrium.distance(network, test_images, test_labels, estimate, phases(config),
+                                                combined=FEEDBACK_UPDATES[config.feedback_update][1], **shared)
+                self.world.check_parameters(network)
+                self.end_epoch(*result, n, distance)
 
     def start_epoch(self, steps):
         self.clock, self.steps = time.monotonic(), steps
