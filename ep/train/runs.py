@@ -74,7 +74,6 @@ class Run:
         lock = None
         if world is None or world.rank == 0:
             folder, lock = prepare_folder(folder, config)
-            write_text(folder / "config.json", json.dumps(vars(config), indent=2) + "\n")
         return cls(folder or default_folder(config), config, network, optimizer, world, lock=lock)
 
     @classmethod
@@ -194,8 +193,8 @@ class Run:
         since = self.optimizer.decay(layer, epochs, self.steps) / self.optimizer.decay(layer, first, self.steps)
         return self.log[first - 1][f"decay_{layer}"] * since
 
-    def finish(self, **outcome):
-        """Write network.npz and result.json: the outcome, the last line of the log, and what kind of run it was."""
+    def finish(self):
+        """Write network.npz and result.json: the last line of the log, and what kind of run it was."""
         kept = ("dataset", "source", "preset", "feedback", "connections", "feedback_update", "nudging", "nudged_phases",
                 "algorithm", "cost", "seed", "device")
         last = self.log[-1]
@@ -204,7 +203,7 @@ class Run:
                                                     "fixed_point_accuracy", "fixed_point_images", "accuracy_without_feedback",
                                                     "smallest_cosine", "cosine_one_pass", "largest_cosine_feed_forward",
                                                     "spectral_radius", "largest_spectral_radius")},
-                      seconds=sum(line["seconds"] for line in self.log), **outcome,
+                      seconds=sum(line["seconds"] for line in self.log),
                       **{key: last[key] for key in last if key.startswith("angle_")})
         if self.world.rank == 0:
             if why := self.network.unsaveable:
@@ -394,7 +393,7 @@ def prepare_folder(folder, config):
         if (folder / "config.json").exists() and not is_config(folder / "config.json"):
             release(lock)
             raise EPError(f"{folder} holds a config.json that is none of a run: choose another --out")
-        write_text(folder / "config.json", "{}\n")
+        write_text(folder / "config.json", json.dumps(vars(config), indent=2) + "\n")
     except OSError as error:
         raise EPError(f"cannot write to the output folder {folder} ({error.strerror}): choose another with --out") from None
     return folder, lock
