@@ -11,20 +11,16 @@ from pathlib import Path
 
 from ..errors import EPError
 
-PROJECT = "ep-convnets"
-
-
-def cache():
-    """The folder for downloads where none is named: the platform's cache folder, on Linux ~/.cache/ep-convnets."""
-    import pooch
-
-    return Path(pooch.os_cache(PROJECT))
-
 
 def place(folder=None):
-    """Where official data sets are looked for, and downloaded to: `folder`, else the environment's EP_DATA, else the cache."""
+    """Where official data sets are looked for, and downloaded to: `folder`, else the environment's EP_DATA, else the platform's
+    cache folder, on Linux ~/.cache/ep-convnets."""
     chosen = folder or os.environ.get("EP_DATA")
-    return Path(os.path.abspath(os.path.expanduser(chosen))) if chosen else cache()
+    if not chosen:
+        import pooch
+
+        chosen = pooch.os_cache("ep-convnets")
+    return Path(os.path.abspath(os.path.expanduser(chosen)))
 
 
 def allowed(download):
