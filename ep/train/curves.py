@@ -30,7 +30,7 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
     for axis, (name, lines) in zip(axes, panels):
         positive = any(line[key] for line in log for key in lines.values())
         for (label, key), marker in zip(lines.items(), itertools.cycle("osD^vP*X")):
-            values = np.array([line[key] for line in log], dtype=float)  # None, where there is no exact gradient, becomes NaN
+            values = np.array([line[key] for line in log], float)  # NaN where it is None: there is no exact gradient
             axis.plot(epochs, values, marker=marker, markersize=4, label=label)
             if key.startswith("distance_"):
                 axis.plot(epochs, [line[key.replace("distance", "decay")] for line in log], "k--", linewidth=0.8)
@@ -47,9 +47,8 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
             axis.set_ylim(min(0.9, axis.get_ylim()[0]), 1.01)
         elif name not in ("accuracy", "loss"):
             axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
-    temporary = Path(f"{path}.tmp")
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, path)
+    figure.savefig(f"{path}.tmp", format="png", dpi=110)
+    os.replace(f"{path}.tmp", path)
 
 
 def per_layer(line, prefix):
