@@ -10,7 +10,7 @@ import numpy as np
 from . import ops
 from .activations import ACTIVATIONS, HARD_SIGMOID, RELU6, Activation
 from .backend import Array, array_module
-from .checks import named, real, whole, wholes
+from .checks import by_layer, named, real, whole, wholes
 from .cost import COSTS, SoftmaxCrossEntropy
 from .errors import EPError
 from .network import Network
@@ -210,14 +210,9 @@ def from_recipe(recipe, parameters=None):
 
 def _scales(scale, layers, cost):
     """[factor on the initial weights of each layer]: the last is a readout's unless the cost is inside the system."""
-    scales = [real(factor, "scale") for factor in (scale if np.ndim(scale) else [scale])]
-    if len(scales) == 1:
-        scales = scales * (layers - 1) + [1.0 if cost.readout else scales[0]]
-    if len(scales) == 2:
-        scales = [scales[0]] * (layers - 1) + [scales[1]]
-    if len(scales) != layers or not min(scales) > 0:
-        raise EPError(f"expected one positive scale, two (hidden layers, classes), or one for each of the {layers} layers: got "
-                      f"{scale}")
+    scales = by_layer(scale, layers, "scale")
+    if np.size(scale) == 1 and cost.readout:
+        scales[-1] = 1.0
     return scales
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..backend import Gradient, array_module, to_host
-from ..checks import real, whole
+from ..checks import by_layer, real, whole
 from ..engine import kernels
 from ..errors import EPError
 from ..network import Network
@@ -164,16 +164,8 @@ def layer_of(name):
 
 def rates_by_layer(network, rates):
     """{layer: learning rate} from a number, or a list: one for all, two for the hidden layers and the last, or one per layer."""
-    layers = list(dict.fromkeys(map(layer_of, network.parameters())))
-    rates = [real(rate, "learning rate") for rate in (rates if np.ndim(rates) else [rates])]
-    if len(rates) == 1:
-        rates = rates * len(layers)
-    if len(rates) == 2:
-        rates = [rates[0]] * (len(layers) - 1) + [rates[1]]
-    if len(rates) != len(layers) or not all(rate > 0 for rate in rates):
-        raise EPError(f"expected one positive learning rate, two (hidden layers, last layer), or one for each of the "
-                      f"{len(layers)} layers ({', '.join(layers)}): got {rates}")
-    return dict(zip(layers, rates))
+    layers = dict.fromkeys(map(layer_of, network.parameters()))
+    return dict(zip(layers, by_layer(rates, len(layers), "learning rate")))
 
 
 def length(value, what):
