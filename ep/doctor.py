@@ -54,12 +54,8 @@ def pins():
 
 
 def self_test(device):
-    """Matrix product, elementwise function, sum; then gradients against BPTT's on the CPU: EP's, and BPTT's in float32, on the
-    engine's synapses. Raises EPError if one is wrong."""
-    xp = backend.device_module(device)
-    a = xp.asarray(np.arange(12.0).reshape(3, 4))
-    total = float((xp.sqrt(a @ a.T) ** 2).sum())  # of all products of two rows: |sum of the rows|^2 = 12^2 + 15^2 + 18^2 + 21^2
-    phases = Phases(60, 60)
+    """Gradients against BPTT's on the CPU: EP's, and BPTT's in float32, on the engine's synapses. EPError if one is wrong."""
+    xp, phases = backend.device_module(device), Phases(60, 60)
     x, y, errors = np.random.default_rng(0).random((3, 8, 8, 1)), np.array([0, 1, 1]), []
     exact = bptt_gradient(convnet([2, 3], (8, 8, 1), 2, dtype="float64"), x, y, phases).gradient["1.W"]
     eqprop = partial(eqprop_gradient, nudging=Nudging.symmetric(0.01))
@@ -68,9 +64,9 @@ def self_test(device):
         found = gradient(network, xp.asarray(x, dtype=dtype), xp.asarray(y), phases)
         errors.append(abs(backend.to_host(found.gradient["1.W"]) - exact).max() / abs(exact).max())
     off = f"EP's gradient is BPTT's to {errors[0]:.0e}, and BPTT's in float32 to {errors[1]:.0e}"
-    if not (abs(total - 1134.0) < 1e-9 and np.max(errors) < 1e-3):
-        raise EPError(f"computes wrong numbers: 1134 is {total}, and {off} (1e-3 allowed)")
-    return f"works: matrix product, elementwise function, sum; {off}"
+    if not np.max(errors) < 1e-3:
+        raise EPError(f"computes wrong numbers: {off} (1e-3 allowed)")
+    return f"works: {off}"
 
 
 def driver():
