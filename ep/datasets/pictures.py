@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EPError
+from .download import reason
 
 ENDINGS = frozenset(
     ".bmp .gif .jpeg .jpg .jpe .jfif .jp2 .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp .avif .ico .pcx".split())
@@ -114,4 +115,4 @@ def brief(error):
     """An exception of Pillow as part of a sentence, without the path, which the sentence has."""
     if type(error).__name__ == "UnidentifiedImageError":
         return "it is no picture, or of a kind that Pillow does not know"
-    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+    return reason(error)
