@@ -19,7 +19,7 @@ def main(description: str | None = __doc__, **chosen: Any) -> None:
 
     description: what --help says first. chosen: settings that are not the main job's, where an example is a variant of it.
     """
-    world, args = parallel.world(), options(description, chosen)  # the processes that mpiexec started, or this one alone
+    world, args = parallel.world(), parser(description, chosen).parse_args()  # the processes of mpiexec, or this one alone
     xp = backend.device_module(args.device)
     world.check_same("the devices", xp.__name__, "start as many ranks as there are GPUs, or give --device; "
                      "python -m ep.doctor says what is missing")
@@ -62,10 +62,6 @@ def configured(args, xp, ranks):
 def config_of(args, dataset, device="numpy", ranks=1):
     """The `Config` that these options ask for; EPError for those that do not fit together, or not to the data set."""
     return experiment.resolve(dataset, args.preset, device, ranks, **cli.given(args, settings.OPTIONS))
-
-
-def options(description, chosen):
-    return parser(description, chosen).parse_args()
 
 
 def parser(description, chosen):
