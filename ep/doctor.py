@@ -76,20 +76,6 @@ def driver():
     return f"{len(gpus)} GPU(s): {'; '.join(gpus)}"
 
 
-def toolkit():
-    """The libraries that CuPy opens when it first needs them. Raises EPError naming those that are missing."""
-    cuda, missing = backend.imported_cupy().cuda, []
-    for name in ("NVRTC", "cuBLAS", "cuRAND"):
-        try:
-            library = getattr(cuda, name.lower())  # opens cuBLAS and cuRAND
-            library.getVersion() if name == "NVRTC" else None  # opens NVRTC
-        except (ImportError, RuntimeError):
-            missing.append(name)
-    if missing:
-        raise EPError(f"{', '.join(missing)} cannot be opened: CuPy's wheels lack them unless installed with [ctk]")
-    return "NVRTC, cuBLAS, cuRAND are there"
-
-
 def cifar10(folder):
     """Reads every record. Raises EPError if there are none, or if they are not whole."""
     layout, place = cifar.LAYOUTS["cifar10"], download.place(folder)
@@ -128,8 +114,8 @@ def checks(folder):
             ("NumPy", numpy_blas, f"unset {' '.join(pins())}"),
             ("CPU backend", partial(self_test, "cpu"), "pip install --force-reinstall 'numpy>=2.0'"),
             ("GPU driver", driver, "sudo ubuntu-drivers install  # on Ubuntu; elsewhere as the system installs NVIDIA's driver"),
-            ("CuPy", lambda: backend.imported_cupy().__version__, CUPY), ("CUDA libraries", toolkit, CUPY),
-            ("GPU backend", partial(self_test, "cuda"), ""),
+            ("CuPy", lambda: backend.imported_cupy().__version__, CUPY),
+            ("GPU backend", partial(self_test, "cuda"), ""),  # says itself which library is missing, and what to install
             ("CIFAR-10", partial(cifar10, folder), DOWNLOAD),
             ("MPI", mpi, "pip install 'mpi4py>=4' mpich  # without mpich where the system has an MPI")]
 

@@ -126,26 +126,6 @@ def test_pinned_kernels_are_named(report, quick, monkeypatch):
     assert code == 0 and "OPENBLAS_CORETYPE is set" in lines["NumPy"][1] and "\n    unset OPENBLAS_CORETYPE\n" in out
 
 
-def test_cupy_without_its_libraries(report, quick, monkeypatch):
-    """The wheels without [ctk]: each library that cannot be opened is named, and what brings them."""
-    class Cuda:
-        curand = None
-
-        class nvrtc:
-            @staticmethod
-            def getVersion():
-                raise RuntimeError("libnvrtc.so.13: cannot open shared object file")
-
-        @property
-        def cublas(self):
-            raise ImportError("libcublas")
-
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=Cuda(), ndarray=Cuda, __version__="14.2.0"))
-    code, lines, out = report()
-    assert code == 0 and lines["CuPy"] == ("ok", "14.2.0")
-    assert lines["CUDA libraries"][1].startswith("NVRTC, cuBLAS cannot be opened") and "[ctk]" in out
-
-
 def test_a_gpu_driver(monkeypatch, tmp_path):
     """What nvidia-smi prints, or the last line of its complaint."""
     smi = tmp_path / "nvidia-smi"
