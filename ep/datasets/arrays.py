@@ -38,19 +38,16 @@ def load(path):
 def read(path):
     try:
         with np.load(path, allow_pickle=False) as file:
-            if missing := [name for name in NAMES if name not in getattr(file, "files", ())]:
-                raise EPError(f"{path} lacks {', '.join(missing)}: it has {', '.join(file.files) or 'nothing'}, and needs "
-                              f"{', '.join(NAMES)}")
-            return checked({name: file[name] for name in (*NAMES, *(["classes"] if "classes" in file.files else []))})
-    except EPError:
-        raise
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise EPError(f"{path} cannot be read: {error.strerror}") from None
+            found = file.files
+            arrays = checked({name: file[name] for name in (*NAMES, "classes") if name in found})
     except Exception as error:  # whatever damage makes zipfile, a decompressor or NumPy's reader of headers raise
         if "allow_pickle" in str(error):
             raise EPError(f"{path} holds pickled Python objects, which are never read here: save plain arrays, with "
                           "numpy.savez") from None
         raise EPError(f"{path} is damaged or no .npz file: {reason(error)}") from None
+    if missing := [name for name in NAMES if name not in arrays]:
+        raise EPError(f"{path} lacks {', '.join(missing)}: it has {', '.join(found) or 'nothing'}, and needs {', '.join(NAMES)}")
+    return arrays
 
 
 def checked_images(x, name):
