@@ -84,11 +84,6 @@ def figure(text):
     return file
 
 
-def dataset(text):
-    """argparse type: a name that `datasets.load` knows, or a path, with ~ expanded."""
-    return os.path.expanduser(text)
-
-
 def add_surroundings(add):
     """The options of every training example that are no setting of the experiment: where things are, on what it runs."""
     add("--data", type=path, metavar="PATH", help="where the data set is, or is to be downloaded to; without --dataset, what "

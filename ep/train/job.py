@@ -71,7 +71,7 @@ def parser(description, chosen):
     add("--preset", choices=experiment.NAMES, help="settings to start from: cpu is small, fast, and settles, for its feedback is "
         "weak; recurrent has full feedback, and settles by more steps; paper is what the paper did (default: "
         f"{settings.Config.preset}, on a GPU too)")
-    add("--dataset", type=cli.dataset, metavar="NAME", help=f"{', '.join(datasets.NAMES)}, a folder with one sub-folder of "
+    add("--dataset", metavar="NAME", help=f"{', '.join(datasets.NAMES)}, a folder with one sub-folder of "
         "pictures per class, or an .npz file (default: auto, CIFAR-10 if possible, else synthetic)")
     settings.add_options(add, experiment.VARYING)
     cli.add_surroundings(add)
