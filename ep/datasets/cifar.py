@@ -122,7 +122,6 @@ def obtain(layout, place, download):
         with downloads.prepared(place / layout.folder, layout.title) as folder:
             archive = downloads.fetch(f"{layout.title} to {place}", layout.url, layout.md5, folder.parent, layout.size)
             unpack(layout, archive, folder)
-            (folder / "SOURCE.txt").write_text(layout.verified + "\n", encoding="utf-8")
     except EPError as error:
         return None, f"{absent} and {error}"
     return find(layout, place), ""
@@ -141,7 +140,9 @@ def find(layout, place):
             raise EPError(f"incomplete {layout.title} in {folder}: {', '.join(missing)} missing (complete or remove the folder)")
     for archive in (place, place / layout.archive):
         if archive.name == layout.archive and archive.is_file():
-            return unpacked_beside(layout, archive)
+            with downloads.prepared(archive.parent / layout.folder, f"{layout.title}, unpacked from {archive},") as folder:
+                unpack(layout, archive, folder)
+            return archive.parent / layout.folder
     for name in layout.pickled:
         for path in (place / name, place):
             if path.name == name and path.exists():
@@ -150,20 +151,13 @@ def find(layout, place):
     return None
 
 
-def unpacked_beside(layout, archive):
-    """The folder that an archive on disk was unpacked to, beside it; its MD5 says whether it is the official one."""
+def unpack(layout, archive, folder):
+    """Copy the files of the layout, and nothing else, out of `archive`: names in it are compared, never used as paths.
+
+    Its MD5 says whether it is the official one, and SOURCE.txt keeps that.
+    """
     import pooch
 
-    folder = archive.parent / layout.folder
-    with downloads.prepared(folder, f"{layout.title}, unpacked from {archive},") as inside:
-        unpack(layout, archive, inside)
-        source = layout.verified if pooch.file_hash(str(archive), alg="md5") == layout.md5 else layout.unverified
-        (inside / "SOURCE.txt").write_text(source + "\n", encoding="utf-8")
-    return folder
-
-
-def unpack(layout, archive, folder):
-    """Copy the files of the layout, and nothing else, out of `archive`: names in it are compared, never used as paths."""
     wanted = {f"{layout.folder}/{file}": records * (layout.labels + PIXELS) for file, records in layout.files.items()}
     try:
         with tarfile.open(archive, "r:gz") as tar:
@@ -178,6 +172,8 @@ def unpack(layout, archive, folder):
     if wanted:
         raise EPError(f"the archive {archive.name} of {layout.title} lacks {', '.join(wanted)}, as ordinary files of the right "
                       "size", exit_code=1)
+    source = layout.verified if pooch.file_hash(str(archive), alg="md5") == layout.md5 else layout.unverified
+    (folder / "SOURCE.txt").write_text(source + "\n", encoding="utf-8")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
