@@ -7,8 +7,6 @@
 Nothing is unpickled, so an array of Python objects is refused.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from ..errors import EPError
@@ -21,7 +19,6 @@ NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 def load(path):
     """The arrays of an .npz file as a Dataset. Raises EPError that says which array is missing or wrong, and how."""
-    path = Path(path).absolute()
     arrays = read(path)
     images = [checked_images(arrays[name], f"{path}: {name}") for name in ("x_train", "x_test")]
     if images[0].shape[1:] != images[1].shape[1:] or images[0].dtype != images[1].dtype:
