@@ -183,8 +183,8 @@ def load(path: str | Path) -> Network:
     try:
         about = json.loads(str(arrays.pop("about", "null")))
         network = from_recipe(json.loads(str(arrays.pop("recipe"))), arrays)
-    except EPError:
-        raise
+    except EPError as error:
+        raise EPError(f"{path}: {error}") from None
     except Exception:  # a recipe or an array of another kind
         raise EPError(f"{path} is not a network that was written by Network.save, or by another version of it") from None
     network.about = about
