@@ -10,7 +10,7 @@ import numpy as np
 from . import ops
 from .activations import ACTIVATIONS, HARD_SIGMOID, RELU6, Activation
 from .backend import Array, array_module
-from .checks import named, real, whole, wholes
+from .checks import by_layer, named, real, whole, wholes
 from .cost import COSTS, SoftmaxCrossEntropy
 from .errors import EPError
 from .network import Network
@@ -62,16 +62,14 @@ def convnet(channels: Sequence[int] = (128, 256, 512, 512), input_shape: Sequenc
     if not channels or len(paddings) != len(channels) or len(shape) != 3:
         raise EPError(f"expected at least one number of channels, one padding per layer, and an input shape (H, W, C): got "
                       f"channels {channels}, paddings {paddings}, input shape {shape}")
-    recipe = dict(builder="convnet", channels=channels, input_shape=shape, classes=classes, kernel=kernel, paddings=paddings,
-                  pool=pool.name, activation=activation.name, cost=getattr(cost, "name", None))
     draw, synapses = _Draw(seed, _scales(scale, len(channels) + 1, cost), dtype), []
+    recipe = dict(builder="convnet", channels=channels, input_shape=shape, classes=classes, kernel=kernel, paddings=paddings,
+                  pool=pool.name, activation=activation.name, cost=getattr(cost, "name", None), dtype=draw.dtype)
     for C, padding in zip(channels, paddings):
-        W, b = draw((kernel, kernel, shape[2], C), kernel * kernel * shape[2])
-        synapses.append(Conv(W, b, shape, padding=padding, pool=pool))
+        synapses.append(_conv(draw, shape, C, kernel, padding, pool=pool))
         shape = synapses[-1].post_shape
     cost_instance = _close(draw, synapses, shape, classes, cost)
-    return Network(synapses, activation, cost_instance, recipe=known(recipe | dict(dtype=draw.dtype), activation, cost, pool),
-                   feedback=feedback)
+    return Network(synapses, activation, cost_instance, recipe=known(recipe, activation, cost, pool), feedback=feedback)
 
 
 def resnet(blocks: int = 6, channels: Sequence[int] = (32, 64, 128), input_shape: Sequence[int] = (32, 32, 3), classes: int = 10,
@@ -99,10 +97,10 @@ def resnet(blocks: int = 6, channels: Sequence[int] = (32, 64, 128), input_shape
     if not 1 <= len(channels) <= blocks or len(shape) != 3:
         raise EPError("expected at least one number of channels, at least one block for each, and an input shape (H, W, C): got "
                       f"{blocks} blocks, channels {channels}, input shape {shape}")
-    recipe = dict(builder="resnet", blocks=blocks, channels=channels, input_shape=shape, classes=classes, pool=pool.name,
-                  activation=activation.name, cost=getattr(cost, "name", None))
     stages, halvings = len(channels), len(channels) - 1
     draw = _Draw(seed, _scales(scale, 2 + 2 * blocks + halvings, cost), dtype)
+    recipe = dict(builder="resnet", blocks=blocks, channels=channels, input_shape=shape, classes=classes, pool=pool.name,
+                  activation=activation.name, cost=getattr(cost, "name", None), dtype=draw.dtype)
     synapses, wiring = [_conv(draw, shape, channels[0], pool=pool)], [(0, 1)]
     for stage, C in enumerate(channels):
         for block in range((blocks + stage) // stages):
@@ -112,15 +110,14 @@ def resnet(blocks: int = 6, channels: Sequence[int] = (32, 64, 128), input_shape
             second = _conv(draw, first.post_shape, C)
             if stride == 1:
                 second.W *= (blocks - halvings) ** -0.5  # identities add up: each gets its share of the variance
-            skip = Identity(last) if stride == 1 else _conv(draw, last, C, kernel=1, stride=2)
+            skip = Identity(last) if stride == 1 else _conv(draw, last, C, kernel=1, padding=0, stride=2)
             synapses += [first, second, skip]
             wiring += [(a, a + 1), (a + 1, a + 2), (a, a + 2)]
     last = wiring[-1][1]
     cost_instance = _close(draw, synapses, synapses[-1].post_shape, classes, cost)
     if len(synapses) > len(wiring):
         wiring.append((last, last + 1))
-    return Network(synapses, activation, cost_instance, wiring, known(recipe | dict(dtype=draw.dtype), activation, cost, pool),
-                   feedback)
+    return Network(synapses, activation, cost_instance, wiring, known(recipe, activation, cost, pool), feedback)
 
 
 def cost_class(cost):
@@ -186,8 +183,8 @@ def load(path: str | Path) -> Network:
     try:
         about = json.loads(str(arrays.pop("about", "null")))
         network = from_recipe(json.loads(str(arrays.pop("recipe"))), arrays)
-    except EPError:
-        raise
+    except EPError as error:
+        raise EPError(f"{path}: {error}") from None
     except Exception:  # a recipe or an array of another kind
         raise EPError(f"{path} is not a network that was written by Network.save, or by another version of it") from None
     network.about = about
@@ -202,9 +199,6 @@ def from_recipe(recipe, parameters=None):
     arguments = dict(recipe)
     connect = CONNECTIONS[arguments.pop("connections", "symmetric")]
     build = {"mlp": mlp, "convnet": convnet, "resnet": resnet}[arguments.pop("builder")]
-    for argument, table in (("activation", ACTIVATIONS), ("cost", COSTS), ("pool", ops.POOLINGS)):
-        if argument in arguments:
-            arguments[argument] = table[arguments[argument]]
     network = connect(build(**arguments))
     if parameters is not None:
         network.set_parameters(parameters)
@@ -216,14 +210,9 @@ def from_recipe(recipe, parameters=None):
 
 def _scales(scale, layers, cost):
     """[factor on the initial weights of each layer]: the last is a readout's unless the cost is inside the system."""
-    scales = [real(factor, "scale") for factor in (scale if np.ndim(scale) else [scale])]
-    if len(scales) == 1:
-        scales = scales * (layers - 1) + [1.0 if cost.readout else scales[0]]
-    if len(scales) == 2:
-        scales = [scales[0]] * (layers - 1) + [scales[1]]
-    if len(scales) != layers or not min(scales) > 0:
-        raise EPError(f"expected one positive scale, two (hidden layers, classes), or one for each of the {layers} layers: got "
-                      f"{scale}")
+    scales = by_layer(scale, layers, "scale")
+    if np.size(scale) == 1 and cost.readout:
+        scales[-1] = 1.0
     return scales
 
 
@@ -254,9 +243,9 @@ def _dense(draw, pre_shape, units):
     return Dense(*draw((fan_in, units), fan_in), pre_shape)
 
 
-def _conv(draw, pre_shape, C, kernel=3, stride=1, pool=ops.NO_POOL):
+def _conv(draw, pre_shape, C, kernel=3, padding=1, stride=1, pool=ops.NO_POOL):
     W, b = draw((kernel, kernel, pre_shape[2], C), kernel * kernel * pre_shape[2])
-    return Conv(W, b, pre_shape, stride=stride, padding=kernel // 2, pool=pool)
+    return Conv(W, b, pre_shape, stride=stride, padding=padding, pool=pool)
 
 
 def _close(draw, synapses, shape, classes, cost):

@@ -43,6 +43,19 @@ def real(value, what, least=-math.inf, most=math.inf):
     return number
 
 
+def by_layer(values, layers, what):
+    """One positive number per layer, from a single one, from two (for the hidden layers and for the last), or from as many."""
+    numbers = [real(value, what) for value in (values if np.ndim(values) else [values])]
+    if len(numbers) == 1:
+        numbers = numbers * layers
+    if len(numbers) == 2:
+        numbers = [numbers[0]] * (layers - 1) + [numbers[1]]
+    if len(numbers) != layers or not min(numbers) > 0:
+        raise EPError(f"expected one positive {what}, two (hidden layers, classes), or one for each of the {layers} layers: got "
+                      f"{values}")
+    return numbers
+
+
 def instance(value, kind, what):
     """The value itself. Raises EPError if it is of another class."""
     if not isinstance(value, kind):

@@ -54,12 +54,8 @@ def pins():
 
 
 def self_test(device):
-    """Matrix product, elementwise function, sum; then gradients against BPTT's on the CPU: EP's, and BPTT's in float32, on the
-    engine's synapses. Raises EPError if one is wrong."""
-    xp = backend.device_module(device)
-    a = xp.asarray(np.arange(12.0).reshape(3, 4))
-    total = float((xp.sqrt(a @ a.T) ** 2).sum())  # of all products of two rows: |sum of the rows|^2 = 12^2 + 15^2 + 18^2 + 21^2
-    phases = Phases(60, 60)
+    """Gradients against BPTT's on the CPU: EP's, and BPTT's in float32, on the engine's synapses. EPError if one is wrong."""
+    xp, phases = backend.device_module(device), Phases(60, 60)
     x, y, errors = np.random.default_rng(0).random((3, 8, 8, 1)), np.array([0, 1, 1]), []
     exact = bptt_gradient(convnet([2, 3], (8, 8, 1), 2, dtype="float64"), x, y, phases).gradient["1.W"]
     eqprop = partial(eqprop_gradient, nudging=Nudging.symmetric(0.01))
@@ -68,9 +64,9 @@ def self_test(device):
         found = gradient(network, xp.asarray(x, dtype=dtype), xp.asarray(y), phases)
         errors.append(abs(backend.to_host(found.gradient["1.W"]) - exact).max() / abs(exact).max())
     off = f"EP's gradient is BPTT's to {errors[0]:.0e}, and BPTT's in float32 to {errors[1]:.0e}"
-    if not (abs(total - 1134.0) < 1e-9 and np.max(errors) < 1e-3):
-        raise EPError(f"computes wrong numbers: 1134 is {total}, and {off} (1e-3 allowed)")
-    return f"works: matrix product, elementwise function, sum; {off}"
+    if not np.max(errors) < 1e-3:
+        raise EPError(f"computes wrong numbers: {off} (1e-3 allowed)")
+    return f"works: {off}"
 
 
 def driver():
@@ -78,20 +74,6 @@ def driver():
         raise EPError("no NVIDIA driver: there is no nvidia-smi")
     gpus = output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader").splitlines()
     return f"{len(gpus)} GPU(s): {'; '.join(gpus)}"
-
-
-def toolkit():
-    """The libraries that CuPy opens when it first needs them. Raises EPError naming those that are missing."""
-    cuda, missing = backend.imported_cupy().cuda, []
-    for name in ("NVRTC", "cuBLAS", "cuRAND"):
-        try:
-            library = getattr(cuda, name.lower())  # opens cuBLAS and cuRAND
-            library.getVersion() if name == "NVRTC" else None  # opens NVRTC
-        except (ImportError, RuntimeError):
-            missing.append(name)
-    if missing:
-        raise EPError(f"{', '.join(missing)} cannot be opened: CuPy's wheels lack them unless installed with [ctk]")
-    return "NVRTC, cuBLAS, cuRAND are there"
 
 
 def cifar10(folder):
@@ -132,8 +114,8 @@ def checks(folder):
             ("NumPy", numpy_blas, f"unset {' '.join(pins())}"),
             ("CPU backend", partial(self_test, "cpu"), "pip install --force-reinstall 'numpy>=2.0'"),
             ("GPU driver", driver, "sudo ubuntu-drivers install  # on Ubuntu; elsewhere as the system installs NVIDIA's driver"),
-            ("CuPy", lambda: backend.imported_cupy().__version__, CUPY), ("CUDA libraries", toolkit, CUPY),
-            ("GPU backend", partial(self_test, "cuda"), ""),
+            ("CuPy", lambda: backend.imported_cupy().__version__, CUPY),
+            ("GPU backend", partial(self_test, "cuda"), ""),  # says itself which library is missing, and what to install
             ("CIFAR-10", partial(cifar10, folder), DOWNLOAD),
             ("MPI", mpi, "pip install 'mpi4py>=4' mpich  # without mpich where the system has an MPI")]
 

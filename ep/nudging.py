@@ -14,7 +14,7 @@ import cmath
 import math
 import numbers
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from numpy.random import Generator
@@ -60,16 +60,9 @@ class Nudging:
     def order(self) -> int:
         """The bias is O(beta^order): order = M - 1, M the first m >= 2 whose moment is not zero."""
         near_1 = _power_of_two(b for b, c in zip(self.points, self.weights) if c)  # b^m of tiny numbers would be 0
-        alike = [(b / near_1, c * near_1) for b, c in zip(self.points, self.weights)]
-        for m in range(2, 2 * len(alike) + 3):  # so many moments of so many points, and of their conjugates, cannot all be 0
-            total = sum(c * b**m for b, c in alike)
-            if abs(total.real if self.take_real else total) > 1e-9 * sum(abs(c) * abs(b) ** m for b, c in alike):
-                break
-        return m - 1
-
-    @property
-    def is_complex(self) -> bool:
-        return any(isinstance(b, complex) for b in self.points)
+        alike = replace(self, points=tuple(b / near_1 for b in self.points), weights=tuple(c * near_1 for c in self.weights))
+        later = range(2, 2 * len(self.points) + 3)  # so many moments of so many points, and of their conjugates, cannot all be 0
+        return next(m for m in later if abs(alike.moment(m)) > 1e-9 * alike._magnitude(m)) - 1
 
     @classmethod
     def one_sided(cls, beta: float) -> Self:

@@ -42,7 +42,7 @@ def test_this_machine():
     environment = dict(os.environ, EP_DATA="/no/such/folder")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert "ok CPU backend    works: matrix product" in done.stdout and "-- CuPy" in done.stdout
+    assert "ok CPU backend    works: EP's gradient is BPTT's" in done.stdout and "-- CuPy" in done.stdout
     assert "-- CIFAR-10       not in /no/such/folder" in done.stdout and "pip install 'cupy-cuda13x[ctk]'" in done.stdout
     assert len(done.stdout.split("\n\n")[0].splitlines()) == len(doctor.checks(None))
 
@@ -94,12 +94,9 @@ def test_a_check_that_breaks_hinders_no_other(report, monkeypatch):
         assert code == (1 if broken == "CPU backend" else 0)
 
 
-@pytest.mark.parametrize("wrong", ["product", "gradient", "gradient in float32"])
+@pytest.mark.parametrize("wrong", ["gradient", "gradient in float32"])
 def test_a_cpu_that_computes_wrong_numbers(report, quick, monkeypatch, wrong):
     """The self-test compares numbers, not only the absence of errors."""
-    if wrong == "product":
-        monkeypatch.setattr(doctor.backend, "device_module", lambda device: SimpleNamespace(
-            asarray=np.asarray, sqrt=lambda a: np.sqrt(a) + 1e-3, ndarray=np.ndarray, __name__="numpy"))
     plain = doctor.eqprop_gradient
 
     def spoiled(network):  # in the place of the engine
@@ -127,26 +124,6 @@ def test_pinned_kernels_are_named(report, quick, monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     code, lines, out = report()
     assert code == 0 and "OPENBLAS_CORETYPE is set" in lines["NumPy"][1] and "\n    unset OPENBLAS_CORETYPE\n" in out
-
-
-def test_cupy_without_its_libraries(report, quick, monkeypatch):
-    """The wheels without [ctk]: each library that cannot be opened is named, and what brings them."""
-    class Cuda:
-        curand = None
-
-        class nvrtc:
-            @staticmethod
-            def getVersion():
-                raise RuntimeError("libnvrtc.so.13: cannot open shared object file")
-
-        @property
-        def cublas(self):
-            raise ImportError("libcublas")
-
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=Cuda(), ndarray=Cuda, __version__="14.2.0"))
-    code, lines, out = report()
-    assert code == 0 and lines["CuPy"] == ("ok", "14.2.0")
-    assert lines["CUDA libraries"][1].startswith("NVRTC, cuBLAS cannot be opened") and "[ctk]" in out
 
 
 def test_a_gpu_driver(monkeypatch, tmp_path):

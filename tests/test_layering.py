@@ -15,8 +15,9 @@ CORE = [  # the files that people read, lowest first
     {"network", "phase"}, {"dynamics", "builders"}, {"eqprop", "bptt", "rbp"}, {"papers_code", "gdu", "radius"}]
 DOORS = [  # everything else: exchangeable parts, data sets, training
     {"engine.winograd", "engine.patches", "engine.blas", "engine.kernels", "datasets.augment", "datasets.download",
-     "datasets.pictures", "train.checkpoint", "train.machine", "train.curves", "train.watch", "train.claim", "train.step"},
-    {"engine.ways", "engine.gpu"}, {"engine.cpu", "engine.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
+     "train.checkpoint", "train.machine", "train.curves", "train.watch", "train.claim", "train.step"},
+    {"engine.ways", "engine.gpu", "datasets.pictures"},
+    {"engine.cpu", "engine.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
     {"engine", "datasets.synthetic", "datasets.cifar", "datasets.folder", "datasets.arrays"},
     {"datasets.idx"}, {"datasets.choose"}, {"datasets"}, {"train.loop"},
     {"train.settings", "train.parallel", "train.equilibrium"}, {"train.experiment"}, {"train.runs"}, {"train.job"},

@@ -38,7 +38,7 @@ def test_moments_and_order(name, beta):
     assert abs(nudging.moment(order + 1)) > 1e-3 * abs(beta) ** order
     assert nudging.order == order and len(nudging.points) == phases
     assert max(map(abs, nudging.points)) == pytest.approx(abs(beta), rel=1e-15)
-    assert nudging.is_complex == nudging.take_real == (name.startswith(("holo", "shifted")))
+    assert any(isinstance(b, complex) for b in nudging.points) == nudging.take_real == (name.startswith(("holo", "shifted")))
 
 
 @every_formula

@@ -7,8 +7,6 @@
 Nothing is unpickled, so an array of Python objects is refused.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from ..errors import EPError
@@ -21,7 +19,6 @@ NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 def load(path):
     """The arrays of an .npz file as a Dataset. Raises EPError that says which array is missing or wrong, and how."""
-    path = Path(path).absolute()
     arrays = read(path)
     images = [checked_images(arrays[name], f"{path}: {name}") for name in ("x_train", "x_test")]
     if images[0].shape[1:] != images[1].shape[1:] or images[0].dtype != images[1].dtype:
@@ -38,19 +35,16 @@ def load(path):
 def read(path):
     try:
         with np.load(path, allow_pickle=False) as file:
-            if missing := [name for name in NAMES if name not in getattr(file, "files", ())]:
-                raise EPError(f"{path} lacks {', '.join(missing)}: it has {', '.join(file.files) or 'nothing'}, and needs "
-                              f"{', '.join(NAMES)}")
-            return checked({name: file[name] for name in (*NAMES, *(["classes"] if "classes" in file.files else []))})
-    except EPError:
-        raise
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise EPError(f"{path} cannot be read: {error.strerror}") from None
+            found = file.files
+            arrays = checked({name: file[name] for name in (*NAMES, "classes") if name in found})
     except Exception as error:  # whatever damage makes zipfile, a decompressor or NumPy's reader of headers raise
         if "allow_pickle" in str(error):
             raise EPError(f"{path} holds pickled Python objects, which are never read here: save plain arrays, with "
                           "numpy.savez") from None
         raise EPError(f"{path} is damaged or no .npz file: {reason(error)}") from None
+    if missing := [name for name in NAMES if name not in arrays]:
+        raise EPError(f"{path} lacks {', '.join(missing)}: it has {', '.join(found) or 'nothing'}, and needs {', '.join(NAMES)}")
+    return arrays
 
 
 def checked_images(x, name):

@@ -12,7 +12,6 @@ import hashlib
 import shutil
 import tarfile
 import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +46,6 @@ class Layout(NamedTuple):
     md5: str
     size: str
     pickled: tuple  # names by which the Python version is recognised
-    names: str = ""  # a text file with the class names that may lie beside the records
     mean: tuple | None = None  # None: measured on the training images
     std: tuple | None = None
     sets: tuple | None = None  # `set_digest` of the official training and test images
@@ -85,7 +83,7 @@ CIFAR10 = Layout(
 CIFAR100 = Layout(
     "cifar100", "CIFAR-100", "cifar-100-binary", {"train.bin": 50_000}, {"test.bin": 10_000}, 2, FINE,
     "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", "about 161 MB",
-    ("cifar-100-python", "cifar-100-python.tar.gz"), names="fine_label_names.txt")
+    ("cifar-100-python", "cifar-100-python.tar.gz"))
 LAYOUTS = {layout.name: layout for layout in (CIFAR10, CIFAR100)}
 
 
@@ -124,7 +122,6 @@ def obtain(layout, place, download):
         with downloads.prepared(place / layout.folder, layout.title) as folder:
             archive = downloads.fetch(f"{layout.title} to {place}", layout.url, layout.md5, folder.parent, layout.size)
             unpack(layout, archive, folder)
-            (folder / "SOURCE.txt").write_text(layout.verified + "\n", encoding="utf-8")
     except EPError as error:
         return None, f"{absent} and {error}"
     return find(layout, place), ""
@@ -143,7 +140,9 @@ def find(layout, place):
             raise EPError(f"incomplete {layout.title} in {folder}: {', '.join(missing)} missing (complete or remove the folder)")
     for archive in (place, place / layout.archive):
         if archive.name == layout.archive and archive.is_file():
-            return unpacked_beside(layout, archive)
+            with downloads.prepared(archive.parent / layout.folder, f"{layout.title}, unpacked from {archive},") as folder:
+                unpack(layout, archive, folder)
+            return archive.parent / layout.folder
     for name in layout.pickled:
         for path in (place / name, place):
             if path.name == name and path.exists():
@@ -152,35 +151,29 @@ def find(layout, place):
     return None
 
 
-def unpacked_beside(layout, archive):
-    """The folder that an archive on disk was unpacked to, beside it; its MD5 says whether it is the official one."""
+def unpack(layout, archive, folder):
+    """Copy the files of the layout, and nothing else, out of `archive`: names in it are compared, never used as paths.
+
+    Its MD5 says whether it is the official one, and SOURCE.txt keeps that.
+    """
     import pooch
 
-    folder = archive.parent / layout.folder
-    with downloads.prepared(folder, f"{layout.title}, unpacked from {archive},") as inside:
-        unpack(layout, archive, inside)
-        source = layout.verified if pooch.file_hash(str(archive), alg="md5") == layout.md5 else layout.unverified
-        (inside / "SOURCE.txt").write_text(source + "\n", encoding="utf-8")
-    return folder
-
-
-def unpack(layout, archive, folder):
-    """Copy the files of the layout, and nothing else, out of `archive`: names in it are compared, never used as paths."""
     wanted = {f"{layout.folder}/{file}": records * (layout.labels + PIXELS) for file, records in layout.files.items()}
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
-                text = layout.names and member.name == f"{layout.folder}/{layout.names}" and member.size < 10_000
-                if member.isreg() and (text or wanted.get(member.name) == member.size):
+                if member.isreg() and wanted.get(member.name) == member.size:
                     file = member.name.removeprefix(f"{layout.folder}/")
                     with open(folder / file, "xb") as copy:
                         shutil.copyfileobj(tar.extractfile(member), copy)
-                    wanted.pop(member.name, None)
+                    del wanted[member.name]
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:  # gzip's BadGzipFile is an OSError, as is a full disk
         raise EPError(f"the archive {archive.name} of {layout.title} cannot be unpacked: {reason(error)}", exit_code=1) from None
     if wanted:
         raise EPError(f"the archive {archive.name} of {layout.title} lacks {', '.join(wanted)}, as ordinary files of the right "
                       "size", exit_code=1)
+    source = layout.verified if pooch.file_hash(str(archive), alg="md5") == layout.md5 else layout.unverified
+    (folder / "SOURCE.txt").write_text(source + "\n", encoding="utf-8")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -193,7 +186,7 @@ def read(folder, layout):
     source = provenance(folder) or layout.unverified
     if source != layout.verified and layout.sets == (set_digest(*train), set_digest(*test)):
         source = layout.recognised
-    return Dataset(*train, *test, _class_names(folder, layout), layout.name, source, str(folder.absolute()), mean=mean, std=std,
+    return Dataset(*train, *test, layout.classes, layout.name, source, str(folder.absolute()), mean=mean, std=std,
                    flip=True, pad=4)
 
 
@@ -230,17 +223,6 @@ def _read_records(path, count, size):
         return np.fromfile(path, dtype=np.uint8).reshape(count, size)
     except (OSError, ValueError) as error:
         raise EPError(f"cannot read {path}: {reason(error)}") from None
-
-
-def _class_names(folder, layout):
-    """Those in the text file beside the records; without it the official ones."""
-    path = Path(folder, layout.names)
-    if not layout.names or not path.is_file():
-        return layout.classes
-    names = tuple(path.read_text(encoding="utf-8", errors="replace").split())
-    if len(names) != len(layout.classes):
-        raise EPError(f"{path} is damaged: {len(names)} names of classes, expected {len(layout.classes)}")
-    return names
 
 
 def provenance(folder):

@@ -11,20 +11,16 @@ from pathlib import Path
 
 from ..errors import EPError
 
-PROJECT = "ep-convnets"
-
-
-def cache():
-    """The folder for downloads where none is named: the platform's cache folder, on Linux ~/.cache/ep-convnets."""
-    import pooch
-
-    return Path(pooch.os_cache(PROJECT))
-
 
 def place(folder=None):
-    """Where official data sets are looked for, and downloaded to: `folder`, else the environment's EP_DATA, else the cache."""
+    """Where official data sets are looked for, and downloaded to: `folder`, else the environment's EP_DATA, else the platform's
+    cache folder, on Linux ~/.cache/ep-convnets."""
     chosen = folder or os.environ.get("EP_DATA")
-    return Path(os.path.abspath(os.path.expanduser(chosen))) if chosen else cache()
+    if not chosen:
+        import pooch
+
+        chosen = pooch.os_cache("ep-convnets")
+    return Path(os.path.abspath(os.path.expanduser(chosen)))
 
 
 def allowed(download):
@@ -42,13 +38,10 @@ def fetch(title, url, md5, folder, size=""):
     logger.setLevel("WARNING")  # the line above says already what is downloaded, and where to
     try:
         path = pooch.retrieve(url, f"md5:{md5}", url.rsplit("/", 1)[1], folder, downloader=pooch.HTTPDownloader(progressbar=True))
-    except ValueError as error:  # a hash that differs
-        if "hash" not in str(error):
-            raise EPError(f"the download of {title} from {url} failed: {reason(error)}", exit_code=1) from None
-        raise EPError(f"the download of {title} from {url} is damaged or cut short: its MD5 is not {md5}; try again later",
-                      exit_code=1) from None
-    except OSError as error:  # of the file system, or of requests
-        raise EPError(f"the download of {title} from {url} failed: {reason(error)}", exit_code=1) from None
+    except (OSError, ValueError) as error:  # of the file system, of requests, and of pooch if the hash differs
+        other = isinstance(error, ValueError) and "hash" in str(error)
+        why = f"is damaged or cut short: its MD5 is not {md5}; try again later" if other else f"failed: {reason(error)}"
+        raise EPError(f"the download of {title} from {url} {why}", exit_code=1) from None
     finally:
         logger.setLevel(level)
     return Path(path)

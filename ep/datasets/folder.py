@@ -214,8 +214,8 @@ def read(found, names, shape, unused):
                 raise
             leave(unused, path)
     order = interleaved(labels)
-    dtype = np.uint8 if len(names) <= 256 else np.uint16
-    return np.array(images, dtype=np.uint8).reshape(-1, *shape)[order], np.array(labels, dtype=dtype)[order]
+    labels = np.array(labels, dtype=np.min_scalar_type(len(names) - 1))
+    return np.array(images, dtype=np.uint8).reshape(-1, *shape)[order], labels[order]
 
 
 def interleaved(labels):

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EPError
+from .download import reason
 
-LIMIT = 90_000_000  # pixels: more is a decompression bomb, or no picture to be shrunk to 32x32
 ENDINGS = frozenset(
     ".bmp .gif .jpeg .jpg .jpe .jfif .jp2 .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp .avif .ico .pcx".split())
 PILLOW = "reading pictures needs Pillow: pip install 'eqprop-convnets[images]', or pip install Pillow"
@@ -21,7 +21,7 @@ PILLOW = "reading pictures needs Pillow: pip install 'eqprop-convnets[images]', 
 
 def read(path, shape=(32, 32, 3)):
     """The picture in a file as an array of `shape` (H, W, C), C 1 or 3, uint8. Raises EPError if there is none to be read."""
-    Image, ImageOps, _ = pillow()
+    Image, ImageOps = pillow()
     height, width, channels = shape
     if channels not in (1, 3):
         raise EPError(f"a picture has 1 channel (grey) or 3 (red, green, blue), not {channels}")
@@ -29,18 +29,14 @@ def read(path, shape=(32, 32, 3)):
         raise EPError(f"cannot read the picture {path}: {'it is no file' if Path(path).exists() else 'there is no such file'}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata, which nobody needs here, and of sizes, which are checked below
+            warnings.simplefilter("ignore")  # of damaged metadata, which nobody needs here
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # of pictures above Image.MAX_IMAGE_PIXELS
             with Image.open(path) as image:
-                if image.width * image.height > LIMIT:
-                    raise EPError(f"the picture {path} is too large: {image.width}x{image.height}, and {LIMIT:,} pixels are "
-                                  "allowed; save a smaller copy")
                 seen = on_white(eight_bits(ImageOps.exif_transpose(image)))  # of an animated file the first frame
                 seen = in_srgb(seen, image.info.get("icc_profile"))
                 fitted = ImageOps.fit(seen.convert("RGB" if channels == 3 else "L"), (width, height), Image.Resampling.BICUBIC)
-    except EPError:
-        raise
-    except Image.DecompressionBombError:
-        raise EPError(f"the picture {path} is too large: {LIMIT:,} pixels are allowed; save a smaller copy") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise EPError(f"the picture {path} is too large: save a smaller copy ({brief(error)})") from None
     except Exception as error:  # decoders raise whatever a damaged file makes them raise, MemoryError too
         raise EPError(f"cannot read the picture {path}: {brief(error)}") from None
     return np.asarray(fitted, dtype=np.uint8).reshape(shape)
@@ -65,7 +61,7 @@ def eight_bits(image):
     """
     if not image.mode.startswith(("I", "F")):
         return image
-    Image, *_ = pillow()
+    Image, _ = pillow()
     v = np.asarray(image).astype(np.float64)
     if not np.isfinite(v).all():
         raise ValueError("it has pixels that are no finite numbers")
@@ -83,7 +79,7 @@ def on_white(image):
     """What shows where it is transparent is white. Palettes become the colours they stand for."""
     if not image.has_transparency_data:
         return image
-    Image, *_ = pillow()
+    Image, _ = pillow()
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
@@ -107,16 +103,16 @@ def in_srgb(image, profile):
 
 
 def pillow():
-    """Pillow's modules Image, ImageOps, and the error for files that are no pictures."""
+    """Pillow's modules Image and ImageOps."""
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, ImageOps
     except ImportError:
         raise EPError(PILLOW) from None
-    return Image, ImageOps, UnidentifiedImageError
+    return Image, ImageOps
 
 
 def brief(error):
     """An exception of Pillow as part of a sentence, without the path, which the sentence has."""
     if type(error).__name__ == "UnidentifiedImageError":
         return "it is no picture, or of a kind that Pillow does not know"
-    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+    return reason(error)

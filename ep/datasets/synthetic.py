@@ -10,7 +10,6 @@ size; the mask clip(1/2 - d, 0, 1), d in pixels, is its smooth picture.
 
 import numpy as np
 
-from ..errors import EPError
 from .dataset import Dataset
 
 SOURCE = "embedded synthetic images (not CIFAR-10)"
@@ -72,10 +71,8 @@ def synthetic_images(train=TRAIN, test=TEST, seed=0):
     """(train_images (train, 32, 32, 3), train_labels (train,), test_images, test_labels), all uint8.
 
     Classes are balanced (up to one image) and in random order. Training and test images come from two streams of
-    the seed, so changing one size does not change the other set. Raises EPError for a size below 1.
+    the seed, so changing one size does not change the other set.
     """
-    if train < 1 or test < 1:
-        raise EPError(f"the synthetic data set needs at least 1 training and 1 test image: got {train} and {test}")
     return (*_split(train, [seed, 0]), *_split(test, [seed, 1]))
 
 

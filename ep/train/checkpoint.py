@@ -63,5 +63,5 @@ def restore(path: str | Path, network: Network, optimizer: Any) -> None:
         raise EPError(f"{path} belongs to another {other}: {wrong[0]} has shape {found.get(wrong[0])} in the file, "
                       f"expected {own.get(wrong[0])}")
     optimizer.set_state({key.removeprefix("optimizer/"): a for key, a in arrays.items() if key.startswith("optimizer/")})
-    for name, w in network.parameters().items():  # in place: the optimizer holds the same arrays
+    for name, w in network.parameters().items():  # in place, on the device where they are
         w[...] = array_module(w).asarray(arrays[f"parameter/{name}"])

@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 from ..errors import EPError
@@ -23,11 +24,7 @@ class Parser(argparse.ArgumentParser):
         raise EPError(f"{message} (--help lists every option)")
 
 
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """--help: the description as it is written, and options in one column."""
-
-    def __init__(self, prog):
-        super().__init__(prog, max_help_position=30, width=110)
+Formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=30, width=110)  # the description as it is written
 
 
 def whole(text, least=0, most=math.inf):
@@ -85,11 +82,6 @@ def figure(text):
         raise argparse.ArgumentTypeError(f"expected a file ending in one of {', '.join(formats)} in a folder that exists, "
                                          f"got '{text}'")
     return file
-
-
-def dataset(text):
-    """argparse type: a name that `datasets.load` knows, or a path, with ~ expanded."""
-    return os.path.expanduser(text)
 
 
 def add_surroundings(add):

@@ -1,9 +1,10 @@
 """The log of a run as a picture: curves.png."""
 
 import itertools
-import math
 import os
 from pathlib import Path
+
+import numpy as np
 
 
 def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
@@ -30,7 +31,8 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
     for axis, (name, lines) in zip(axes, panels):
         positive = any(line[key] for line in log for key in lines.values())
         for (label, key), marker in zip(lines.items(), itertools.cycle("osD^vP*X")):
-            axis.plot(epochs, [nan_for_none(line[key]) for line in log], marker=marker, markersize=4, label=label)
+            values = np.array([line[key] for line in log], float)  # NaN where it is None: there is no exact gradient
+            axis.plot(epochs, values, marker=marker, markersize=4, label=label)
             if key.startswith("distance_"):
                 axis.plot(epochs, [line[key.replace("distance", "decay")] for line in log], "k--", linewidth=0.8)
         axis.set(title=name, xlabel="epoch")
@@ -46,9 +48,8 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
             axis.set_ylim(min(0.9, axis.get_ylim()[0]), 1.01)
         elif name not in ("accuracy", "loss"):
             axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
-    temporary = Path(f"{path}.tmp")
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, path)
+    figure.savefig(f"{path}.tmp", format="png", dpi=110)
+    os.replace(f"{path}.tmp", path)
 
 
 def per_layer(line, prefix):
@@ -60,8 +61,3 @@ def per_layer(line, prefix):
 def as_it_is(text):
     """A name of a file or class for a figure: bytes that are no characters as their escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def nan_for_none(value):
-    """There is no cosine with a gradient that does not exist."""
-    return math.nan if value is None else value

@@ -45,7 +45,8 @@ def distance(network, images, labels, gradient, phases, *, prepare, combined=dic
     Cosines are None where most images have no fixed point within reach: there is no exact gradient then.
     """
     result = accuracies(engine.prepared(network), images, labels, phases.free, prepare=prepare, map=map, chunk=chunk)
-    x, y, cosine, smallest, exact = prepare(images[:CHUNK], None), labels[:CHUNK], dict.fromkeys(layers(network)), None, None
+    x, y, smallest, exact = prepare(images[:CHUNK], None), labels[:CHUNK], None, None
+    cosine = dict.fromkeys(map(layer_of, network.parameters()))
     if result["settled_images"] >= 0.5:
         exact = exact_gradient(network, x, y, phases.free)
         cosine = cosines(gradient(network, x, y).gradient, combined(exact.gradient))
@@ -146,8 +147,3 @@ def cosines(gradient: Gradient, exact: Gradient) -> dict[str, float]:
         g = gradient[name].astype("float64")
         products[layer_of(name)] += numbers([(g * e).sum(), (g * g).sum(), (e * e).sum()])
     return {layer: float(ge / math.sqrt(gg * ee)) if 0 < gg * ee < math.inf else 0.0 for layer, (ge, gg, ee) in products.items()}
-
-
-def layers(network: Network) -> list[str]:
-    """The names of the layers that have parameters: "1", "2", ..., "readout"."""
-    return list(dict.fromkeys(layer_of(name) for name in network.parameters()))

@@ -19,7 +19,7 @@ def main(description: str | None = __doc__, **chosen: Any) -> None:
 
     description: what --help says first. chosen: settings that are not the main job's, where an example is a variant of it.
     """
-    world, args = parallel.world(), options(description, chosen)  # the processes that mpiexec started, or this one alone
+    world, args = parallel.world(), parser(description, chosen).parse_args()  # the processes of mpiexec, or this one alone
     xp = backend.device_module(args.device)
     world.check_same("the devices", xp.__name__, "start as many ranks as there are GPUs, or give --device; "
                      "python -m ep.doctor says what is missing")
@@ -64,10 +64,6 @@ def config_of(args, dataset, device="numpy", ranks=1):
     return experiment.resolve(dataset, args.preset, device, ranks, **cli.given(args, settings.OPTIONS))
 
 
-def options(description, chosen):
-    return parser(description, chosen).parse_args()
-
-
 def parser(description, chosen):
     """Every option of the main job: the settings of settings.py, what they start from, and where things are."""
     parser = cli.Parser(prog=program(), description=description, formatter_class=cli.Formatter)
@@ -75,7 +71,7 @@ def parser(description, chosen):
     add("--preset", choices=experiment.NAMES, help="settings to start from: cpu is small, fast, and settles, for its feedback is "
         "weak; recurrent has full feedback, and settles by more steps; paper is what the paper did (default: "
         f"{settings.Config.preset}, on a GPU too)")
-    add("--dataset", type=cli.dataset, metavar="NAME", help=f"{', '.join(datasets.NAMES)}, a folder with one sub-folder of "
+    add("--dataset", metavar="NAME", help=f"{', '.join(datasets.NAMES)}, a folder with one sub-folder of "
         "pictures per class, or an .npz file (default: auto, CIFAR-10 if possible, else synthetic)")
     settings.add_options(add, experiment.VARYING)
     cli.add_surroundings(add)

@@ -40,17 +40,14 @@ def run(main, end=sys.exit):
 
 def expected(error):
     """The EPError that says it in one sentence, or None for an error that only a bug explains. Notes of the error are added."""
-    known = _sentence(error)
+    if isinstance(error, KeyboardInterrupt):
+        known = EPError("interrupted", 130)
+    elif isinstance(error, OSError):  # a full disk
+        known = EPError(str(error), 1)
+    else:
+        known = error if isinstance(error, EPError) else device_error(error)
     notes = getattr(error, "__notes__", [])
     return EPError("; ".join([str(known), *notes]), known.exit_code) if known and notes else known
-
-
-def _sentence(error):
-    if isinstance(error, KeyboardInterrupt):
-        return EPError("interrupted", 130)
-    if isinstance(error, OSError):  # a full disk
-        return EPError(str(error), 1)
-    return error if isinstance(error, EPError) else device_error(error)
 
 
 @contextmanager

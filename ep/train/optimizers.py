@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..backend import Gradient, array_module, to_host
-from ..checks import real, whole
+from ..checks import by_layer, real, whole
 from ..engine import kernels
 from ..errors import EPError
 from ..network import Network
@@ -35,14 +35,9 @@ class SGD:
     def __init__(self, network: Network, rates: float | Sequence[float], momentum: float = 0.9, weight_decay: float = 0.0,
                  anneal_epochs: int | None = None, floor: float = 1e-5) -> None:
         self.network, self.rates = network, rates_by_layer(network, rates)
-        self.velocity = zeros_like(self.parameters)
+        self.velocity = zeros_like(network.parameters())
         self.momentum, self.weight_decay = real(momentum, "momentum", 0, 1), real(weight_decay, "weight decay", 0)
         self.anneal_epochs, self.floor = length(anneal_epochs, "anneal_epochs"), real(floor, "floor of the rate", 0)
-
-    @property
-    def parameters(self) -> Gradient:
-        """The network's, asked for anew: it may have got others since (`set_parameters`)."""
-        return self.network.parameters()
 
     def rate(self, layer: str, epoch: int) -> float:
         """The layer's learning rate in this epoch (0, 1, ...)."""
@@ -50,7 +45,7 @@ class SGD:
 
     def step(self, gradient: Gradient, epoch: int = 0) -> None:
         """One update of every parameter by gradient {name: dL/dw}."""
-        for name, w in self.parameters.items():
+        for name, w in self.network.parameters().items():  # anew: it may have got others (`set_parameters`)
             v = self.velocity[name]
             v *= self.momentum
             v += gradient[name] + self.weight_decay * w
@@ -97,18 +92,13 @@ class Adam:
     def __init__(self, network: Network, rates: float | Sequence[float], betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.0, anneal_steps: int | None = None, warm_up: int = 0) -> None:
         self.network, self.rates = network, rates_by_layer(network, rates)
-        self.mean, self.square, self.scratch = (zeros_like(self.parameters) for _ in range(3))
+        self.mean, self.square, self.scratch = (zeros_like(network.parameters()) for _ in range(3))
         self.betas = tuple(real(b, "betas", 0) for b in np.atleast_1d(betas))
         if len(self.betas) != 2 or max(self.betas) >= 1:
             raise EPError(f"betas: expected two numbers of at least 0 and below 1, got {betas!r}")
         self.eps, self.weight_decay = real(eps, "eps", 0), real(weight_decay, "weight decay", 0)
         self.anneal_steps, self.warm_up = length(anneal_steps, "anneal_steps"), whole(warm_up, "warm_up")
         self.updates = 0  # how many have been made, t - 1
-
-    @property
-    def parameters(self) -> Gradient:
-        """The network's, asked for anew: it may have got others since (`set_parameters`)."""
-        return self.network.parameters()
 
     def rate(self, layer: str, updates: int) -> float:
         """The layer's learning rate after so many updates (0, 1, ...)."""
@@ -117,7 +107,7 @@ class Adam:
     def step(self, gradient: Gradient, epoch: int = 0) -> None:
         """One update of every parameter by gradient {name: dL/dw}; the epoch does not matter, for updates are counted."""
         (b1, b2), t = self.betas, self.updates + 1
-        for name, w in self.parameters.items():
+        for name, w in self.network.parameters().items():  # anew: it may have got others (`set_parameters`)
             xp, g, m, v, r = array_module(w), gradient[name], self.mean[name], self.square[name], self.scratch[name]
             rate = self.rate(layer_of(name), self.updates)
             if kernels.runs_on(w):
@@ -174,16 +164,8 @@ def layer_of(name):
 
 def rates_by_layer(network, rates):
     """{layer: learning rate} from a number, or a list: one for all, two for the hidden layers and the last, or one per layer."""
-    layers = list(dict.fromkeys(map(layer_of, network.parameters())))
-    rates = [real(rate, "learning rate") for rate in (rates if np.ndim(rates) else [rates])]
-    if len(rates) == 1:
-        rates = rates * len(layers)
-    if len(rates) == 2:
-        rates = [rates[0]] * (len(layers) - 1) + [rates[1]]
-    if len(rates) != len(layers) or not all(rate > 0 for rate in rates):
-        raise EPError(f"expected one positive learning rate, two (hidden layers, last layer), or one for each of the "
-                      f"{len(layers)} layers ({', '.join(layers)}): got {rates}")
-    return dict(zip(layers, rates))
+    layers = dict.fromkeys(map(layer_of, network.parameters()))
+    return dict(zip(layers, by_layer(rates, len(layers), "learning rate")))
 
 
 def length(value, what):

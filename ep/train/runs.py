@@ -23,11 +23,8 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import datasets, engine
-from ..builders import CONNECTIONS
-from ..cost import COSTS
-from ..dynamics import SCHEDULES, relax
+from ..dynamics import relax
 from ..errors import EPError
-from ..nudging import NUDGINGS
 from ..vectorfield import FEEDBACK_UPDATES, alignment
 from . import equilibrium
 from .checkpoint import another_version, read_meta, restore, save_checkpoint
@@ -37,16 +34,13 @@ from .curves import plot_curves
 from .experiment import Config, extended, identity, phases
 from .loop import evaluate, steps_per_epoch, train_epoch
 from .machine import listening
-from .optimizers import OPTIMIZERS
 from .parallel import World
+from .settings import OPTIONS
 from .watch import in_words, no_network, quiet_failures
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
 EARLY = 20  # the step of the first epoch after which a run that cannot work is reported
 SETTLED = 1e-6  # the log says at which step of the free phase the residual passed this
-WORDS = dict(network=("convnet", "resnet"), cost=COSTS, connections=CONNECTIONS, algorithm=("eqprop", "bptt"), nudging=NUDGINGS,
-             nudged_phases=("deviations", "states"), conventions=("here", "paper"), feedback_update=FEEDBACK_UPDATES,
-             schedule=SCHEDULES, schedule_nudged=SCHEDULES, optimizer=OPTIMIZERS)  # settings that are one of a few words
 
 
 class Run:
@@ -80,7 +74,6 @@ class Run:
         lock = None
         if world is None or world.rank == 0:
             folder, lock = prepare_folder(folder, config)
-            write_text(folder / "config.json", json.dumps(vars(config), indent=2) + "\n")
         return cls(folder or default_folder(config), config, network, optimizer, world, lock=lock)
 
     @classmethod
@@ -125,27 +118,24 @@ class Run:
 
     def train(self, gradient, dataset, prepare, map=map):
         """Every epoch that is left: train, evaluate, log, save. gradient, prepare: see loop.py. map: of `worker_threads`."""
-        with self.at_work():
-            self._train(gradient, dataset, prepare, map)
-
-    def _train(self, gradient, dataset, prepare, map):
         config, network = self.config, self.network
-        for epoch in range(self.epoch, config.epochs):
-            self.start_epoch(steps_per_epoch(len(dataset.train_labels), config.batch_size))
-            train_epoch(network, dataset.train_images, dataset.train_labels, gradient, self.optimizer, epoch=epoch,
-                        batch_size=config.batch_size, seed=config.seed, prepare=prepare, first_step=self.step,
-                        on_step=self.on_step)
-            n = config.test_images if epoch + 1 < config.epochs else config.final_test_images
-            test_images, test_labels = dataset.test_images[:n], dataset.test_labels[:n]
-            shared = dict(prepare=prepare, map=self.world.map(self.interruptible(map)), chunk=config.chunk)
-            result = evaluate(engine.prepared(network, map), test_images, test_labels, partial(relax, phase=phases(config).free),
-                              **shared)
-            self.stop_if_asked()
-            estimate = partial(gradient, rng=np.random.default_rng([config.seed, epoch]))
-            distance = equilibrium.distance(network, test_images, test_labels, estimate, phases(config),
-                                            combined=FEEDBACK_UPDATES[config.feedback_update][1], **shared)
-            self.world.check_parameters(network)
-            self.end_epoch(*result, n, distance)
+        with self.at_work():
+            for epoch in range(self.epoch, config.epochs):
+                self.start_epoch(steps_per_epoch(len(dataset.train_labels), config.batch_size))
+                train_epoch(network, dataset.train_images, dataset.train_labels, gradient, self.optimizer, epoch=epoch,
+                            batch_size=config.batch_size, seed=config.seed, prepare=prepare, first_step=self.step,
+                            on_step=self.on_step)
+                n = config.test_images if epoch + 1 < config.epochs else config.final_test_images
+                test_images, test_labels = dataset.test_images[:n], dataset.test_labels[:n]
+                shared = dict(prepare=prepare, map=self.world.map(self.interruptible(map)), chunk=config.chunk)
+                result = evaluate(engine.prepared(network, map), test_images, test_labels,
+                                  partial(relax, phase=phases(config).free), **shared)
+                self.stop_if_asked()
+                estimate = partial(gradient, rng=np.random.default_rng([config.seed, epoch]))
+                distance = equilibrium.distance(network, test_images, test_labels, estimate, phases(config),
+                                                combined=FEEDBACK_UPDATES[config.feedback_update][1], **shared)
+                self.world.check_parameters(network)
+                self.end_epoch(*result, n, distance)
 
     def start_epoch(self, steps):
         self.clock, self.steps = time.monotonic(), steps
@@ -203,8 +193,8 @@ class Run:
         since = self.optimizer.decay(layer, epochs, self.steps) / self.optimizer.decay(layer, first, self.steps)
         return self.log[first - 1][f"decay_{layer}"] * since
 
-    def finish(self, **outcome):
-        """Write network.npz and result.json: the outcome, the last line of the log, and what kind of run it was."""
+    def finish(self):
+        """Write network.npz and result.json: the last line of the log, and what kind of run it was."""
         kept = ("dataset", "source", "preset", "feedback", "connections", "feedback_update", "nudging", "nudged_phases",
                 "algorithm", "cost", "seed", "device")
         last = self.log[-1]
@@ -213,7 +203,7 @@ class Run:
                                                     "fixed_point_accuracy", "fixed_point_images", "accuracy_without_feedback",
                                                     "smallest_cosine", "cosine_one_pass", "largest_cosine_feed_forward",
                                                     "spectral_radius", "largest_spectral_radius")},
-                      seconds=sum(line["seconds"] for line in self.log), **outcome,
+                      seconds=sum(line["seconds"] for line in self.log),
                       **{key: last[key] for key in last if key.startswith("angle_")})
         if self.world.rank == 0:
             if why := self.network.unsaveable:
@@ -361,7 +351,8 @@ def config_of(meta, path):
     known, found = vars(Config()).keys(), meta["config"]
     if other := sorted(known ^ found.keys()):
         raise another_version(path, f"its settings differ in {', '.join(other)}")
-    if other := [f"{name} {found[name]}" for name, words in WORDS.items() if found[name] not in words]:
+    words = {name: option.read for name, option in OPTIONS.items() if not callable(option.read)}
+    if other := [f"{name} {found[name]}" for name in words if found[name] not in words[name]]:
         raise another_version(path, f"this one does not know {', '.join(other)}")
     return Config(**found)
 
@@ -402,7 +393,7 @@ def prepare_folder(folder, config):
         if (folder / "config.json").exists() and not is_config(folder / "config.json"):
             release(lock)
             raise EPError(f"{folder} holds a config.json that is none of a run: choose another --out")
-        write_text(folder / "config.json", "{}\n")
+        write_text(folder / "config.json", json.dumps(vars(config), indent=2) + "\n")
     except OSError as error:
         raise EPError(f"cannot write to the output folder {folder} ({error.strerror}): choose another with --out") from None
     return folder, lock

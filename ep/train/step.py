@@ -11,6 +11,8 @@ from itertools import accumulate
 from operator import and_
 from typing import Any
 
+import numpy as np
+
 from ..backend import Array, Gradient, array_module, to_host
 from ..dynamics import Estimate
 from ..errors import EPError
@@ -145,13 +147,8 @@ def step(parts: list[Part], gradient: Gradient, numbers: Array) -> Step:
         loss, correct = loss + next(found), correct + round(next(found))
         changes = [next(found) for _ in one.times]
         for t, change in zip(one.times, changes):
-            history[t] = largest(history.get(t, 0.0), change)
+            history[t] = float(np.maximum(history.get(t, 0.0), change))  # NaN if one is, which Python's max may lose
         steps += one.times[-1] * one.images / N
         converged += (changes[-1] <= one.tolerance) * one.images / N
-        residual = largest(residual, changes[-1])
+        residual = float(np.maximum(residual, changes[-1]))
     return Step(gradient, loss / N, correct, N, steps, residual, converged, sorted(history.items()), stuck, squares)
-
-
-def largest(a, b):
-    """Their maximum; NaN if one of them is, which Python's max may lose."""
-    return a if a > b or math.isnan(a) else b
