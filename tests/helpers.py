@@ -1,10 +1,19 @@
-"""Random numbers and a distance, for every test. Random numbers are seeded, and of the host."""
+"""Random numbers, a distance, examples and their run folders, for every test. Random numbers are seeded, and of the host."""
+
+import json
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ep.backend import to_host
 from ep.errors import EPError
+from ep.train import runs
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
+        "--steps-nudged 2 --threads 1 --device cpu").split()  # a training of the main job
 
 
 def sentence(call, *arguments, **options):
@@ -36,3 +45,22 @@ def flat(a):
 def relative(a, b):
     """|a - b| / |b|, Euclidean, over everything in them."""
     return float(np.linalg.norm(flat(a) - flat(b)) / np.linalg.norm(flat(b)))
+
+
+def without_time(log):
+    """The lines of a log.jsonl, but for how long they took."""
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in log.read_text().splitlines()]
+
+
+def signal_in_step(monkeypatch, number, at=1):
+    """A signal in this training step of the run that comes next; returns a list that gets an entry for each step."""
+    plain, calls = runs.accumulate, []
+
+    def accumulate(*arguments):
+        calls.append(1)
+        if len(calls) == at:
+            signal.raise_signal(number)
+        plain(*arguments)
+
+    monkeypatch.setattr(runs, "accumulate", accumulate)
+    return calls

@@ -16,14 +16,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import EXAMPLES, TINY, signal_in_step, without_time
 from matplotlib.figure import Figure
-from test_main_job import EXAMPLES, TINY, job, start, synthetic_images, without_time  # noqa: F401 (start is a fixture)
 
 import ep
 from ep import EPError, datasets
-from ep.datasets import synthetic
 from ep.npz import read_npz, write_npz
-from ep.train import curves, experiment, machine, runs
+from ep.train import curves, experiment, job, machine, runs
 from ep.train.claim import LOCK, claim, new_folder, release
 
 ONE = [*TINY, "--epochs", "1"]
@@ -64,7 +63,7 @@ def test_output_that_nobody_reads(tmp_path, script, environment, warned):
     assert ("$$\\xe9.npz" in out) == ("ascii" in environment.values())
 
 
-def test_a_picture_is_worth_no_run(start, tmp_path, monkeypatch):  # noqa: F811
+def test_a_picture_is_worth_no_run(start, tmp_path, monkeypatch):
     """Whatever drawing it raises: one warning for all epochs."""
     def broken(*arguments):
         raise RuntimeError("no pencil\nat all")
@@ -127,19 +126,6 @@ def test_both_streams_may_fail(monkeypatch):
 # --- signals ------------------------------------------------------------------------------------------------------------
 
 
-def raising(monkeypatch, number, at=1):
-    """The signal arrives in the given training step."""
-    plain, calls = runs.accumulate, []
-
-    def accumulate(*arguments):
-        calls.append(1)
-        if len(calls) == at:
-            signal.raise_signal(number)
-        plain(*arguments)
-
-    monkeypatch.setattr(runs, "accumulate", accumulate)
-
-
 @pytest.fixture
 def handlers(monkeypatch):
     """Handlers of our own, which must be there again after a run."""
@@ -152,28 +138,15 @@ def handlers(monkeypatch):
         signal.signal(number, old)
 
 
-def main(monkeypatch, capsys, *options):
-    """(exit code, stdout, stderr) like `start`, but handlers are left as the run leaves them."""
-    monkeypatch.setattr(synthetic, "synthetic_images", synthetic_images)
-    monkeypatch.setattr(runs, "plot_curves", lambda *arguments: None)
-    monkeypatch.setattr(sys, "argv", ["job", *map(str, options)])
-    try:
-        machine.run(job.main)
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-    return code, *capsys.readouterr()
-
-
 @pytest.mark.parametrize("number", machine.SIGNALS)
-def test_signals_save_and_handlers_are_put_back(monkeypatch, capsys, tmp_path, handlers, number):
-    """Of terminals, systems and batch systems; after a run that was stopped, that failed, and that went through."""
-    raising(monkeypatch, number, at=2)
-    code, out, err = main(monkeypatch, capsys, *ONE, "--out", tmp_path / "run")
+def test_signals_save_and_handlers_are_put_back(start, monkeypatch, tmp_path, handlers, number):
+    """Of terminals, systems and batch systems; after a run that was stopped, and after one that went through."""
+    signal_in_step(monkeypatch, number, at=2)
+    code, _, err = start(*ONE, "--out", tmp_path / "run")
     assert code == 128 + number and runs.read_meta(tmp_path / "run" / "checkpoint.npz")["step"] == 2, err
-    assert all(signal.getsignal(one) is handlers for one in machine.SIGNALS)
     assert not (tmp_path / "run" / LOCK).exists()
-    assert main(monkeypatch, capsys, "--resume", tmp_path / "run")[0] == 0
+    assert all(signal.getsignal(one) is handlers for one in machine.SIGNALS)
+    assert start("--resume", tmp_path / "run")[0] == 0
     assert all(signal.getsignal(one) is handlers for one in machine.SIGNALS)
 
 
@@ -188,7 +161,7 @@ def test_only_a_person_is_impatient(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("evaluated", ["evaluate", "equilibrium.distance"])
-def test_a_signal_during_the_evaluation(start, monkeypatch, tmp_path, evaluated):  # noqa: F811
+def test_a_signal_during_the_evaluation(start, monkeypatch, tmp_path, evaluated):
     """The run stops between two chunks of images, all updates of the epoch are saved, and it goes on as if nothing had been."""
     assert start(*TINY, "--chunk", "4", "--out", tmp_path / "whole")[0] == 0
     owner, name = (runs.equilibrium, "distance") if "." in evaluated else (runs, evaluated)
@@ -214,11 +187,11 @@ def test_a_signal_during_the_evaluation(start, monkeypatch, tmp_path, evaluated)
     assert without_time(tmp_path / "run" / "log.jsonl") == without_time(tmp_path / "whole" / "log.jsonl")
 
 
-def test_nohup_stays(monkeypatch, capsys, tmp_path, handlers):
+def test_nohup_stays(start, monkeypatch, tmp_path, handlers):
     """A run that was started to survive the terminal survives it."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    raising(monkeypatch, signal.SIGHUP)
-    assert main(monkeypatch, capsys, *ONE, "--out", tmp_path / "run")[0] == 0
+    signal_in_step(monkeypatch, signal.SIGHUP)
+    assert start(*ONE, "--out", tmp_path / "run")[0] == 0
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
@@ -270,7 +243,7 @@ def test_many_starts_at_once_get_a_folder_each(tmp_path):
 
 
 @pytest.mark.parametrize("options", ["--out", "--resume"])
-def test_a_run_in_use_is_refused(start, tmp_path, options):  # noqa: F811
+def test_a_run_in_use_is_refused(start, tmp_path, options):
     """Started or resumed twice at the same time: the second says why, and changes nothing."""
     assert start(*ONE, "--out", tmp_path / "run")[0] == 0
     before, lock = (tmp_path / "run" / "checkpoint.npz").read_bytes(), claim(tmp_path / "run")
@@ -280,7 +253,7 @@ def test_a_run_in_use_is_refused(start, tmp_path, options):  # noqa: F811
     release(lock)
 
 
-def test_a_failed_start_is_no_run(start, tmp_path, monkeypatch):  # noqa: F811
+def test_a_failed_start_is_no_run(start, tmp_path, monkeypatch):
     """What it left in the folder does not stop the next one, and nobody is told to resume it."""
     def full(*arguments):
         raise EPError("the disk is full", exit_code=1)
@@ -314,7 +287,7 @@ def finished(tmp_path_factory):
     return folder / "run"
 
 
-def test_resuming_the_wrong_thing(start, finished, tmp_path):  # noqa: F811
+def test_resuming_the_wrong_thing(start, finished, tmp_path):
     """A file of the run, another folder for the output, fewer epochs; the same folder twice is no contradiction."""
     for options, named in ((["--resume", finished / "network.npz"], "is a file"), (["--resume", tmp_path], "no such file"),
                            (["--resume", finished, "--out", tmp_path / "other"], "leave --out")):
@@ -336,7 +309,7 @@ def other_images(path, change):
     (lambda path: other_images(path, lambda a: a["x_train"][-1:].fill(0)), "not the images and classes"),
     (lambda path: other_images(path, lambda a: a.update(classes=np.array(["a", "b", "d"]))), "not the images and classes"),
     (lambda path: path.rename(path.with_name("moved.npz")), "not in .*images.npz any more .*: pass their folder with --data")])
-def test_other_images_are_not_resumed(start, finished, tmp_path, change, named):  # noqa: F811
+def test_other_images_are_not_resumed(start, finished, tmp_path, change, named):
     """Other pictures to train or test on, other names of classes, or none any more; where they have moved, --data finds them."""
     folder = tmp_path / "copy"
     shutil.copytree(finished.parent, folder)
@@ -379,14 +352,14 @@ def test_resuming_downloads_nothing_unasked(monkeypatch, tmp_path, dataset):
     ("--lr 1e30 --warm-up 0", 1), ("--optimizer sgd --lr 1e12", 1), ("--optimizer sgd --lr 1e12 --cost squared-error", 1),
     ("--lr 10", 0), ("--lr 1e-9", 0)])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_numbers_that_cannot_be_right_are_no_success(start, tmp_path, options, code):  # noqa: F811
+def test_numbers_that_cannot_be_right_are_no_success(start, tmp_path, options, code):
     """Parameters that have exploded, or are not finite: exit code 1. Units that are stuck, or have learned nothing: a result."""
     found, _, err = start(*ONE, *options.split(), "--out", tmp_path / "run")
     assert found == code, err
     assert not code or "try a smaller learning rate or scale" in err
 
 
-def test_the_output_folder_has_a_name(start, tmp_path, monkeypatch):  # noqa: F811
+def test_the_output_folder_has_a_name(start, tmp_path, monkeypatch):
     (tmp_path / "runs").touch()
     monkeypatch.chdir(tmp_path)
     code, _, err = start(*ONE)
@@ -398,30 +371,19 @@ def test_negative_numbers_on_the_command_line(text):
     assert job.parser("", {}).parse_args(["--beta", text]).beta == float(text)
 
 
-@pytest.mark.parametrize("error, said", [(MemoryError("8 GiB"), "out of memory"), (KeyboardInterrupt(), "interrupted")])
-def test_no_checkpoint_is_promised_where_there_is_none(start, tmp_path, monkeypatch, error, said):  # noqa: F811
-    """Before the first one, and in programs that make none."""
-    def fail(*arguments, **options):
-        raise error
-
-    monkeypatch.setattr(job.loop, "rehearse", fail)
-    code, _, err = start(*ONE, "--out", tmp_path / "run")
-    assert code in (1, 130) and said in err and "checkpoint" not in err
-
-
 # --- more epochs ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [[], pytest.param(["--optimizer", "sgd", "--connections", "asymmetric"], marks=slow),
                                      pytest.param(["--connections", "asymmetric"], marks=slow)])
-def test_a_finished_run_is_extended(start, tmp_path, monkeypatch, options):  # noqa: F811
+def test_a_finished_run_is_extended(start, tmp_path, monkeypatch, options):
     """More epochs for the same folder: the log goes on, the rate is annealed to the new end, and every file says so.
     Until it is finished, the outcome of the shorter run has another name."""
     run = tmp_path / "run"
     assert start(*TINY, *options, "--out", run)[0] == 0
     before, old = read_npz(run / "checkpoint.npz"), without_time(run / "log.jsonl")
     with monkeypatch.context() as patch:
-        raising(patch, signal.SIGTERM)
+        signal_in_step(patch, signal.SIGTERM)
         assert start("--resume", run, "--epochs", 4)[0] == 143
     assert not (run / "result.json").exists() and not (run / "network.npz").exists()
     assert json.loads((run / "result-2-epochs.json").read_text())["epochs"] == 2 and ep.load(run / "network-2-epochs.npz")
@@ -439,10 +401,10 @@ def test_a_finished_run_is_extended(start, tmp_path, monkeypatch, options):  # n
     assert start("--resume", run)[0] == 0 and without_time(run / "log.jsonl") == log
 
 
-def test_only_finished_runs_are_extended(start, tmp_path, monkeypatch):  # noqa: F811
+def test_only_finished_runs_are_extended(start, tmp_path, monkeypatch):
     """And none is shortened: resuming an unfinished run stays bit for bit."""
     with monkeypatch.context() as patch:
-        raising(patch, signal.SIGTERM)
+        signal_in_step(patch, signal.SIGTERM)
         assert start(*TINY, "--out", tmp_path / "run")[0] == 143
     code, _, err = start("--resume", tmp_path / "run", "--epochs", 5)
     assert code == 2 and "epochs (2 in the run, 5 asked for)" in err and "finished" in err
