@@ -1,8 +1,10 @@
 """The option --slow; `xp`: every numerical test runs on NumPy, and on CuPy where that works; programs in this process."""
 
 import functools
+import importlib
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,3 +68,10 @@ def program(monkeypatch, capsys):
 def start(program):
     """start(*options) -> (exit code, stdout, stderr) of the main job."""
     return functools.partial(program, job.main)
+
+
+@pytest.fixture
+def example(program, monkeypatch):
+    """example(name, *options) -> (exit code, stdout, stderr) of examples/NAME.py."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))  # they share a module
+    return lambda name, *options: program(importlib.import_module(name).main, *options)
