@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import zipfile
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -209,9 +210,5 @@ def test_what_is_no_damage_is_not_called_so(tmp_path, monkeypatch):
     for path, named in (("", "is a folder"), ("file/x", "a file stands"), ("none", "no such file")):
         message = sentence(ep.load, tmp_path / path)
         assert named in message and "damaged" not in message
-
-    def refused(*arguments, **options):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(np, "load", refused)
+    monkeypatch.setattr(np, "load", Mock(side_effect=PermissionError(13, "Permission denied")))
     assert "cannot be read: Permission denied" in sentence(ep.load, tmp_path / "file")

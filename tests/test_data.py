@@ -8,6 +8,7 @@ import shutil
 import tarfile
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -143,11 +144,7 @@ def test_files_that_are_there_but_wrong(tmp_path, asked, name, damage, match):
 
 def test_file_that_cannot_be_read(tmp_path, monkeypatch):
     inside = write_cifar(tmp_path)
-
-    def refuse(path, dtype):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(cifar.np, "fromfile", refuse)
+    monkeypatch.setattr(cifar.np, "fromfile", Mock(side_effect=PermissionError(13, "Permission denied")))
     assert f"cannot read {inside / 'data_batch_1.bin'}: Permission denied" in sentence(datasets.load, "cifar10", tmp_path)
 
 

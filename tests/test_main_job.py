@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -214,10 +215,7 @@ GPU_ERROR = type("CUDARuntimeError", (RuntimeError,), {"__module__": "cupy_backe
     (GPU_ERROR("cudaErrorLaunchFailure: unspecified"), 1, "the GPU failed (cudaErrorLaunchFailure: unspecified)")])
 def test_what_no_program_can_help_is_one_sentence(start, tmp_path, monkeypatch, error, expected, said, owner, name, promised):
     """Full disk, impatience, no memory, a GPU that fails: the checkpoint that was there stays, and none is promised before it."""
-    def fail(*arguments, **options):
-        raise error
-
-    monkeypatch.setattr(owner, name, fail)
+    monkeypatch.setattr(owner, name, Mock(side_effect=error))
     code, _, err = start(*TINY, "--out", tmp_path / "run")
     assert code == expected and said in err and err.split("error: ")[1].count("\n") == 1
     assert ("the last checkpoint is still good" in err) == promised == (tmp_path / "run" / "checkpoint.npz").exists()
