@@ -64,3 +64,10 @@ def signal_in_step(monkeypatch, number, at=1):
 
     monkeypatch.setattr(runs, "accumulate", accumulate)
     return calls
+
+
+def refused(outcome):
+    """The one sentence of a program that refuses its options: of (exit code, stdout, stderr)."""
+    code, _, err = outcome
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1, err
+    return err

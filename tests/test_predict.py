@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import EXAMPLES
+from helpers import EXAMPLES, refused
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -57,8 +57,8 @@ def test_any_number_of_classes_and_any_shape(predict, picture, tmp_path, classes
     assert "assum" not in out and (tmp_path / "predict.png").read_bytes().startswith(b"\x89PNG")
     last, saved_where = out.splitlines()[-2:]
     assert last.startswith("feedback gain 1: from step 9 to ") and "of 1 answers change" in last and "written" in saved_where
-    code, _, err = predict("--model", path)
-    assert code == 2 and "trained on pictures in the folder pets: name pictures, or where they are with --data" in err
+    err = refused(predict("--model", path))
+    assert "trained on pictures in the folder pets: name pictures, or where they are with --data" in err
 
 
 def test_how_far_the_answer_is_from_the_fixed_point(predict, picture, tmp_path):
@@ -91,16 +91,14 @@ def test_older_files_say_nothing(predict, picture, tmp_path):
     assert "old.npz does not say what it was trained on: assuming CIFAR-10, since it has 10 classes" in out
     assert expected(network, x, datasets.CLASSES, ep.Phase(8, "checkerboard")) in out
     for other in (ep.convnet([4, 4], (32, 32, 3), 2), ep.convnet([4, 4], (28, 28, 1), 10)):
-        code, _, err = predict(picture, "--model", saved(tmp_path / "old.npz", other))
-        assert code == 2 and "does not say what its" in err and err.count("\n") == 1
+        assert "does not say what its" in refused(predict(picture, "--model", saved(tmp_path / "old.npz", other)))
 
 
 def test_files_that_contradict_themselves(predict, picture, tmp_path):
     network = ep.convnet([4, 4], (32, 32, 3), 3)
     about = dict(classes=["a", "b"], mean=[0.5] * 3, std=[1.0] * 3, image_shape=[32, 32, 3])
     for wrong in (about, about | dict(classes=["a", "b", "c"], image_shape=[28, 28, 1]), dict(classes=["a", "b", "c"])):
-        code, _, err = predict(picture, "--model", saved(tmp_path / "network.npz", network, **wrong))
-        assert code == 2 and "contradicts itself" in err and err.count("\n") == 1
+        assert "contradicts itself" in refused(predict(picture, "--model", saved(tmp_path / "network.npz", network, **wrong)))
 
 
 @pytest.mark.parametrize("name", ["$$.png", b"\xff caf\xe9.png", "a^_{.png", "line\nbreak.png"])
@@ -123,8 +121,7 @@ def test_any_name(predict, monkeypatch, picture, tmp_path, name):
 def test_what_is_refused_before_the_work(predict, monkeypatch, tmp_path, options, named):
     monkeypatch.chdir(tmp_path)
     Path("a.png").write_text("text")
-    code, _, err = predict(*options)
-    assert code == 2 and re.search(named, err) and err.startswith("error: ") and err.count("\n") == 1
+    assert re.search(named, refused(predict(*options)))
 
 
 @pytest.mark.slow
@@ -140,7 +137,7 @@ def test_examples_start_without_their_folder_on_the_path():
 
 def test_the_shipped_network_fits_cifar10(predict, picture):
     """It loads, takes 32x32 colour images, has ten classes, and predict.py takes it where none is named."""
-    shipped = sys.modules["predict"].SHIPPED
-    assert ep.load(shipped).shapes[0] == (32, 32, 3) and shipped.stat().st_size < 10e6
     code, out, err = predict(picture)
     assert code == 0 and out.startswith(f"{picture}: ") and "%" in out and "assum" not in out, err
+    shipped = sys.modules["predict"].SHIPPED
+    assert ep.load(shipped).shapes[0] == (32, 32, 3) and shipped.stat().st_size < 10e6
