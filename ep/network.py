@@ -232,7 +232,7 @@ class Network:
 
     def init_state(self, x: Array) -> States:
         """All states zero, with the dtype and on the device of x."""
-        self.check_input(x)
+        self.check_input(x := arrayed(x, "the inputs"))
         return [array_module(x).zeros((len(x), *shape), dtype=x.dtype) for shape in self.shapes[1:]]
 
     def check_input(self, x):

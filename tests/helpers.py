@@ -1,4 +1,8 @@
-"""Random numbers, a distance and a small network, for every test. Random numbers are seeded, and of the host."""
+"""Random numbers, a distance, examples and their run folders, for every test. Random numbers are seeded, and of the host."""
+
+import json
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +10,11 @@ import pytest
 import ep
 from ep.backend import to_host
 from ep.errors import EPError
+from ep.train import runs
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
+        "--steps-nudged 2 --threads 1 --device cpu").split()  # a training of the main job
 
 
 def sentence(call, *arguments, **options):
@@ -44,3 +53,27 @@ def example(xp, connections="symmetric", dtype="float64", **options):
     network = ep.convnet([3, 4, 5], (16, 16, 2), 3, **dict(dict(scale=1.5, dtype=dtype, feedback=0.4), **options))
     network = ep.CONNECTIONS[connections](network).to(xp)
     return network, normal(xp, (4, 16, 16, 2), 0, dtype), np.array([0, 1, 2, 0])
+def without_time(log):
+    """The lines of a log.jsonl, but for how long they took."""
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in log.read_text().splitlines()]
+
+
+def signal_in_step(monkeypatch, number, at=1):
+    """A signal in this training step of the run that comes next; returns a list that gets an entry for each step."""
+    plain, calls = runs.accumulate, []
+
+    def accumulate(*arguments):
+        calls.append(1)
+        if len(calls) == at:
+            signal.raise_signal(number)
+        plain(*arguments)
+
+    monkeypatch.setattr(runs, "accumulate", accumulate)
+    return calls
+
+
+def refused(outcome):
+    """The one sentence of a program that refuses its options: of (exit code, stdout, stderr)."""
+    code, _, err = outcome
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1, err
+    return err

@@ -8,6 +8,7 @@ import shutil
 import tarfile
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -79,8 +80,7 @@ def test_layout_round_trip(tmp_path, name):
         np.testing.assert_array_equal(images, np.concatenate([part[1] for part in written]))
         np.testing.assert_array_equal(labels, np.concatenate([part[2] for part in written]))
         assert images.dtype == labels.dtype == np.uint8 and images.flags.c_contiguous
-    assert dataset.name == name and len(set(dataset.classes)) == len(dataset.classes) == (10 if name == "cifar10" else 100)
-    assert dataset.note == "" and dataset.shape == (32, 32, 3) and dataset.classes == tuple(sorted(dataset.classes))
+    assert len(set(dataset.classes)) == (10 if name == "cifar10" else 100) and dataset.classes == tuple(sorted(dataset.classes))
     published = (0.4914, 0.4822, 0.4465), (3 * 0.2023, 3 * 0.1994, 3 * 0.2010)
     assert (dataset.mean, dataset.std) == (published if name == "cifar10" else datasets.measured(dataset.train_images))
 
@@ -107,22 +107,20 @@ def test_provenance(tmp_path, text, source):
     assert datasets.load("cifar10", write_cifar(tmp_path, source=text)).source == source
 
 
-def test_the_set_of_images_is_recognised(tmp_path, monkeypatch):
-    """In any order, whatever SOURCE.txt says; not with one pixel or label of another, nor with one image twice."""
-    inside, layout = write_cifar(tmp_path), cifar.LAYOUTS["cifar10"]
+@pytest.mark.parametrize("change, known", [
+    (lambda b: b, True), (lambda b: b[6146:] + b[:6146], True), (lambda b: b[:-1] + bytes([b[-1] ^ 1]), False),
+    (lambda b: bytes([(b[0] + 1) % 10]) + b[1:], False), (lambda b: b[:6146] + b[:3073], False)],
+    ids=["as it was", "in another order", "another pixel", "another label", "one image twice"])
+def test_the_set_of_images_is_recognised(tmp_path, monkeypatch, change, known):
+    """Whatever SOURCE.txt says, but for the line of a checked download."""
+    inside, layout = write_cifar(tmp_path, source="a copy"), cifar.LAYOUTS["cifar10"]
     dataset = datasets.load("cifar10", tmp_path)
     digests = tuple(cifar.set_digest(*split) for split in (dataset[:2], dataset[2:4]))
     monkeypatch.setitem(cifar.LAYOUTS, "cifar10", layout._replace(sets=digests))
-    first = (inside / "data_batch_1.bin").read_bytes()
-    for change, known in (
-            (lambda b: b, True), (lambda b: b[6146:] + b[:6146], True), (lambda b: b[:-1] + bytes([b[-1] ^ 1]), False),
-            (lambda b: bytes([(b[0] + 1) % 10]) + b[1:], False), (lambda b: b[:6146] + b[:3073], False)):
-        (inside / "data_batch_1.bin").write_bytes(change(first))
-        assert datasets.load("cifar10", tmp_path).source == (layout.recognised if known else layout.unverified)
-    (inside / "data_batch_1.bin").write_bytes(first)
-    for line, source in ((layout.verified, layout.verified), ("a copy", layout.recognised)):
-        (inside / "SOURCE.txt").write_text(line)
-        assert datasets.load("cifar10", tmp_path).source == source
+    changed("data_batch_1.bin", change)(inside)
+    assert datasets.load("cifar10", tmp_path).source == (layout.recognised if known else "a copy")
+    (inside / "SOURCE.txt").write_text(layout.verified)
+    assert datasets.load("cifar10", tmp_path).source == layout.verified
 
 
 def changed(file, change):
@@ -133,11 +131,9 @@ def changed(file, change):
 @pytest.mark.parametrize("asked", ["by name", "auto"])
 @pytest.mark.parametrize("name, damage, match", [
     ("cifar10", changed("data_batch_4.bin", lambda b: b[:-1]), "data_batch_4.bin is truncated: 9,218 bytes, expected 9,219"),
-    ("cifar10", changed("data_batch_4.bin", lambda b: b + b"?"), "data_batch_4.bin is oversized: 9,220 bytes, expected 9,219"),
-    ("cifar10", changed("test_batch.bin", lambda b: b[:6146] + bytes([10]) + b[6147:]),
-     "test_batch.bin is damaged: record 2 (counted from 0) has label 10, expected 0 to 9"),
-    ("cifar100", changed("train.bin", lambda b: b[:6149] + bytes([100]) + b[6150:]),
-     "train.bin is damaged: record 2 (counted from 0) has label 100, expected 0 to 99"),
+    ("cifar10", changed("data_batch_4.bin", lambda b: b + b"?"), "data_batch_4.bin is oversized"),
+    ("cifar10", changed("test_batch.bin", lambda b: b[:6146] + bytes([10]) + b[6147:]), "record 2 (counted from 0) has label 10"),
+    ("cifar100", changed("train.bin", lambda b: b[:6149] + bytes([100]) + b[6150:]), "record 2 (counted from 0) has label 100"),
     ("cifar10", lambda inside: (inside / "data_batch_2.bin").unlink(), "data_batch_2.bin missing")])
 def test_files_that_are_there_but_wrong(tmp_path, asked, name, damage, match):
     """Sizes, labels, a file that is missing: "auto" does not take other images instead."""
@@ -147,27 +143,21 @@ def test_files_that_are_there_but_wrong(tmp_path, asked, name, damage, match):
 
 def test_file_that_cannot_be_read(tmp_path, monkeypatch):
     inside = write_cifar(tmp_path)
-
-    def refuse(path, dtype):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(cifar.np, "fromfile", refuse)
+    monkeypatch.setattr(cifar.np, "fromfile", Mock(side_effect=PermissionError(13, "Permission denied")))
     assert f"cannot read {inside / 'data_batch_1.bin'}: Permission denied" in sentence(datasets.load, "cifar10", tmp_path)
 
 
-@pytest.mark.parametrize("there,name", [("cifar-10-batches-py/data_batch_1", "cifar10"), ("data_batch_1", "cifar10"),
-                                        ("cifar-10-python.tar.gz", "cifar10"), ("cifar-100-python/train", "cifar100"),
-                                        ("cifar-100-python.tar.gz", "cifar100")])
+@pytest.mark.parametrize("there, name", [("cifar-10-batches-py/data_batch_1", "cifar10"), ("data_batch_1", "cifar10"),
+                                         ("cifar-10-python.tar.gz", "cifar10"), ("cifar-100-python/train", "cifar100")])
 def test_the_pickled_version_is_refused_with_the_reason(tmp_path, monkeypatch, there, name):
     """Found in the folder, or given itself, by name and by "auto"; nothing is ever unpickled."""
     path = tmp_path / there
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
     monkeypatch.chdir(tmp_path)
-    given = path.parent if path.parent != tmp_path else path
-    for call in ((name, tmp_path), ("auto", tmp_path), ("auto", given), (str(given),)):
+    for call in ((name, tmp_path), ("auto", tmp_path), (str(path.parent if path.parent != tmp_path else path),)):
         message = sentence(datasets.load, *call)
-        assert "is pickled: reading a pickle runs whatever code is in it" in message and "binary.tar.gz" in message
+        assert "is pickled" in message and "binary.tar.gz" in message
     assert not (tmp_path / "owned").exists()
 
 
@@ -194,12 +184,11 @@ def test_what_is_not_there(tmp_path, monkeypatch, name, value, download, offline
     """Where it was looked for, and what to do; if it may be downloaded, from where, and why it cannot be. No folder is left."""
     if value is not None:
         monkeypatch.setenv("EP_OFFLINE", value)
-    layout, place = cifar.LAYOUTS[name], tmp_path / "new" / "er"
+    place = tmp_path / "new" / "er"
     message = sentence(datasets.load, name, place, download=download)
-    for words in (["switched off", "--data", "EP_DATA"] if offline else
-                  [f"the download of {layout.title} to {place} from {layout.url} failed: ", "Connection refused"]):
+    for words in [str(place), *(["switched off", "--data"] if offline else [cifar.LAYOUTS[name].url, "Connection refused"])]:
         assert words in message
-    assert str(place) in message and len(message) < 500 and not (tmp_path / "new").exists()
+    assert not (tmp_path / "new").exists()
 
 
 def test_auto_takes_what_is_there(tmp_path):
@@ -212,8 +201,7 @@ def test_auto_falls_back_loudly(monkeypatch, tmp_path):
     monkeypatch.setenv("EP_DATA", str(tmp_path))
     dataset = datasets.load("auto")
     assert (dataset.name, dataset.source, dataset.folder, dataset.classes) == ("synthetic", SOURCE, None, CLASSES)
-    text = datasets.banner(dataset)
-    assert "NOT CIFAR-10" in text and "Connection refused" in text and str(tmp_path) in text and len(text.splitlines()) > 3
+    assert all(words in datasets.banner(dataset) for words in ("NOT CIFAR-10", "Connection refused", str(tmp_path)))
     assert dataset.mean == cifar.CIFAR10_MEAN and dataset.std == cifar.CIFAR10_STD and not dataset.flip
 
 
@@ -230,17 +218,15 @@ def test_a_named_place_that_holds_nothing_is_an_error(tmp_path, made, match):
     assert not path.is_file() or "it is a file" in sentence(datasets.load, "cifar10", path)
 
 
-def test_banner(tmp_path, shapes):
+def test_banner(tmp_path):
     """Provenance, sizes, and how many images of which class there are; of many classes some."""
     dataset = datasets.load("cifar10", write_cifar(tmp_path, source="somewhere\n"))
     first, second = datasets.banner(dataset).splitlines()
     assert first == f"data: somewhere, 15 training and 3 test images, from {dataset.folder}"
     trained, tested = (np.bincount(labels, minlength=10) for labels in (dataset.train_labels, dataset.test_labels))
     assert second == f"classes (training + test): {', '.join(map('{} {} + {}'.format, dataset.classes, trained, tested))}"
-    assert datasets.banner(dataset._replace(note="mind this")).endswith("\nnote: mind this")
-    assert "why" not in datasets.banner(shapes)
-    many = datasets.banner(dataset._replace(classes=cifar.FINE, source="\udcff\x1b[31m\n of any bytes"))
-    assert many.startswith("data: ??[31m? of any bytes, 15") and many.endswith("and 80 more")
+    many = datasets.banner(dataset._replace(classes=cifar.FINE, source="\udcff\x1b[31m\n of any bytes", note="mind this"))
+    assert many.startswith("data: ??[31m? of any bytes, 15") and many.endswith("and 80 more\nnote: mind this")
 
 
 def test_held_out_images_are_the_last_training_images(shapes):
@@ -251,35 +237,34 @@ def test_held_out_images_are_the_last_training_images(shapes):
     assert len(dataset.test_labels) == 300 and "300 images held out" in dataset.source and dataset.note == ""
     assert datasets.hold_out(shapes, 0) is shapes
     assert "training images" in sentence(datasets.hold_out, shapes, len(shapes.train_labels))
+
+
+def test_held_out_classes_that_are_not_trained_are_told(shapes):
+    """And trained ones that are not held out: of images that are sorted by class, or few."""
     by_class = shapes._replace(train_labels=np.sort(shapes.train_labels), note="before")
     assert datasets.hold_out(by_class, 300).note.startswith("before; held out are images of checkerboard, trained on are images")
-    rare = shapes._replace(train_labels=shapes.train_labels[:3], train_images=shapes.train_images[:3])
-    assert datasets.hold_out(rare, 1).note.startswith(f"held out are images of {CLASSES[shapes.train_labels[2]]}, ")
+    few = shapes._replace(train_labels=shapes.train_labels[:3], train_images=shapes.train_images[:3])
+    assert datasets.hold_out(few, 1).note.startswith(f"held out are images of {CLASSES[shapes.train_labels[2]]}, ")
 
 
-def test_what_a_network_carries(shapes):
-    """Everything that predict.py needs, as JSON, and no path."""
-    assert shapes.about() == dict(dataset="synthetic", source=SOURCE, classes=list(CLASSES), image_shape=[32, 32, 3],
-                                  mean=list(cifar.CIFAR10_MEAN), std=list(cifar.CIFAR10_STD))
-
-
-def test_unknown_name(tmp_path):
-    assert sentence(datasets.load, "imagenet") == (
-        "unknown data set 'imagenet': expected auto, cifar10, cifar100, fashion-mnist, mnist, synthetic, or the path of a folder "
-        "or an .npz file")
+def test_names_that_are_no_data_set(tmp_path):
+    assert "unknown data set 'imagenet': expected auto, cifar10, " in sentence(datasets.load, "imagenet")
     assert "two places" in sentence(datasets.load, str(tmp_path), tmp_path)
 
 
 # --- archives and downloads -------------------------------------------------------------------------------------------
 
 
-def archive(members=None, kind=tarfile.REGTYPE, name="cifar10"):
-    """The bytes of a .tar.gz of `members` {name: bytes} (default: a made-up CIFAR-10) as entries of type `kind`."""
-    if members is None:
-        members = {f"{cifar.LAYOUTS[name].folder}/{file}": content for file, content in files_of(name).items()}
+def members_of(name):
+    """{path: bytes} in the official archive of a made-up data set."""
+    return {f"{cifar.LAYOUTS[name].folder}/{file}": content for file, content in files_of(name).items()}
+
+
+def archive(members=None, kind=tarfile.REGTYPE):
+    """The bytes of a .tar.gz of `members` {path: bytes} (default: a made-up CIFAR-10) as entries of type `kind`."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, content in members.items():
+        for name, content in (members or members_of("cifar10")).items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.type, entry.linkname = len(content) if kind == tarfile.REGTYPE else 0, kind, "/etc/passwd"
             tar.addfile(entry, io.BytesIO(content))
@@ -322,7 +307,7 @@ def serve(monkeypatch):
 @both
 def test_download(tmp_path, serve, capsys, name):
     """Announced, checked, unpacked, moved into place, its origin noted; the second time nothing is asked for."""
-    asked, layout = serve(archive(name=name), name), cifar.LAYOUTS[name]
+    asked, layout = serve(archive(members_of(name)), name), cifar.LAYOUTS[name]
     dataset = datasets.load(name, tmp_path / "new")
     assert dataset.source == layout.verified and dataset.folder == str(tmp_path / "new" / layout.folder)
     np.testing.assert_array_equal(dataset.test_images, contents(len(layout.files) - 1, layout.labels)[1])
@@ -359,8 +344,7 @@ def test_downloads_that_go_wrong_leave_nothing(tmp_path, serve, content, options
 @pytest.mark.parametrize("name", ["../escaped.bin", "/tmp/ep-escaped.bin", f"{cifar.CIFAR10.folder}/../../escaped.bin"])
 def test_path_traversal_is_refused(tmp_path, serve, name):
     """Names in the archive are never used as paths: what is not expected is not written, anywhere."""
-    good = {f"{cifar.CIFAR10.folder}/{file}": content for file, content in files_of("cifar10").items()}
-    serve(archive({name: b"bad", **good}))
+    serve(archive({name: b"bad", **members_of("cifar10")}))
     folder = datasets.load("cifar10", tmp_path / "deep" / "er").folder
     assert sorted(os.listdir(folder)) == sorted([*cifar.CIFAR10.files, "SOURCE.txt"])
     assert not list(tmp_path.rglob("*escaped*")) and not os.path.exists("/tmp/ep-escaped.bin")
@@ -416,22 +400,25 @@ def test_normalise(xp):
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_augmented_images_are_crops_of_the_padded_ones(xp, flip):
-    """Every result is one of the crops of the edge-padded image (or its mirror image), and all offsets occur."""
+    """Every result is one of the crops of the edge-padded image (or its mirror image), and all of these occur."""
     images, pad, seen = pictures(400), 2, set()
     results = to_host(datasets.augment(xp.asarray(images), np.random.default_rng(1), pad=pad, flip=flip))
     assert results.dtype == np.uint8 and results.shape == images.shape
     for image, result in zip(images, results):
-        padded = {f: np.pad(image[:, ::-1] if f else image, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
-                  for f in (False, True)}
-        found = [(f, i, j) for f in padded for i in range(5) for j in range(5)
+        padded = [np.pad(one, ((pad, pad), (pad, pad), (0, 0)), mode="edge") for one in (image, image[:, ::-1])]
+        found = [(f, i, j) for f in range(2) for i in range(5) for j in range(5)
                  if np.array_equal(padded[f][i : i + 8, j : j + 8], result)]
         assert len(found) == 1
         seen.update(found)
-    assert np.array_equal(to_host(datasets.augment(xp.asarray(images), np.random.default_rng(1), pad=pad, flip=flip)), results)
-    plain = datasets.augment(xp.asarray(images), np.random.default_rng(1), pad=0, flip=False)
-    assert np.array_equal(to_host(plain), images)
-    assert {(i, j) for _, i, j in seen} == {(i, j) for i in range(5) for j in range(5)}
-    assert {f for f, _, _ in seen} == ({False, True} if flip else {False})
+    assert seen == {(f, i, j) for f in range(1 + flip) for i in range(5) for j in range(5)}
+
+
+def test_augmentation_follows_its_random_numbers(xp):
+    """The same ones, the same crops; without padding and mirroring, the images themselves."""
+    images = xp.asarray(pictures())
+    one, same = (to_host(datasets.augment(images, np.random.default_rng(1), pad=2)) for _ in range(2))
+    assert np.array_equal(one, same) and not np.array_equal(one, to_host(images))
+    assert np.array_equal(to_host(datasets.augment(images, np.random.default_rng(1), pad=0, flip=False)), to_host(images))
 
 
 # --- the embedded images ----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import relative
+from helpers import relative, sentence
 
 import ep
 from ep import EPError, Nudging, Phase, Phases, convnet, datasets, engine, mlp
@@ -89,16 +89,16 @@ def gradient(phases=Phases(5, 3), nudging=SYMMETRIC):  # noqa: B008 - constants
 
 
 @pytest.mark.parametrize("call, named", [
-    (lambda: convnet([-4]), "-4"), (lambda: convnet([4.5]), "4.5"), (lambda: convnet(16), "channels"),
-    (lambda: convnet("44"), "channels"), (lambda: convnet([4], (28, 28)), "28, 28"), (lambda: convnet([4], (8, 8, 0)), "got 0"),
+    (lambda: convnet([4.5]), "4.5"), (lambda: convnet(16), "channels"), (lambda: convnet("44"), "channels"),
+    (lambda: convnet([4], (28, 28)), "28, 28"), (lambda: convnet([4], (8, 8, 0)), "got 0"),
     (lambda: convnet([4], (8, 8, 3), classes=-1), "classes"), (lambda: convnet([4], (8, 8, 3), kernel=0), "kernel"),
     (lambda: convnet([4], (8, 8, 3), paddings=[-1]), "paddings"), (lambda: convnet([4], pool="min"), "'min'.* max"),
     (lambda: convnet([4], activation="relu"), "'relu'.* tanh"), (lambda: convnet([4], cost="hinge"), "'hinge'.* squared-error"),
-    (lambda: convnet([4], cost=SquaredError()), "SquaredError"), (lambda: convnet([4], dtype="float16"), "float16"),
-    (lambda: convnet([4], dtype="int8"), "int8"), (lambda: convnet([4], dtype=None), "None"),
+    (lambda: convnet([4], cost=SquaredError()), "SquaredError"), (lambda: convnet([4], dtype=None), "None"),
     (lambda: convnet([4], dtype="wide"), "wide"), (lambda: convnet([4], seed=-1), "seed"),
-    (lambda: convnet([4], scale="a"), "scale"),
-    (lambda: mlp(784), "784"), (lambda: mlp([4, -3, 2]), "-3"), (lambda: mlp([4, 3, 2], cost=ep.Network), "Network"),
+    (lambda: convnet([4], scale="a"), "scale"), (lambda: convnet([10**18]), "memory"),
+    (lambda: convnet([3], activation=np.tanh), "activation.* tanh"), (lambda: convnet([3], pool=max), "pooling.* max"),
+    (lambda: mlp(784), "784"), (lambda: mlp([4, 3, 2], cost=ep.Network), "Network"),
     (lambda: ep.Dense(W, B, (5,)), r"\(5,\)"), (lambda: ep.Dense(W.astype(int), B, (4,)), "int64"),
     (lambda: ep.Dense("W", B, (4,)), "str"), (lambda: ep.Conv(np.zeros((3, 3, 2, 4)), B, (8, 8, 2)), r"\(3,\)"),
     (lambda: ep.Conv(np.zeros((3, 3, 2, 3)), B, (8, 8, 2), stride=0), "stride"),
@@ -107,12 +107,11 @@ def gradient(phases=Phases(5, 3), nudging=SYMMETRIC):  # noqa: B008 - constants
     (lambda: ep.Network([ep.Dense(W, B, (4,))], HARD_SIGMOID, SquaredError), "SquaredError"),
     (lambda: ep.Network([ep.Dense(W, B, (4,))], HARD_SIGMOID, "squared-error"), "squared-error"),
     (lambda: ep.Network([ep.Dense(W, B, (4,))], "softplus", SquaredError()), "softplus"),
-    (lambda: Phase(2.5), "2.5"), (lambda: Phase("5"), "'5'"), (lambda: Phase(None), "None"),
-    (lambda: Phase(5, tolerance="0"), "'0'"),
+    (lambda: ep.Network([ep.Dense(W, B, (4,)), ep.Dense(W.T, W[:, 0], (3,))], "clip", SquaredError(), [(0, 1), (1, 0)]), "input"),
+    (lambda: Phase(2.5), "2.5"), (lambda: Phase("5"), "'5'"), (lambda: Phase(5, tolerance="0"), "'0'"),
     (lambda: Nudging.symmetric("0.1"), "0.1"), (lambda: Nudging.holomorphic(0.1, 2.5), "2.5"),
-    (lambda: Nudging.from_points(["a", "b"]), "a"), (lambda: SGD(mlp([4, 3, 2]), "0.1"), "0.1"),
-    (lambda: SGD(NET, 0.1, weight_decay=-1.0), "-1"), (lambda: loop.chunks(5, 0), "got 0"),
-    (lambda: ep.worker_threads(0).__enter__(), "threads"),
+    (lambda: Nudging.from_points(["a", "b"]), "a"),
+    (lambda: SGD(NET, "0.1"), "0.1"), (lambda: SGD(NET, 0.1, weight_decay=-1.0), "-1"),
     (lambda: SGD(NET, 0.1, momentum=1.5), "momentum.* 1.5"), (lambda: SGD(NET, 0.1, momentum=-0.1), "momentum"),
     (lambda: SGD(NET, 0.1, anneal_epochs=0), "anneal_epochs"), (lambda: SGD(NET, 0.1, floor=-1), "floor"),
     (lambda: Adam(NET, 0.1, warm_up=-1), "warm_up.* -1"), (lambda: Adam(NET, 0.1, (-0.1, 0.9)), "betas"),
@@ -121,17 +120,16 @@ def gradient(phases=Phases(5, 3), nudging=SYMMETRIC):  # noqa: B008 - constants
     (lambda: gradient(nudging=0.1), "nudging.* 0.1"), (lambda: gradient(nudging="symmetric"), "nudging.* 'symmetric'"),
     (lambda: gradient(10), "phases.* 10"), (lambda: ep.bptt_gradient(NET, IMAGES, LABELS, 10), "phases.* 10"),
     (lambda: ep.rbp_gradient(NET, IMAGES, LABELS, 10), "phases.* 10"),
-    (lambda: convnet([3], activation=np.tanh), "activation.* tanh"), (lambda: convnet([3], pool=max), "pooling.* max"),
     (lambda: ep.relax(NET, IMAGES, 3, LABELS, None), "beta.* None"), (lambda: ep.relax(NET, IMAGES, 3, LABELS, np.nan), "nan"),
-    (lambda: ep.relax(NET, IMAGES, 3, switches=[]), "switches of 1"), (lambda: convnet([10**18]), "memory"),
-    (lambda: ep.Network([ep.Dense(W, B, (4,)), ep.Dense(W.T, W[:, 0], (3,))], "clip", SquaredError(), [(0, 1), (1, 0)]), "input"),
+    (lambda: ep.relax(NET, IMAGES, 3, switches=[]), "switches of 1"),
+    (lambda: loop.chunks(5, 0), "got 0"), (lambda: ep.worker_threads(0).__enter__(), "threads"),
+    *((lambda seed=seed: ep.train_epoch(NET, IMAGES, LABELS, gradient, None, batch_size=4, seed=seed), "seed")
+      for seed in (-1, 0.5, "1")),
     (lambda: ep.resnet().phi(*states_of(ep.resnet())), "float32 has no room"),
     (lambda: ep.resnet().energy(*states_of(ep.resnet())), "float64.* or deviations")])
 def test_what_is_no_size_number_or_constant_is_refused(call, named):
-    """In one sentence that has the culprit in it."""
-    with pytest.raises(EPError, match=named) as caught:
-        call()
-    assert "\n" not in str(caught.value)
+    """In one sentence that has the culprit in it; what cannot be built or differentiated is in the tests of those modules."""
+    assert re.search(named, sentence(call))
 
 
 def states_of(net):
@@ -162,10 +160,10 @@ def test_calibration_of_what_does_not_vary(images):
     if images == "one unit does not vary":
         x = batch(net, 20)[0]
         net.synapses[0].W[..., 0] = 0
-    before = copy.deepcopy(net.parameters())
+    before = net.synapses[0].W.copy()
     ep.builders.calibrate(net, x, 0.3)
     assert all(abs(w).max() < 100 for w in net.parameters().values())
-    assert (net.synapses[0].W[..., 0] == before["1.W"][..., 0]).all() or images == "grey"  # whose borders vary
+    assert (net.synapses[0].W[..., 0] == before[..., 0]).all() or images == "grey"  # whose borders vary
 
 
 @pytest.mark.parametrize("order", ["mixed", "sorted"])
@@ -178,59 +176,21 @@ def test_images_that_are_sorted_are_calibrated_like_others(order):
 
 
 def test_lists_are_arrays():
-    """Weights, images, labels and parameters as nested lists."""
+    """Weights and parameters as nested lists (images and labels: test_labels.py)."""
     net = ep.Network([ep.Dense([[1, 0], [0.5, 1]], [0, 0], [2])], "hard-sigmoid", SquaredError(), wiring=[[0, 1]])
-    as_lists = ep.eqprop_gradient(net, [[1.0, 2.0]], [1], Phases(3, 3), nudging=SYMMETRIC)
-    as_arrays = ep.eqprop_gradient(net, np.array([[1.0, 2.0]]), np.array([1]), Phases(3, 3), nudging=SYMMETRIC)
-    assert relative(as_lists.gradient, as_arrays.gradient) == 0
+    assert net.synapses[0].W.dtype == np.float64 and net.synapses[0].W[1, 0] == 0.5
     net.set_parameters({"1.W": [[1, 2], [3, 4]], "1.b": [0, 1]})
     assert net.synapses[0].W.dtype == np.float64 and net.synapses[0].W[1, 0] == 3
-    before = net.synapses[0].W.copy()
-    ep.train_epoch(net, [[0.3, 0.2], [0.1, 0.2]], [0, 1], lambda net, x, y, rng: ep.bptt_gradient(net, x, y, Phases(2, 2)),
-                   SGD(net, 0.1), batch_size=np.int64(1))
-    assert (net.synapses[0].W != before).any() and ep.evaluate(net, [[0.1, 0.2]], [1], lambda net, x: ep.relax(net, x, 2))
 
 
-# --- images and labels ------------------------------------------------------------------------------------------------
+# --- images ------------------------------------------------------------------------------------------------------------
 
 GRADIENTS = {
     "deviations": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2), nudging=SYMMETRIC),
     "states": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2, deviations=False), nudging=SYMMETRIC),
     "engine": lambda net, x, y: ep.eqprop_gradient(engine.prepared(net), x, y, Phases(3, 2), nudging=SYMMETRIC),
     "bptt": lambda net, x, y: ep.bptt_gradient(net, x, y, Phases(3, 2)),
-    "rbp": lambda net, x, y: ep.rbp_gradient(net, x, y, Phases(3, 2)),
-    "relax": lambda net, x, y: ep.relax(net, x, 2, y, 0.1),
-    "engine, relax": lambda net, x, y: ep.relax(engine.prepared(net), x, 2, y, 0.1),
-    "free with labels": lambda net, x, y: ep.relax(net, x, 2, y),
-    "increments": lambda net, x, y: ep.eqprop_increments(net, x, y, net.init_state(x), 2, nudging=SYMMETRIC),
-    "bptt increments": lambda net, x, y: ep.bptt_increments(net, x, y, net.init_state(x), 2),
-    "evaluate": lambda net, x, y: ep.evaluate(net, x, y, lambda net, x: ep.relax(net, x, 2)),
-    "in_chunks": lambda net, x, y: ep.in_chunks(GRADIENTS["deviations"], net, x, y),
-    "train_epoch": lambda net, x, y: ep.train_epoch(net, x, y, lambda net, x, y, rng: GRADIENTS["deviations"](net, x, y),
-                                                    SGD(net, 0.1), batch_size=2),
-}
-BAD = {
-    "one label for four images": (lambda x, y: (x, y[:1]), "1"), "too many labels": (lambda x, y: (x[:3], y), "4"),
-    "no images": (lambda x, y: (x[:0], y[:0]), "0|none"), "NCHW": (lambda x, y: (x.transpose(0, 3, 1, 2), y), "channels-last"),
-    "NaN": (lambda x, y: (np.where(np.arange(len(x))[:, None, None, None] == 2, np.float32("nan"), x), y), "NaN .* input"),
-    "infinite": (lambda x, y: (x / np.float32(0), y), "infinite"), "bytes": (lambda x, y: (x.astype("uint8"), y), "uint8"),
-    "flat": (lambda x, y: (x.reshape(len(x), -1), y), "8, 8, 3"), "negative label": (lambda x, y: (x, y - 1), "labels"),
-    "float labels": (lambda x, y: (x, y.astype(float)), "labels"), "strings": (lambda x, y: (x, y.astype(str)), "labels"),
-    "targets that are NaN": (lambda x, y: (x, np.full((len(y), 3), np.nan)), "targets"),
-}
-
-
-@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
-@pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("way", GRADIENTS)
-def test_images_and_labels_that_do_not_fit(way, bad):
-    """By whichever door they come in: one sentence that names what is wrong, and no parameter has changed."""
-    net = small()
-    spoil, named = BAD[bad]
-    before = copy.deepcopy(net.parameters())
-    with pytest.raises(EPError, match=named):
-        GRADIENTS[way](net, *spoil(*batch(net)))
-    assert relative(net.parameters(), before) == 0
+    "rbp": lambda net, x, y: ep.rbp_gradient(net, x, y, Phases(3, 2))}
 
 
 @pytest.mark.parametrize("call", [
@@ -241,11 +201,11 @@ def test_images_and_labels_that_do_not_fit(way, bad):
 def test_other_layouts_and_states_of_other_images(call):
     """States of one image would be broadcast to four."""
     net = small()
-    with pytest.raises(EPError, match="channels.last|start"):
-        call(net, batch(net)[0].transpose(0, 3, 1, 2), [np.zeros((1, *shape), "float32") for shape in net.shapes[1:]])
+    states = [np.zeros((1, *shape), "float32") for shape in net.shapes[1:]]
+    assert re.search("channels.last|start", sentence(call, net, batch(net)[0].transpose(0, 3, 1, 2), states))
 
 
-@pytest.mark.parametrize("way", ["deviations", "states", "engine", "bptt", "rbp"])
+@pytest.mark.parametrize("way", GRADIENTS)
 @pytest.mark.parametrize("dtype, other", [("float32", "float64"), ("float64", "float32"), ("float32", "float16")])
 def test_images_take_the_type_of_the_network(way, dtype, other):
     """float64 images in a float32 network would be relaxed in float64, on slower synapses."""
@@ -260,26 +220,34 @@ def test_images_take_the_type_of_the_network(way, dtype, other):
 
 
 @pytest.mark.parametrize("cost, plain", [(Halved, SoftmaxCrossEntropy), (Doubled, SquaredError)])
-def test_what_a_file_could_not_give_back_is_not_saved(tmp_path, cost, plain):
+def test_a_subclass_of_a_cost_is_kept(cost, plain):
+    """With the parameters of its kind."""
+    for one, other in ((small(cost=cost), small(cost=plain)), (mlp([4, 3, 2], cost=cost), mlp([4, 3, 2], cost=plain))):
+        assert type(one.cost) is cost and relative(one.parameters(), other.parameters()) == 0
+
+
+def changed(name, value):
+    net = small()
+    setattr(net, name, value)
+    return net
+
+
+@pytest.mark.parametrize("make", [
+    lambda: small(cost=Halved), lambda: mlp([4, 3, 2], cost=Doubled), lambda: small(pool=ep.AVERAGE_POOL._replace(name="mean")),
+    lambda: small(activation=HARD_SIGMOID._replace(name="softer")),
+    lambda: small(activation=HARD_SIGMOID._replace(dsigma=ACTIVATIONS["clip"].dsigma)),
+    lambda: changed("activation", ACTIVATIONS["clip"]), lambda: changed("about", {"mean": np.zeros(3)})])
+def test_what_a_file_could_not_give_back_is_not_saved(tmp_path, make):
     """A cost, activation or pooling of one's own, by its own name or another's, a network that was changed since, notes that are
-    no JSON. A subclass of a cost is kept, with the parameters of its kind."""
-    nets = [small(cost=cost), mlp([4, 3, 2], cost=cost), small(), small(), small(pool=ep.AVERAGE_POOL._replace(name="mean"))]
-    nets += [small(activation=HARD_SIGMOID._replace(name="softer")),
-             small(activation=HARD_SIGMOID._replace(dsigma=ACTIVATIONS["clip"].dsigma))]
-    assert type(nets[0].cost) is cost and relative(nets[0].parameters(), small(cost=plain).parameters()) == 0
-    assert type(nets[1].cost) is cost and relative(nets[1].parameters(), mlp([4, 3, 2], cost=plain).parameters()) == 0
-    nets[2].activation, nets[3].about = ACTIVATIONS["clip"], {"mean": np.zeros(3)}
-    for net in nets:
-        with pytest.raises(EPError, match="can be saved whole|about cannot be written"):
-            net.save(tmp_path / "net.npz")
+    no JSON."""
+    assert re.search("can be saved whole|about cannot be written", sentence(make().save, tmp_path / "net.npz"))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("activation", [TANH, TANH._replace(name="own"), HARD_SIGMOID._replace(bounds=(-0.5, 1.0))])
 def test_negative_states_and_max_pooling(activation):
     """Any activation with a negative bound, a copy of tanh too."""
-    with pytest.raises(EPError, match="max-pooling"):
-        small(activation=copy.deepcopy(activation))
+    assert "max-pooling" in sentence(small, activation=copy.deepcopy(activation))
     small(activation=activation, pool=ep.AVERAGE_POOL)
 
 
@@ -291,7 +259,7 @@ COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda a: pickle.loads(pickle.dum
 @pytest.mark.parametrize("copied", COPIES)
 @pytest.mark.parametrize("connections", ep.CONNECTIONS)
 @pytest.mark.parametrize("pool, activation", [("max", "hard-sigmoid"), ("average", "tanh"), ("none", "clip"), ("max", "sigmoid")])
-def test_copies_are_networks_like_any_other(monkeypatch, pool, activation, connections, copied):
+def test_copies_are_networks_like_any_other(pool, activation, connections, copied):
     """The same numbers by the same synapses; parameters of their own; saved and made asymmetric like the original."""
     net = ep.CONNECTIONS[connections](convnet([4, 5], (8, 8, 2), 3, paddings=[1, 1], pool=pool, activation=activation))
     other = COPIES[copied](net)
@@ -299,7 +267,6 @@ def test_copies_are_networks_like_any_other(monkeypatch, pool, activation, conne
     assert engine.choice(other)[1] == engine.choice(net)[1] and same_network(other, net)
     found, expected = (GRADIENTS["engine"](one, x, y).gradient for one in (other, net))
     assert relative(found, expected) == 0
-    assert relative(GRADIENTS["deviations"](other, x, y).gradient, GRADIENTS["deviations"](net, x, y).gradient) == 0
     other.synapses[1].W[...] = 0
     assert net.synapses[1].W.any() and (other.activation, other.synapses[0].pool) == (net.activation, net.synapses[0].pool)
 
@@ -356,11 +323,8 @@ def test_a_first_synapse_without_biases():
     """The engine leaves it as it is; calibration refuses it."""
     dense = ep.Dense(np.ones((4, 3)), np.zeros(3), (4,))
     net = ep.Network([one_to_one([1.0, 2.0, 3.0, 4.0]), dense], ep.SHIFTED_SIGMOID, SquaredError())
-    x, y = np.random.default_rng(0).random((4, 4)), np.arange(4) % 3
     assert engine.prepared(net) is net
-    assert GRADIENTS["engine"](net, x, y).gradient
-    with pytest.raises(EPError, match="calibrated"):
-        ep.builders.calibrate(net, x, 0.5)
+    assert "calibrated" in sentence(ep.builders.calibrate, net, np.random.default_rng(0).random((4, 4)), 0.5)
 
 
 @pytest.mark.parametrize("name", ["1.W", "2.W", "2.b"])

@@ -1,7 +1,7 @@
 """Picture files as a person sees them: upright, in sRGB, on white, 8 bits, the first frame; what is broken is one sentence."""
 
-import builtins
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -24,17 +24,13 @@ def saved(path, array, mode=None, **options):
     return pictures.read(path)
 
 
-@pytest.mark.parametrize("ending", ["png", "bmp", "tiff", "ppm"])
-def test_a_picture_of_the_right_size_is_itself(tmp_path, ending):
-    found = saved(tmp_path / f"a.{ending}", colours())
-    assert found.dtype == np.uint8 and np.array_equal(found, colours())
-
-
 def test_the_middle_square_is_shrunk(tmp_path):
-    """Of 96x32 pixels the middle 32 columns; of 64x64 every pixel is the mean of about four, in the shape that is asked for."""
+    """Of 32x32 pixels all, of 96x32 the middle 32 columns; of 64x64 every pixel is the mean of about four, in any shape."""
     wide = np.zeros((32, 96, 3), np.uint8)
     wide[:, 32:64] = colours()
-    assert np.array_equal(saved(tmp_path / "wide.png", wide), colours())
+    for picture in (colours(), wide):
+        found = saved(tmp_path / "a.png", picture)
+        assert found.dtype == np.uint8 and np.array_equal(found, colours())
     saved(tmp_path / "large.png", np.full((64, 64, 3), (10, 200, 30), np.uint8))
     assert (pictures.read(tmp_path / "large.png", (8, 16, 3)) == (10, 200, 30)).all()
     assert pictures.read(tmp_path / "large.png", (28, 28, 1)).shape == (28, 28, 1)
@@ -106,21 +102,18 @@ def test_a_constant_float_picture_and_one_with_nan(tmp_path):
     assert "no finite numbers" in message and "nan.tiff" in message
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "CMYK", "YCbCr", "HSV"])
+@pytest.mark.parametrize("mode", ["1", "L", "CMYK", "YCbCr"])
 def test_other_modes(tmp_path, mode):
-    """White is white in every colour space that a TIFF or PNG file can have."""
-    image = Image.new("RGB", (40, 40), "white").convert(mode)
-    image.save(tmp_path / "a.tiff") if mode != "HSV" else image.convert("RGB").save(tmp_path / "a.tiff")
+    """White is white in every colour space that a TIFF file can have."""
+    Image.new("RGB", (40, 40), "white").convert(mode).save(tmp_path / "a.tiff")
     assert (pictures.read(tmp_path / "a.tiff") >= 254).all()
 
 
-@pytest.mark.parametrize("ending", ["gif", "png", "webp", "tiff"])
+@pytest.mark.parametrize("ending", ["gif", "tiff"])
 def test_the_first_frame_of_an_animation(tmp_path, ending):
-    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue", "green")]
-    frames[0].save(tmp_path / f"film.{ending}", save_all=True, append_images=frames[1:], **(
-        dict(lossless=True) if ending == "webp" else {}))
-    red, green, blue = pictures.read(tmp_path / f"film.{ending}").reshape(-1, 3).mean(0)
-    assert red > 250 and green < 5 and blue < 5
+    red, blue = (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue"))
+    red.save(tmp_path / f"film.{ending}", save_all=True, append_images=[blue])
+    assert abs(pictures.read(tmp_path / f"film.{ending}").astype(int) - (255, 0, 0)).max() < 5
 
 
 def png(width, height, data=b""):
@@ -137,30 +130,29 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:-800])
 
 
-@pytest.mark.parametrize("name,write,match", [
-    ("a.jpg", lambda path: path.write_bytes(b""), "it is no picture"),
-    ("a.png", lambda path: path.write_text("text"), "it is no picture"),
-    ("a.png", lambda path: path.write_bytes(png(32, 32, b"short")), "cannot read"), ("a.jpg", truncated, "cannot read"),
-    ("a", lambda path: path.mkdir(), "it is no file"), ("a", lambda path: None, "there is no such file"),
-    ("a.gif", lambda path: path.write_bytes(b"GIF89a" + bytes(20)), "cannot read"),
-    *(("bomb.png", lambda path, side=side: path.write_bytes(png(side, side)), "is too large") for side in (10_000, 100_000))])
+def holding(content):
+    return lambda path: path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name, write, match", [
+    ("a.jpg", holding(b""), "it is no picture"), ("a.png", holding(b"text"), "it is no picture"),
+    ("a.png", holding(png(32, 32, b"short")), "cannot read"), ("a.jpg", truncated, "cannot read"),
+    ("a.gif", holding(b"GIF89a" + bytes(20)), "cannot read"), ("a", lambda path: path.mkdir(), "it is no file"),
+    ("a", lambda path: None, "there is no such file"), ("bomb.png", holding(png(10_000, 10_000)), "is too large"),
+    ("bomb.png", holding(png(100_000, 100_000)), "is too large")])
 def test_broken_files(tmp_path, name, write, match):
     """And a few bytes that claim to be hundreds of millions of pixels: refused before anything is unpacked."""
     write(tmp_path / name)
     message = sentence(pictures.read, tmp_path / name)
     assert match in message and str(tmp_path / name) in message
-    assert "not 2" in sentence(pictures.read, tmp_path / name, (32, 32, 2))  # channels that no picture has
+
+
+def test_channels_that_no_picture_has(tmp_path):
+    assert "not 2" in sentence(pictures.read, tmp_path / "a.png", (32, 32, 2))
 
 
 def test_without_pillow(tmp_path, monkeypatch):
     """One sentence with the command that installs it."""
-    plain = builtins.__import__
-
-    def without(name, *arguments, **options):
-        if name.startswith("PIL"):
-            raise ImportError(name)
-        return plain(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "PIL", None)
     (tmp_path / "a.png").write_bytes(png(1, 1))
     assert "pip install 'eqprop-convnets[images]'" in sentence(pictures.read, tmp_path / "a.png")
