@@ -90,7 +90,7 @@ def test_resuming_finds_the_images_again(run, example, tmp_path, monkeypatch):
 def test_home_is_expanded_in_every_path_option(tmp_path, monkeypatch):
     """Quoted, so that no shell has done it. No option of a path is a bare string or a bare Path."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    for kind in (cli.path, cli.figure, cli.dataset):
+    for kind in (cli.path, cli.figure):
         assert Path(kind("~/a.png")) == tmp_path / "a.png"
     names = ("--data", "--out", "--run", "--runs", "--model", "--resume")
     added = [f'{add}("{name}"' for name in names for add in ("add", "argument")]

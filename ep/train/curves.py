@@ -12,19 +12,7 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
     from matplotlib.figure import Figure  # slow to import, and no display is needed
 
     epochs = [line["epoch"] for line in log]
-    panels = [("accuracy", {"train": "train_accuracy", "test": "test_accuracy",
-                            "test, at the fixed point": "fixed_point_accuracy",
-                            "test, without feedback": "accuracy_without_feedback"}),
-              ("loss", {"train": "train_loss", "test": "test_loss"}),
-              ("free phase: largest residual", {"": "residual"}),
-              ("cosine with the exact gradient", per_layer(log[0], "cosine_") | {
-                  "backpropagation without feedback": "largest_cosine_feed_forward"}),
-              ("norm of the gradient", per_layer(log[0], "gradient_norm_")),
-              ("share of units stuck at a bound", per_layer(log[0], "stuck_")),
-              ("angle between W and B (degrees)", per_layer(log[0], "angle_")),
-              ("|W - B| / start (dashed: decay alone)", per_layer(log[0], "distance_"))]
-    panels = [(name, {label: key for label, key in lines.items() if key in log[0]}) for name, lines in panels]
-    panels = [panel for panel in panels if panel[1]]  # a symmetric network has no angles
+    panels = panels_of(log[0])
     figure = Figure(figsize=(11 / 3 * (len(panels) // 2), 6.5), layout="constrained")
     figure.suptitle(as_it_is(title), parse_math=False)  # a folder may be called $$
     axes = figure.subplots(2, len(panels) // 2).flat
@@ -50,6 +38,23 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
             axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
     figure.savefig(f"{path}.tmp", format="png", dpi=110)
     os.replace(f"{path}.tmp", path)
+
+
+def panels_of(line):
+    """[(title, {label: key of the log})] of what a line of the log has."""
+    panels = [("accuracy", {"train": "train_accuracy", "test": "test_accuracy",
+                            "test, at the fixed point": "fixed_point_accuracy",
+                            "test, without feedback": "accuracy_without_feedback"}),
+              ("loss", {"train": "train_loss", "test": "test_loss"}),
+              ("free phase: largest residual", {"": "residual"}),
+              ("cosine with the exact gradient", per_layer(line, "cosine_") | {
+                  "backpropagation without feedback": "largest_cosine_feed_forward"}),
+              ("norm of the gradient", per_layer(line, "gradient_norm_")),
+              ("share of units stuck at a bound", per_layer(line, "stuck_")),
+              ("angle between W and B (degrees)", per_layer(line, "angle_")),
+              ("|W - B| / start (dashed: decay alone)", per_layer(line, "distance_"))]
+    panels = [(name, {label: key for label, key in lines.items() if key in line}) for name, lines in panels]
+    return [panel for panel in panels if panel[1]]  # a symmetric network has no angles
 
 
 def per_layer(line, prefix):
