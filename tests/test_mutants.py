@@ -390,7 +390,8 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "a mean over chunks": of("train/step:merged", "(one.images / N) * one.gradient", "(1 / len(parts)) * one.gradient", BATCH),
     "steps: a mean over chunks": of("train/step:step", "one.times[-1] * one.images / N", "one.times[-1] / len(parts)", BATCH),
     "stuck in one chunk is stuck": of("train/step:merged", "reduce(and_,", "reduce(lambda a, b: a | b,", BATCH),
-    "a NaN that is lost": of("train/step:step", "float(np.maximum(residual, changes[-1]))", "max(residual, changes[-1])", (T.test_merging_keeps_a_nan,)),
+    "a NaN that is lost": of("train/step:step", "float(np.maximum(residual, changes[-1]))", "max(residual, changes[-1])",
+                             (T.test_merging_keeps_a_nan,)),
 }
 
 
