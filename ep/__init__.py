@@ -3,6 +3,7 @@
 Laborieux et al. 2021, "Scaling Equilibrium Propagation to Deep ConvNets by Drastically Reducing its Gradient Estimator
 Bias" (arXiv:2006.03824). Read the files in this order; each imports only from those before it.
 
+    errors.py      one exception; backend.py: NumPy or CuPy; npz.py: files
     checks.py      what a caller passes, as the package keeps it
     nudging.py     which nudged phases to run, and how to combine them      equation (4)
     ops.py         convolution and pooling, and their adjoints
@@ -33,16 +34,17 @@ Symbols
     Phi      primitive function                   one number per example, (N,)
     E        energy, sum w_n G(s_n) - Phi         (N,)
     sigma    activation, G' = sigma^-1
-    u        argument of sigma: the drive of a layer, plus the nudge in the last
+    u        drive of a layer; `Relaxation.u` is the argument of sigma, with the nudge in the last layer
     gamma    feedback gain; 1 is the paper's network
     w_n      factor of layer n in the energy, gamma^(depth_n - depth_L)
     D        Jacobian of the drives, at s* and its switches
     delta    deviation w_n (s_n^beta - s_n*)      like s
     y        targets                              (N,) labels or (N, classes)
-    C, L     cost of a state; loss L = C(s*, y)
+    C, L     cost of a state; loss L = C(s*, y), and as an index the last layer
     beta     nudging strength; s^beta fixed point, s* = s^0
     T, K     steps of the free and of a nudged phase
-    mu, lam  adjoint states of BPTT; mu is also the response to nudging, - sum_k c_k delta^{beta_k}
+    mu, lam  adjoint states of BPTT; the sum of all mu is the response to nudging, - sum_k c_k delta^{beta_k}
+    c_k      weight of the nudged phase at beta_k in the estimate
 
 Conventions: arguments in the order (pre, post); images channels-last (N, H, W, C), kernels (k, k, C_in, C_out); gradients are
 dL/dtheta, batch mean, to be descended; a step updates every layer once; the residual is the largest change in one step.

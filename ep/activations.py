@@ -1,7 +1,7 @@
 """Activation functions: sigma, its derivative, the G of the energy with G' = sigma^-1, and its difference.
 
 The dynamics s <- sigma(dPhi/ds) is stationary where dE/ds = G'(s) - dPhi/ds = 0, so G belongs to sigma: 1/2 ||s||^2 is
-right for clip(u, 0, 1) only, and for the paper's clip(u/2, 0, 1) it is s^2.
+right for a clip of slope 1 only, and for the paper's clip(u/2, 0, 1) it is s^2.
 
 `difference(u, d)` is sigma(u + d) - sigma(u), for d so small that subtracting two float32 numbers would leave nothing but
 rounding: an addition formula has d as a factor, and so no digits to lose.

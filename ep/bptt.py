@@ -10,8 +10,8 @@ Unroll s_{t+1} = sigma(u_t), u_t the drives at s_t, and go back from L = C(s_T, 
 t is time. EP's g_t of (5), t steps after s*, is the g_{T-1-t} of (6), t steps before the last: `bptt_increments` lists them from
 the end, so that the two lists agree entry by entry.
 
-The drives are linear in pre and in post, so D^T and du/dtheta are the synapses' own methods (network.py, `adjoint_drives`
-and `parameter_adjoint`): no new calculus, for asymmetric networks neither.
+The drives are linear in pre and in post but for the bias, so D^T and du/dtheta are the synapses' own methods (network.py,
+`adjoint_drives` and `parameter_adjoint`): no new calculus, nor for asymmetric networks.
 """
 
 from itertools import pairwise

@@ -3,7 +3,7 @@
     s_n <- sigma( u_n - [n = L] beta dC/ds_L )          fixed point: s^beta, and s* = s^0                    (1)
 
 u_n is the drive of layer n (network.py). `iterate` is the loop over steps and layers, the only one in this package. `relax` and
-`deviate` tell it what drives a layer and how it moves.
+`deviate` tell it what drives a layer and how it moves; so do rbp.py and radius.py.
 
 A nudged phase can be relaxed in two ways. `relax` computes the nudged states s^beta themselves, and what nudging did is then
 a difference of two states. That difference becomes small where the feedback is weak: layer n answers a nudge of size beta by
@@ -35,11 +35,11 @@ class Relaxation:
     """Where a relaxation ended.
 
     states    [s_1 ... s_L]; of a nudged phase by `deviate`, the deviations [delta_1 ... delta_L]
-    switches  of every synapse at these states (the frozen ones, if they were frozen)
+    switches  of every synapse at these states (the frozen ones, if they were frozen); of deviations, those of s*
     steps     how many were made
     before    the states before the last step
     tolerance of the phase
-    u         [u_1 ... u_L], the arguments of sigma that gave these states: s_n = sigma(u_n)
+    u         [u_1 ... u_L], the arguments of sigma that gave these states: s_n = sigma(u_n); [] of deviations
     earlier   [(step, change)] of the steps before the last at which the change was computed
     """
 
@@ -58,7 +58,7 @@ class Relaxation:
 
     @property
     def residual(self) -> float:
-        """The same as a Python number, which a GPU waits for."""
+        """The same as a Python number: to read it, the host waits for a GPU."""
         return float(self.change)
 
     @property
@@ -79,8 +79,8 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
 
     x (N, *input shape). phase: a `Phase`, or a number of steps.
     y (N,) labels or (N, classes) targets, needed if beta != 0. beta: nudging strength, real or complex.
-    switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live"). Those
-    of a synapse from the input never change, frozen or not.
+    switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live"). A synapse
+    from the input keeps its own, for x does not change.
     inputs: network.input_drives(x), if they are known already: they are the same in every phase.
     trajectory: a list that gets (states, u, switches) of the start, where there is no u, and of the end of every step.
     Raises EPError for x, y or states that do not fit, and for complex beta in a network that is not holomorphic.
@@ -119,19 +119,19 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
             transposed: bool = True) -> Relaxation:
     """The nudged phase at `beta` as deviations from `free`, the `Relaxation` of the free phase. Returns a `Relaxation`.
 
-    First without a gain, where all factors w_n are 1. At the switches of s* the drives are linear in the states; call their
+    First at gain 1, where all factors w_n are 1. At the switches of s* the drives are linear in the states; call their
     Jacobian D. Subtracting (1) at s* = sigma(u*) from (1) gives the dynamics of delta = s - s*:
 
         delta_n <- sigma( u_n* + d_n ) - sigma( u_n* ),     d = D delta - [n = L] beta dC/ds( s_L* + delta_L )
 
-    With a gain, the deviation is kept multiplied by the factor of its layer, delta_n = w_n (s_n - s_n*). It then has the same
+    At another gain the deviation is kept multiplied by the factor of its layer, delta_n = w_n (s_n - s_n*). It then has the same
     size in all layers, and D becomes its transpose, because w_i D_ij = w_j D_ji:
 
         delta_n <- w_n [ sigma( u_n* + d_n / w_n ) - sigma( u_n* ) ]                                                  (11)
         d       =  D^T delta - [n = L] beta dC/ds( s_L* + delta_L )
 
     This is the response of a symmetric network. Of an asymmetric one it is the response through the transposed Jacobian, which
-    gives the exact gradient (vectorfield.py); transposed=False is its plain response, through D.
+    gives the exact gradient (vectorfield.py); transposed=False is its plain response, d_n = w_n sum_i D_ni delta_i / w_i.
     y: targets as `network.targets` returns them. The phase starts at delta = 0, and the residual is that of delta.
     beta: one number; or several, and then their phases are relaxed together, as one batch (phases N, ...).
     """
@@ -168,7 +168,7 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
 def iterate(network, phase, states, drive, update, after_step=None):
     """The loop over steps and layers: as many steps as `phase` says.
 
-    A layer of `states` (None: zero) is replaced by update(n, drive(n)). The layers of a group see each other's old states.
+    update(n, drive(n)) has to put the new layer n into `states` (None: zero). The layers of a group see each other's old states.
     Returns (steps, the states before the last one, [(step, change)] of earlier steps), as a `Relaxation` has them.
     """
     groups, earlier = SCHEDULES[phase.schedule](network), []
@@ -192,10 +192,11 @@ class Messages:
     """What the synapses of a network say at the present states. A synapse sends a message up and, times its gain, one down.
 
     Three rules save work, and change no number:
-        * A message is kept until its sender moves.
+        * A message up is kept until its sender moves.
         * A layer that is still zero sends nothing down.
-        * A layer that nothing of the images has reached yet is the same for all of them. It is kept once, as (1, ...), and so
-          are its messages up. (This also decides about the windows of max-pooling that tie there: equally for all images.)
+        * A layer that nothing of the images has reached yet is the same for all of them. Unless switches are given, it is kept
+          once, as (1, ...), and so are its messages up. (This also decides about the windows of max-pooling that tie there:
+          equally for all images.)
     """
 
     def __init__(self, network, x, beta, start, switches, inputs):
@@ -305,7 +306,7 @@ def response(network: Network, y: Array, free: Relaxation, nudging: Nudging, pha
              transposed: bool = True) -> tuple[States, list[Relaxation]]:
     """(mu, [`Relaxation` of each nudged phase]):  mu_n = - sum_k c_k delta_n^{beta_k}, the response of the layers to nudging.
 
-    For small beta this is - w_n ds_n/dbeta, and equal to the mu that backpropagation through time sends back. y: targets.
+    For small beta this is - w_n ds_n/dbeta, and the sum of all mu_t that backpropagation through time sends back. y: targets.
     Where beta_k = 0 nobody pushes: delta stays 0, and there is nothing to relax.
     """
     pushes, phase = [(beta, c) for beta, c in zip(nudging.points, nudging.weights) if beta != 0], Phase.of(phase)
@@ -354,11 +355,12 @@ def repeated(a, copies):
 
 @dataclass
 class Estimate:
-    """A gradient and how it was obtained: what `eqprop_gradient` and `bptt_gradient` return.
+    """A gradient and how it was obtained: what every gradient of this package returns.
 
     gradient  {"1.W": dL/dW, ...}: batch mean, to be descended
     costs     (N,) C(s*, y) of each image; right: (N,) whether it is classified correctly at s*
-    free      the `Relaxation` of the free phase; nudged: those of the nudged phases, in the order of the points
+    free      the `Relaxation` of the free phase; nudged: those of the nudged phases, in the order of the points (as deviations
+              without those where beta_k = 0)
     """
 
     gradient: Gradient

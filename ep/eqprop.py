@@ -6,10 +6,10 @@
 
 Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta.
 
-dPhi/dtheta is a product of two states, and its change is, to first order, the change of one times the other. So (3) can also
-be written with mu_n = - w_n ds_n^beta/dbeta, what the layers answer when they are nudged:
+dPhi/dtheta is a product of two states, and its change is, to first order, the change of each times the other, added up. So (3)
+can also be written with mu_n = - w_n ds_n^beta/dbeta, what the layers answer when they are nudged:
 
-    dL/dtheta_k = hebbian(s_i*, mu_j) + (w_j/w_i) hebbian(mu_i, s_j*)    for the synapse k: i -> j             (12)
+    dL/dtheta_k = hebbian(s_i*, mu_j) + (w_j/w_i) hebbian_down(mu_i, s_j*)    for the synapse k: i -> j        (12)
 
 and mu is estimated by the same points and weights, - sum_k c_k delta^{beta_k} (dynamics.py). This is the default. It needs two
 products a synapse whatever the nudging, and it is the gradient for asymmetric networks too, where (4) does not exist.

@@ -10,6 +10,7 @@ and for beta -> 0 each of them is what backpropagation through time adds in one 
 from .backend import Array, Gradient, States
 from .dynamics import relax, response
 from .eqprop import check_energy
+from .errors import EPError
 from .network import Network
 from .nudging import Nudging
 from .phase import Phase
@@ -17,16 +18,19 @@ from .phase import Phase
 
 def eqprop_increments(network: Network, x: Array, y: Array, states: States, steps: int, *, nudging: Nudging,
                       deviations: bool = True, transposed: bool = True) -> list[tuple[Gradient, States]]:
-    """The increments (5) of `steps` synchronous nudged steps from the free fixed point `states`.
+    """The increments of `steps` synchronous nudged steps from the free fixed point `states`: of (12), without deviations (5).
 
     Returns a list over t = 0 ... steps-1 of (g_t, mu_t): g_t a dictionary like a gradient (batch mean; without the
     readout's weights, which are no part of the theorem), and mu_t the same increment of - sum_k c_k w_n s_n, a list over
-    layers (per example). Bptt's increments are equal to both, entry by entry (GDU).
+    layers (per example). For beta -> 0 both become those of `bptt_increments`, entry by entry (GDU).
+    Raises EPError for an asymmetric network without deviations: there is no Phi to differentiate.
     """
     x, y = network.examples(x, y)
     free = relax(network, x, 1, start=states)  # for u* and the switches: at a fixed point one more step changes nothing
     if not deviations:
         check_energy(network, transposed)
+        if not network.has_phi:
+            raise EPError("the increments of an asymmetric network need deviations: there is no Phi whose products could differ")
         return increments_of_states(network, x, y, states, free.switches, steps, nudging)
     mu = [[0.0 * s for s in states]]
     mu += [response(network, y, free, nudging, Phase(t), transposed)[0] for t in range(1, steps + 1)]  # slow and simple

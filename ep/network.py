@@ -9,7 +9,7 @@ factor w_n, which says how much its part of the energy counts:
 
 gamma is the *feedback gain*. With gamma = 1, the paper's network, all factors are 1. With gamma < 1 the lower layers weigh
 more. Setting dE/ds_n = 0 and dividing by w_n shows what this does: a drive that comes down from layer j to layer i is
-multiplied by w_j/w_i, which is gamma for the layer above and gamma^2 for a skip over two layers.
+multiplied by w_j/w_i, which is gamma for the layer above and gamma^2 for a skip past one layer.
 
     u_n = sum_{k: i -> n} drive_post_k(s_i)  +  sum_{k: n -> j} (w_j/w_n) drive_pre_k(s_j)
 
@@ -100,7 +100,7 @@ class Network:
 
     @property
     def has_phi(self):
-        """Whether the drives are the derivatives of a Phi: not with asymmetric synapses."""
+        """Whether no synapse is asymmetric. (At gamma = 0 there is no Phi either: `check_energy`.)"""
         return all(synapse.has_phi for synapse in self.synapses)
 
     # --- the feedback gain, equation (10) -----------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Network:
 
             u_j contains drive_post_k(s_i) and u_i contains (w_j/w_i) drive_pre_k(s_j), so synapse k: i -> j gets
 
-            dW_k = hebbian(s_i, mu_j) + (w_j/w_i) hebbian(mu_i, s_j),     db_k = sum mu_j                          (12)
+            dW_k = hebbian(s_i, mu_j) + (w_j/w_i) hebbian_down(mu_i, s_j),     db_k = sum mu_j                     (12)
 
         In an asymmetric network the first product is dW and the second is dB.
         """

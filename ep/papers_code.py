@@ -22,7 +22,8 @@ from .phase import Phases
 def papers_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nudging: Nudging, common: bool = False) -> Estimate:
     """`eqprop_gradient(..., transposed=False)` of nudged states, as the published code computes it; see above.
 
-    common: for asymmetric networks, the products that Kolen-Pollack adds up.
+    common: for asymmetric networks, the products that Kolen-Pollack adds up. Nudged phases are always states, whatever
+    phases.deviations says.
     """
     for beta in nudging.points:
         checked_beta(network, beta)

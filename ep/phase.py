@@ -21,7 +21,8 @@ class Phase:
     check_every  compute the residual every so many steps, and at the last. Default: at every step if there is a tolerance,
                  else only at the last
     omega        over-relaxation, s_n <- clip( s_n + omega (slope u_n - s_n) ), for sigma = clip(slope u, low, high). 1: none.
-                 0 < omega < 2; the energy never rises (docs/theory/convergence.md). Not with the synchronous schedule
+                 0 < omega < 2; in free steps the energy never rises (docs/theory/convergence.md). Not with the synchronous
+                 schedule
     Raises EPError for numbers that make no sense, and for an unknown schedule.
     """
 
@@ -49,9 +50,9 @@ class Phase:
         return phase if isinstance(phase, Phase) else cls(phase)
 
     def checks(self, t: int) -> bool:
-        """Is the residual computed at step t = 1, 2, ...?"""
+        """Is the residual computed at step t = 1, 2, ..., before the last?"""
         every = self.check_every or (1 if self.tolerance > 0 else self.steps)
-        return t == self.steps or t % every == 0
+        return t % every == 0
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ Near a fixed point s* = sigma(u*) a small deviation v from it changes, in one sy
 
 so after many steps it has shrunk by a factor r a step, r the largest |eigenvalue| of this linear map. r = 0 is a feed-forward
 network; the nearer r is to 1, the more often what a layer says comes back to it, and the longer the network takes to settle; with
-r >= 1 it does not. A step of "up", "down" or "checkerboard" does what two synchronous steps do, so it shrinks v by about r^2; and
-over-relaxation by the omega of `best_omega` by about omega - 1.
+r >= 1 it does not. In a chain a step of "up", "down" or "checkerboard" does what two synchronous steps do, so it shrinks v by
+about r^2, and with over-relaxation by the omega of `best_omega` by about omega - 1.
 """
 
 import math

@@ -4,7 +4,7 @@
 
     drive_post  = dPhi_n/dpost  = P(W * pre) + b           bottom-up: the forward pass of a layer
     drive_pre   = dPhi_n/dpre   = W^T * P^T(post)          top-down: unpool, then transposed convolution
-    hebbian     = dPhi_n/dtheta = (pre x P^T(post), post)  a product of what the two layers of the synapse know
+    hebbian     = dPhi_n/dtheta = (pre o P^T(post), post)  a product o of what its two layers know; summed over the images
 
 Three faces of one number: < drive_post(pre), post > = < pre, drive_pre(post) > + < b, post > = < theta, hebbian >.
 This identity is the contract of a synapse; `tests/test_identities.py` holds every synapse to it.

@@ -35,7 +35,7 @@ from .errors import EPError
 from .synapse import Synapse
 
 if TYPE_CHECKING:
-    from .network import Network  # which imports this file
+    from .network import Network  # for the hints alone
 
 
 class Asymmetric(Synapse):

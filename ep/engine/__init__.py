@@ -1,9 +1,9 @@
 """The engine: the parts of a network that are exchanged for faster ones. Nothing here is needed to understand the core.
 
-    fast = ep.engine.prepared(network)      the same network on other synapses, while its weights stay as they are
+    fast = ep.engine.prepared(network)      the same network of other parts, while its weights stay as they are
     ep.eqprop_gradient(fast, x, y, ...)     the same functions, the same loop
 
-The numbers are the same but for rounding. What computes them is a matter of the synapses alone:
+The numbers are the same but for rounding. What is exchanged are the synapses, the activation, and on a GPU the readout:
 
     cpu.py       `Conv` by Winograd's convolution or patches      winograd.py, patches.py, ways.py
     gpu.py       `Conv` and `Dense` by CUDA kernels and cuBLAS    kernels.py, blas.py

@@ -30,7 +30,8 @@ MOST = 64  # buffers of one number of images
 
 
 def prepared(network, largest_tile=4, map=map):
-    """`network` on these synapses, while its weights stay as they are: their kernels are transformed here, once.
+    """`network` on these synapses, while its weights stay as they are: their kernels are transformed here, once (those of an
+    asymmetric one at their first use).
 
     largest_tile: 4 or 2 for Winograd's F(4x4, 3x3) or F(2x2, 3x3), 1 for im2col. map: of `worker_threads`, to share the work.
     """
@@ -116,8 +117,8 @@ class Pooled:
     def plain(self, first, *others):
         """Whether this is left to `Conv`: another dtype than that of the weights, or one image.
 
-        One image is what stands for all while they are the same (dynamics.Messages): then windows tie, and only products of equal
-        rows in the same order keep equal numbers equal.
+        One image may stand for all of a batch (dynamics.Messages). Its windows tie then, and Winograd's convolution would break
+        ties by rounding; that of `Conv` does not.
         """
         dtype = self.W.dtype
         return len(first) == 1 or first.dtype != dtype or any(a.dtype != dtype for a in others)
@@ -156,7 +157,7 @@ class Pooled:
 
 
 def rows_of(b, N):
-    """b for N images, (N, C), as long as a run: adding it is one pass."""
+    """b for N images, (N, C): it is added over runs of N*C numbers, not of C."""
     rows = np.empty((N, *b.shape), b.dtype)
     rows[...] = b
     return rows
@@ -206,8 +207,6 @@ class TiledConv(Pooled, Conv):
     def linear_post(self, pre, switches):
         if self.plain(pre):
             return super().linear_post(pre, switches)
-        if switches is None:  # a pooling without switches is linear
-            return self.pool_stripes(self.convolved(pre), len(pre), None)[0]
         return self.pool_stripes(self.convolved(pre), len(pre), switches)[0]
 
     def winners(self, pre):
