@@ -12,6 +12,7 @@ from helpers import flat, relative
 from ep.bptt import bptt_gradient, bptt_increments
 from ep.dynamics import Phases, relax
 from ep.eqprop import eqprop_gradient
+from ep.errors import EPError
 from ep.gdu import eqprop_increments
 from ep.nudging import Nudging
 
@@ -117,3 +118,11 @@ def test_increments_sum_to_the_gradients(xp, case, deviations):
     for whole, parts in sums.values():
         total = {name: sum(g[name] for g, _ in parts) for name in parts[0][0]}
         assert relative(total, {name: whole.gradient[name] for name in total}) < 1e-11
+
+
+def test_increments_of_states_need_a_phi():
+    """An asymmetric network has none."""
+    case = Case("average", cost=SE, angle=ANGLE)
+    net, x, y = case.example()
+    with pytest.raises(EPError, match="no Phi"):
+        eqprop_increments(net, x, y, net.init_state(x), 2, nudging=Nudging.symmetric(0.1), deviations=False, transposed=False)
