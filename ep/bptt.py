@@ -42,7 +42,7 @@ def bptt_gradient(network: Network, x: Array, y: Array, phases: Phases) -> Estim
     start = relax(network, x, T - K).states if K < T else None
     trajectory, free = unroll(network, x, start, K)
     gradient = network.readout_gradient(free.states, y)
-    for g_t, _ in sweep(network, x, y, trajectory, free.states):
+    for g_t, _ in backward(network, x, y, trajectory, free.states):
         for name in g_t:
             gradient[name] = gradient.get(name, 0.0) + g_t[name]
     free.steps = T
@@ -50,14 +50,14 @@ def bptt_gradient(network: Network, x: Array, y: Array, phases: Phases) -> Estim
 
 
 def bptt_increments(network: Network, x: Array, y: Array, states: States, steps: int) -> list[tuple[Gradient, States]]:
-    """The sweep (6) through `steps` steps that all stay at the free fixed point `states`.
+    """Backward, (6), through `steps` steps that all stay at the free fixed point `states`.
 
     Returns a list over t = 0 ... steps-1, t = 0 the *last* step in time, of (g_t, mu_t): what `eqprop_increments` gives
     for beta -> 0. g_t is a batch mean; mu_t = [per layer] is per example.
     """
     x, y = network.examples(x, y)
     trajectory, free = unroll(network, x, states, steps)
-    return [({name: g / len(x) for name, g in g_t.items()}, mu) for g_t, mu in sweep(network, x, y, trajectory, free.states)]
+    return [({name: g / len(x) for name, g in g_t.items()}, mu) for g_t, mu in backward(network, x, y, trajectory, free.states)]
 
 
 def unroll(network: Network, x: Array, states: States | None, steps: int) -> tuple[list, Relaxation]:
@@ -67,7 +67,7 @@ def unroll(network: Network, x: Array, states: States | None, steps: int) -> tup
     return [(s, u, switches) for (s, _, switches), (_, u, _) in pairwise(kept)], free
 
 
-def sweep(network, x, y, trajectory, final_states):
+def backward(network, x, y, trajectory, final_states):
     """Backward: yield (g_t, mu_t) for t = T-1, T-2, ... by equations (6); gradients are summed over the batch."""
     dsigma = network.activation.dsigma
     lam = [0.0 * s for s in final_states]

@@ -260,7 +260,7 @@ def test_the_reverse_sweep_uses_the_switches_of_its_own_step(xp, case):
     start, direction = random_states(xp, net), random_direction(net)
     trajectory, end = bptt.unroll(net, x, start, 4)
     gradient = net.readout_gradient(end.states, y)
-    for g, _ in bptt.sweep(net, x, y, trajectory, end.states):
+    for g, _ in bptt.backward(net, x, y, trajectory, end.states):
         gradient = {**gradient, **{name: gradient.get(name, 0.0) + g[name] for name in g}}
     if case.wiring == "max" and case.gain > 0.1:  # of W, and of B where there is one
         switches = [flat(list(sw[1]) if case.angle is not None else sw[1]) for _, _, sw in trajectory]

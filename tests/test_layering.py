@@ -135,7 +135,7 @@ def test_one_loop_over_steps():
             if isinstance(function, ast.FunctionDef):
                 loops = [ast.unparse(node.iter) for node in ast.walk(function) if isinstance(node, ast.For)]
                 found |= {(module, function.name) for loop in loops if ".steps" in loop or loop.endswith("(trajectory)")}
-    assert found == {("dynamics", "iterate"), ("bptt", "sweep")}
+    assert found == {("dynamics", "iterate"), ("bptt", "backward")}
 
 
 def test_the_core_stands_alone(tmp_path):

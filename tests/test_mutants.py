@@ -208,10 +208,10 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
         "gdu:increments_of_states", "- c * (dPhi_new", "+ c * (dPhi_new", (GDU_OF_STATES, MAX)),
     "w_n forgotten in the increments of states": of("gdu:increments_of_states", "- c * w *", "- c *", (GDU_OF_STATES, WEAK)),
     "stale switches in BPTT (those of s_{t+1})": of(
-        "bptt:sweep", "for states, u, switches in reversed(trajectory):", LATER, (SWEEP, MAX)),
+        "bptt:backward", "for states, u, switches in reversed(trajectory):", LATER, (SWEEP, MAX)),
     "a trajectory with the switches of s_{t+1}": of(
         "bptt:unroll", "(s, _, switches), (_, u, _)", "(s, _, _), (_, u, switches)", (SWEEP, MAX)),
-    "mu without sigma'": of("bptt:sweep", "dsigma(u_n) * lam_n", "lam_n", (GDU, MAX), (SWEEP, MAX)),
+    "mu without sigma'": of("bptt:backward", "dsigma(u_n) * lam_n", "lam_n", (GDU, MAX), (SWEEP, MAX)),
     "BPTT that starts too late": of(
         "bptt:bptt_gradient", "relax(network, x, T - K)", "relax(network, x, T)",
         (G.test_bptt_is_the_derivative_of_the_unrolled_loss, MAX, 7, 4)),
