@@ -10,7 +10,7 @@ PATCHES = 1 << 18  # numbers of patches that are made at once: 1 MB, for float32
 
 
 class Im2col:
-    """gain times the convolution with W (k, k, C_in, C_out): k columns side by side, k products with shifted views."""
+    """The convolution with W (k, k, C_in, C_out): k columns side by side, k products with shifted views."""
 
     def __init__(self, k, size_in, size_out, padding, N, channels, scratch, stride=1):
         (self.C_in, self.C_out), self.channels, self.stride = channels, channels, stride
@@ -22,8 +22,8 @@ class Im2col:
         """The images within their border of zeros."""
         return x[self.padding:self.padding + self.size_in[0], self.padding:self.padding + self.size_in[1]]
 
-    def set(self, W, gain=1.0):
-        self.W = (W if gain == 1 else gain * W).reshape(self.k, self.k * self.C_in, self.C_out)
+    def set(self, W):
+        self.W = W.reshape(self.k, self.k * self.C_in, self.C_out)
 
     def stripes(self, feed=None):
         if feed:
@@ -50,15 +50,15 @@ class Im2col:
 
 
 class Col2im:
-    """gain times the adjoint of a convolution with W (k, k, C_out, C_in), as ops.conv_adjoint_input: for inputs of few pixels."""
+    """The adjoint of a convolution with W (k, k, C_out, C_in), as ops.conv_adjoint_input: for inputs of few pixels."""
 
     def __init__(self, k, size_in, size_out, padding, N, channels, scratch, stride=1):
         (C_in, self.C_out), self.k, self.size_out, self.p, self.scratch = channels, k, size_out, padding, scratch
         self.stride = stride
         self.input, self.rows = np.zeros((*size_in, N, C_in), scratch.dtype), [slice(0, size_out[0])]
 
-    def set(self, W, gain=1.0):
-        self.W, self.gain = W.reshape(-1, W.shape[3]), gain
+    def set(self, W):
+        self.W = W.reshape(-1, W.shape[3])
 
     def stripes(self, feed=None):
         if feed:
@@ -72,8 +72,6 @@ class Col2im:
         for a in range(k):
             for b in range(k):
                 y[every(s, a, h), every(s, b, w)] += cols[:, :, :, a, b]
-        if self.gain != 1:
-            y *= self.gain
         yield self.rows[0], y[p:p + H, p:p + width]
 
     def whole(self, feed=None):

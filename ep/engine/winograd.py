@@ -89,7 +89,7 @@ def multiplications(m, size_out):
 
 
 class Winograd:
-    """gain times the convolution of N images (H, W), stride 1, with the kernel U = transform_kernel(W, m).
+    """The convolution of N images (H, W), stride 1, with the kernel U = transform_kernel(W, m).
 
     Write the images into `.input` (H, W, N, C_in) and go through `stripes()`: slices of rows of the result, and these rows
     (rows, W', N, C_out), to be used before anything else with the same `Scratch` is. A stripe is as many rows of tiles as have
@@ -103,7 +103,7 @@ class Winograd:
         self.x = np.zeros((self.h * m + 2, self.w * m + 2, N, C_in), scratch.dtype)
         self.input, self.channels = self.inside(self.x), channels
         self.B_T, self.A_T = (np.array(T, scratch.dtype) for T in (TILES[m].B_T, TILES[m].A_T))
-        self.gain_A_T, self.exchanged = self.A_T.copy(), None
+        self.exchanged = None
         self.stripe = stripes_of(self.h, a * a * self.w * N * (C_in + C_out) + m * self.w * m * N * C_out, a * a * C_in * C_out)
         self.rows = [slice(i * m, min((i + self.stripe) * m, size_out[0])) for i in range(0, self.h, self.stripe)]
         self.tiles_N = self.w * N  # per row of tiles
@@ -115,10 +115,9 @@ class Winograd:
         """The images within their border of zeros."""
         return x[self.padding:self.padding + self.size_in[0], self.padding:self.padding + self.size_in[1]]
 
-    def set(self, U, gain=1.0):
-        """The kernel, ((m+2)^2, C_in, C_out), and the gain: to be called before the first use and when the weights change."""
+    def set(self, U):
+        """The kernel, ((m+2)^2, C_in, C_out): to be called before the first use and when the weights change."""
         self.U, self.uses = U, 0
-        np.multiply(self.A_T, gain, out=self.gain_A_T)
 
     def stripes(self, feed=None, result=None):
         """feed(rows): write the rows of `.input` before row `rows`, just before they are used; default: they are written.
@@ -140,11 +139,11 @@ class Winograd:
             for left, right, out in read:  # x -> V = B^T x B
                 np.matmul(left, right, out=out)
             np.matmul(V, self.U, out=M)  # (m+2)^2 times (h w N, C_in) @ (C_in, C_out)
-            (A_T, M_tiles, Q), (gain_A_T, Q_tiles, out) = write  # M -> y = A^T M A
+            (A_T, M_tiles, Q), (_, Q_tiles, out) = write  # M -> y = A^T M A
             np.matmul(A_T, M_tiles, out=Q)
             if fits:
                 out, y = result[rows].reshape(out.shape), result[rows]
-            np.matmul(gain_A_T, Q_tiles, out=out)
+            np.matmul(A_T, Q_tiles, out=out)
             yield rows, y
 
     def whole(self, feed=None):
@@ -163,7 +162,7 @@ class Winograd:
         N = self.x.shape[2]
         Q, y = self.scratch(2, a, h, w, m, N * C_out), self.scratch(1, h, m, w * m * N * C_out)
         write = [(self.A_T, M.reshape(a, a, h, w, -1).transpose(0, 2, 3, 1, 4), Q),  # M A
-                 (self.gain_A_T, Q.reshape(a, h, -1).transpose(1, 0, 2), y)]  # A^T (M A)
+                 (self.A_T, Q.reshape(a, h, -1).transpose(1, 0, 2), y)]  # A^T (M A)
         rows = min(h * m, self.size_out[0] - first * m)
         return read, V, M, write, y.reshape(h * m, w * m, N, C_out)[:rows, :self.size_out[1]]
 
