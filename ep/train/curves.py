@@ -48,7 +48,7 @@ def panels_of(line):
               ("loss", {"train": "train_loss", "test": "test_loss"}),
               ("free phase: largest residual", {"": "residual"}),
               ("cosine with the exact gradient", per_layer(line, "cosine_") | {
-                  "backpropagation without feedback": "largest_cosine_feed_forward"}),
+                  "feed-forward": "largest_cosine_feed_forward"}),
               ("norm of the gradient", per_layer(line, "gradient_norm_")),
               ("share of units stuck at a bound", per_layer(line, "stuck_")),
               ("angle between W and B (degrees)", per_layer(line, "angle_")),
