@@ -43,7 +43,7 @@ RESNET = dict(channels=(32, 64, 128), initial_drive=0.333, scale=(1.0, 3.0), fee
 RECURRENT = dict(channels=(16, 32, 64, 64), scale=(8.0, 1.4, 1.4, 2.0, 4.0), feedback=1.0, nudged_phases="deviations", beta=0.05,
                  steps_free=60, schedule="checkerboard", tolerance=3e-3, steps_nudged=8, schedule_nudged="down", omega=1.4,
                  optimizer="adam", lr=(2e-3, 6e-3), weight_decay=0.02, warm_up=50,
-                 batch_size=64)  # full feedback: hidden weights that start at a spectral radius near 0.7, and every chunk settles
+                 batch_size=64)  # full feedback: hidden weights start at a spectral radius near 0.7; nearly all chunks settle
 PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states", conventions="paper", beta=1.0, steps_free=250,
              steps_nudged=25, schedule="synchronous", optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4,
              batch_size=128, check_every=10)  # the log says at which step the residual passed 1e-6
