@@ -68,7 +68,7 @@ from .papers_code import papers_gradient
 from .phase import Phase, Phases
 from .radius import best_omega, spectral_radius
 from .rbp import rbp_gradient
-from .synapse import Conv, Dense, Identity, Synapse
+from .synapse import Conv, Dense, Filtered, Identity, Synapse
 from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, kolen_pollack
 
 __version__ = "0.1.0"
@@ -89,7 +89,7 @@ def __getattr__(name):
 
 __all__ = [
     "AVERAGE_POOL", "Activation", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES",
-    "HARD_SIGMOID", "Identity", "MAX_POOL", "NO_POOL", "Network", "Nudging", "Phase", "Phases", "Pooling", "RELU6",
+    "Filtered", "HARD_SIGMOID", "Identity", "MAX_POOL", "NO_POOL", "Network", "Nudging", "Phase", "Phases", "Pooling", "RELU6",
     "SHIFTED_SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "Synapse", "TANH", "alignment", "array_module", "asymmetric",
     "best_omega", "bptt_gradient", "bptt_increments", "convnet", "deviate", "device_module", "eqprop_gradient",
     "eqprop_increments", "kolen_pollack", "load", "mlp", "papers_gradient", "rbp_gradient", "relax", "residual", "resnet",

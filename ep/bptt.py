@@ -45,7 +45,7 @@ def bptt_gradient(network: Network, x: Array, y: Array, phases: Phases) -> Estim
     for g_t, _ in backward(network, x, y, trajectory, free.states):
         for name in g_t:
             gradient[name] = gradient.get(name, 0.0) + g_t[name]
-    free.steps = T
+    free.steps = free.mean_steps = T
     return estimate(network, gradient, free, y)
 
 

@@ -4,21 +4,23 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from . import ops
 from .activations import ACTIVATIONS, HARD_SIGMOID, RELU6, Activation
 from .backend import Array, array_module
-from .checks import by_layer, named, real, whole, wholes
+from .checks import by_layer, floats, named, real, whole, wholes
 from .cost import COSTS, SoftmaxCrossEntropy
 from .errors import EPError
 from .network import Network
 from .npz import read_npz
-from .synapse import Conv, Dense, Identity
+from .synapse import Conv, Dense, Filtered, Identity
 from .vectorfield import asymmetric
 
 LARGEST = 2**50  # numbers in an array
+LITTLE = 5e-4  # of the largest variance, added to all before dividing by their roots
 CONNECTIONS = {"symmetric": lambda network, **options: network, "asymmetric": asymmetric}
 
 
@@ -42,7 +44,8 @@ def mlp(sizes: Sequence[int], activation: Activation | str = HARD_SIGMOID, cost:
 def convnet(channels: Sequence[int] = (128, 256, 512, 512), input_shape: Sequence[int] = (32, 32, 3), classes: int = 10,
             kernel: int = 3, paddings: Sequence[int] | None = None, pool: ops.Pooling | str = ops.MAX_POOL,
             activation: Activation | str = HARD_SIGMOID, cost: type | str = SoftmaxCrossEntropy,
-            scale: float | Sequence[float] = 1.0, feedback: float = 1.0, seed: int = 0, dtype: type | str = "float32") -> Network:
+            scale: float | Sequence[float] = 1.0, feedback: float = 1.0, seed: int = 0, dtype: type | str = "float32",
+            filters: Any = None) -> Network:
     """Convolutions of stride 1, each followed by pooling, then the classes. `convnet()` is the paper's network.
 
     channels: output channels of each convolution. paddings: one per convolution; default 1, and 0 for the last.
@@ -52,6 +55,8 @@ def convnet(channels: Sequence[int] = (128, 256, 512, 512), input_shape: Sequenc
               layer, the last for the classes.
     feedback: the feedback gain gamma of equation (10). 1 is the paper's network.
     seed:     of the initial parameters, drawn on the host. dtype: "float32" or "float64".
+    filters:  (k, k, C, filters), an odd k: the first convolution sees the image through these and their negatives, which do not
+              learn (`Filtered`). Those of `whitening`, for example.
     pool, activation and cost may be given by name. Raises EPError for sizes that are none, and if the layers shrink the image
     below 1x1.
     """
@@ -64,9 +69,11 @@ def convnet(channels: Sequence[int] = (128, 256, 512, 512), input_shape: Sequenc
                       f"channels {channels}, paddings {paddings}, input shape {shape}")
     draw, synapses = _Draw(seed, _scales(scale, len(channels) + 1, cost), dtype), []
     recipe = dict(builder="convnet", channels=channels, input_shape=shape, classes=classes, kernel=kernel, paddings=paddings,
-                  pool=pool.name, activation=activation.name, cost=getattr(cost, "name", None), dtype=draw.dtype)
+                  pool=pool.name, activation=activation.name, cost=getattr(cost, "name", None), dtype=draw.dtype,
+                  filters=_listed(filters))
     for C, padding in zip(channels, paddings):
-        synapses.append(_conv(draw, shape, C, kernel, padding, pool=pool))
+        seen_through = None if synapses else filters
+        synapses.append(_conv(draw, shape, C, kernel, padding, pool=pool, filters=seen_through))
         shape = synapses[-1].post_shape
     cost_instance = _close(draw, synapses, shape, classes, cost)
     return Network(synapses, activation, cost_instance, recipe=known(recipe, activation, cost, pool), feedback=feedback)
@@ -75,7 +82,7 @@ def convnet(channels: Sequence[int] = (128, 256, 512, 512), input_shape: Sequenc
 def resnet(blocks: int = 6, channels: Sequence[int] = (32, 64, 128), input_shape: Sequence[int] = (32, 32, 3), classes: int = 10,
            pool: ops.Pooling | str = ops.MAX_POOL, activation: Activation | str = RELU6, cost: type | str = SoftmaxCrossEntropy,
            scale: float | Sequence[float] = 6**0.5, feedback: float = 0.001, seed: int = 0,
-           dtype: type | str = "float32") -> Network:
+           dtype: type | str = "float32", filters: Any = None) -> Network:
     """A residual network: a convolution (the stem), blocks of two, then the classes: 1 + 2 blocks layers of 3x3 convolutions.
 
         s_b = sigma( W_1 * s_a + ... )         s_c = sigma( W_2 * s_b + skip(s_a) + ... )        ...: what comes down
@@ -100,8 +107,8 @@ def resnet(blocks: int = 6, channels: Sequence[int] = (32, 64, 128), input_shape
     stages, halvings = len(channels), len(channels) - 1
     draw = _Draw(seed, _scales(scale, 2 + 2 * blocks + halvings, cost), dtype)
     recipe = dict(builder="resnet", blocks=blocks, channels=channels, input_shape=shape, classes=classes, pool=pool.name,
-                  activation=activation.name, cost=getattr(cost, "name", None), dtype=draw.dtype)
-    synapses, wiring = [_conv(draw, shape, channels[0], pool=pool)], [(0, 1)]
+                  activation=activation.name, cost=getattr(cost, "name", None), dtype=draw.dtype, filters=_listed(filters))
+    synapses, wiring = [_conv(draw, shape, channels[0], pool=pool, filters=filters)], [(0, 1)]
     for stage, C in enumerate(channels):
         for block in range((blocks + stage) // stages):
             a, last = wiring[-1][1], synapses[-1].post_shape
@@ -136,7 +143,24 @@ def known(recipe, activation, cost, pool=ops.NO_POOL):
                       and ops.POOLINGS.get(pool.name) == pool) else None
 
 
-def calibrate(network: Network, x: Array, deviation: float, mean: float = 0.0) -> Network:
+def whitening(x: Array, filters: int = 12, size: int = 3) -> Array:
+    """Fixed filters (size, size, C, filters) for `convnet`: the first principal components of the patches of the images x.
+
+    Each is divided by the standard deviation of the patches along it (plus a little, for the weakest), so that all answer with
+    about the same strength: neighbouring pixels and colours are nearly alike, and what they have in common no longer drowns
+    the rest. x (N, H, W, C). Rounded to five digits, so that no other machine rounds them otherwise.
+    """
+    x, filters = np.asarray(x, dtype="float64"), whole(filters, "filters", 1)
+    if filters > (most := size * size * x.shape[3]):
+        raise EPError(f"patches of {size}x{size} pixels and {x.shape[3]} colours have {most} components: got {filters} filters")
+    patches = ops.im2col(x, size).reshape(-1, size * size * x.shape[3])
+    variances, components = np.linalg.eigh(np.cov(patches.T))  # the smallest first; one component a column
+    F = (components / np.sqrt(variances + LITTLE * variances[-1]))[:, ::-1][:, :filters]
+    F = F * np.sign(F[abs(F).argmax(0), np.arange(filters)])  # of the two signs, the one that makes the largest number positive
+    return np.round(F, 5).reshape(size, size, x.shape[3], filters).astype("float32")
+
+
+def calibrate(network: Network, x: Array, deviation: float, mean: float = 0.0, depth: int | None = None) -> Network:
     """Scale the initial weights so that the drives of every unit vary over the images x by this standard deviation; in place.
 
         W <- W deviation / std(u),   b <- mean - mean(u)          u the drives of the feed-forward pass over x, per unit (channel)
@@ -146,6 +170,7 @@ def calibrate(network: Network, x: Array, deviation: float, mean: float = 0.0) -
     An `Identity` has no weights: u is then what is added to it. The layers that get one lie on a path of skips along which these
     sums add up; so each of m such layers gets deviation/sqrt(m), and at any depth the variance grows along this path to about
     twice that of its beginning at most.
+    depth: only the layers that are so many synapses from the input at most; default all of them.
     x (N, *input shape), N a few hundred. Returns the network. Feedback weights of an asymmetric network are not touched: make
     it asymmetric afterwards.
     """
@@ -153,7 +178,8 @@ def calibrate(network: Network, x: Array, deviation: float, mean: float = 0.0) -
     if any({"W", "b"} - synapse.parameters().keys() for synapse in network.synapses if type(synapse) is not Identity):
         raise EPError("only synapses with W and b, and identities, can be calibrated, and this network has others")
     layers, identities = [x, *network.init_state(x)], sum(type(synapse) is Identity for synapse in network.synapses)
-    for n in sorted(range(1, len(network.shapes)), key=lambda n: network.depths[n]):
+    for n in sorted((n for n in range(1, len(network.shapes)) if network.depths[n] <= (depth or network.depths[-1])),
+                    key=lambda n: network.depths[n]):
         incoming = [(synapse, i) for synapse, (i, j) in zip(network.synapses, network.wiring) if j == n]
         weighted = [(synapse, i) for synapse, i in incoming if type(synapse) is not Identity]
         skipped = sum(layers[i] for synapse, i in incoming if type(synapse) is Identity)
@@ -243,9 +269,20 @@ def _dense(draw, pre_shape, units):
     return Dense(*draw((fan_in, units), fan_in), pre_shape)
 
 
-def _conv(draw, pre_shape, C, kernel=3, padding=1, stride=1, pool=ops.NO_POOL):
+def _conv(draw, pre_shape, C, kernel=3, padding=1, stride=1, pool=ops.NO_POOL, filters=None):
+    front = None
+    if filters is not None:
+        F = floats(np.asarray(filters, dtype=draw.dtype), "filters", 4)
+        front = Conv(F, np.zeros(F.shape[3], F.dtype), pre_shape, padding=len(F) // 2, pool=ops.NO_POOL)
+        pre_shape = (*front.post_shape[:2], 2 * F.shape[3])
     W, b = draw((kernel, kernel, pre_shape[2], C), kernel * kernel * pre_shape[2])
-    return Conv(W, b, pre_shape, stride=stride, padding=padding, pool=pool)
+    made = Conv(W, b, pre_shape, stride=stride, padding=padding, pool=pool)
+    return made if front is None else Filtered(front, made)
+
+
+def _listed(filters):
+    """For a recipe, which is written as JSON: a float32 number is read back as it was."""
+    return None if filters is None else np.asarray(filters).tolist()
 
 
 def _close(draw, synapses, shape, classes, cost):

@@ -11,14 +11,14 @@ about beta gamma^(L - n), and subtracting two float32 states leaves little more 
 difference itself, equation (11), which loses no digits however small it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 
-from .backend import Array, Gradient, States, array_module
+from .backend import Array, Gradient, States, array_module, to_host
 from .checks import arrayed, real
 from .errors import EPError
 from .network import Network
@@ -26,6 +26,7 @@ from .nudging import Nudging
 from .phase import SCHEDULES as SCHEDULES, Phase as Phase, Phases as Phases  # for who imports this file
 
 LARGEST_FACTOR = 1e12  # w_n in (11); beyond it sigma is a straight line for every change that it sees
+FEW = 4  # images that are not parted: their arrays are small enough
 
 # --- relaxing ---------------------------------------------------------------------------------------------------------
 
@@ -36,11 +37,12 @@ class Relaxation:
 
     states    [s_1 ... s_L]; of a nudged phase by `deviate`, the deviations [delta_1 ... delta_L]
     switches  of every synapse at these states (the frozen ones, if they were frozen); of deviations, those of s*
-    steps     how many were made
+    steps     how many were made; with a tolerance, for the image that took the most
     before    the states before the last step
     tolerance of the phase
     u         [u_1 ... u_L], the arguments of sigma that gave these states: s_n = sigma(u_n); [] of deviations
     earlier   [(step, change)] of the steps before the last at which the change was computed
+    mean_steps  over the images
     """
 
     states: States
@@ -50,11 +52,20 @@ class Relaxation:
     tolerance: float = 0.0
     u: States = field(default_factory=list)
     earlier: list[tuple[int, Any]] = field(default_factory=list)
+    mean_steps: float = 0.0
+
+    def __post_init__(self):
+        self.mean_steps = self.mean_steps or float(self.steps)
+
+    @cached_property
+    def changes(self) -> Array:
+        """Largest |s_new - s_old| over layers and units in the last step of each image, (N,), on the device."""
+        return largest_changes(self.states, self.before)
 
     @cached_property
     def change(self) -> Any:
-        """Largest |s_new - s_old| over layers, units and images in the last step: a number on the device."""
-        return largest_change(self.states, self.before)
+        """The largest of them: a number on the device."""
+        return self.changes.max()
 
     @property
     def residual(self) -> float:
@@ -67,8 +78,13 @@ class Relaxation:
         return [*((t, float(change)) for t, change in self.earlier), (self.steps, self.residual)]
 
     @property
+    def settled(self) -> Array:
+        """(N,), on the device: for which images the last change is at most the tolerance. Where there is none, that is 0."""
+        return self.changes <= self.tolerance
+
+    @property
     def converged(self) -> bool:
-        """residual <= tolerance; a relaxation of a fixed number of steps has the tolerance 0."""
+        """Whether all have settled: residual <= tolerance."""
         return self.residual <= self.tolerance
 
 
@@ -108,15 +124,21 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
 
     if trajectory is not None:
         remember()
-    steps, before, earlier = iterate(network, phase, states, drive, update, None if trajectory is None else remember)
-    states, u, switches = for_each_image(states, len(x)), for_each_image(u, len(x)), messages.switches()
+    steps, before, earlier = iterate(network, phase, states, drive, update, *([1.0, remember] if trajectory is not None else []))
+    states, before, u = (for_each_image(arrays, len(x)) for arrays in (states, before, u))
     if omega != 1:
         u = [stretched(u_n, s, 1 / omega, activation.slope) for u_n, s in zip(u, states)]
-    return Relaxation(states, switches, steps, before, phase.tolerance, u, earlier)
+    together = Relaxation(states, messages.switches(), steps, before, phase.tolerance, u, earlier)
+
+    def go_on(rest, phase):
+        return relax(network, x[rest], phase, None if y is None else y[rest], beta, start=cut(states, rest),
+                     switches=None if switches is None else cut(switches, rest))
+
+    return together if trajectory is not None else others_go_on(together, phase, go_on)
 
 
 def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free: Relaxation, phase: Phase | int,
-            transposed: bool = True) -> Relaxation:
+            transposed: bool = True, start: States | None = None) -> Relaxation:
     """The nudged phase at `beta` as deviations from `free`, the `Relaxation` of the free phase. Returns a `Relaxation`.
 
     First at gain 1, where all factors w_n are 1. At the switches of s* the drives are linear in the states; call their
@@ -132,7 +154,7 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
 
     This is the response of a symmetric network. Of an asymmetric one it is the response through the transposed Jacobian, which
     gives the exact gradient (vectorfield.py); transposed=False is its plain response, d_n = w_n sum_i D_ni delta_i / w_i.
-    y: targets as `network.targets` returns them. The phase starts at delta = 0, and the residual is that of delta.
+    y: targets as `network.targets` returns them. The phase starts at delta = 0, or at `start`, and the residual is that of delta.
     beta: one number; or several, and then their phases are relaxed together, as one batch (phases N, ...).
     """
     phase, betas = Phase.of(phase), [checked_beta(network, b) for b in (beta if isinstance(beta, (tuple, list)) else [beta])]
@@ -142,7 +164,7 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
     factors = [min(max(w, 1 / LARGEST_FACTOR), LARGEST_FACTOR) for w in network.energy_factors]  # at gamma = 0: inf and 0
     switches = [repeated(sw, len(betas)) if i > 0 else None for sw, (i, _) in zip(free.switches, network.wiring)]
     u = free.u
-    delta: list[Any] = [None] * L  # None: still zero, and nothing comes from it
+    delta: list[Any] = [None] * L if start is None else list(start)  # None: still zero, and nothing comes from it
     if omega != 1:
         u = [stretched(u_n, s, omega, activation.slope) for u_n, s in zip(u, free.states)]
 
@@ -161,14 +183,22 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
 
     steps, before, earlier = iterate(network, phase, delta, drive, update)
     zero = 0j if isinstance(betas[0], complex) else 0.0
-    delta = [zero * repeated(s, len(betas)) if d is None else d for s, d in zip(free.states, delta)]
-    return Relaxation(delta, free.switches, steps, before, phase.tolerance, earlier=earlier)
+    delta, before = ([zero * repeated(s, len(betas)) if d is None else d for s, d in zip(free.states, deltas)]
+                     for deltas in (delta, before))
+    together = Relaxation(delta, free.switches, steps, before, phase.tolerance, earlier=earlier)
+
+    def go_on(rest, phase):
+        theirs = Relaxation(cut(free.states, rest), cut(free.switches, rest), free.steps, [], u=cut(free.u, rest))
+        return deviate(network, y[rest], beta, theirs, phase, transposed, cut(delta, rest))
+
+    return others_go_on(together, phase, go_on)
 
 
-def iterate(network, phase, states, drive, update, after_step=None):
-    """The loop over steps and layers: as many steps as `phase` says.
+def iterate(network, phase, states, drive, update, enough=0.5, after_step=None):
+    """The loop over steps and layers: as many steps as `phase` says, or until `enough` of the images have settled.
 
     update(n, drive(n)) has to put the new layer n into `states` (None: zero). The layers of a group see each other's old states.
+    enough: a share, and all where there are FEW.
     Returns (steps, the states before the last one, [(step, change)] of earlier steps), as a `Relaxation` has them.
     """
     groups, earlier = SCHEDULES[phase.schedule](network), []
@@ -181,11 +211,42 @@ def iterate(network, phase, states, drive, update, after_step=None):
         if after_step:
             after_step()
         if t < phase.steps and phase.checks(t):
-            change = largest_change(states, before)
-            if phase.tolerance > 0 and float(change) <= phase.tolerance:  # only here a GPU waits
-                break
-            earlier.append((t, change))
+            changes = largest_changes(states, before)
+            if phase.tolerance > 0:  # only here a GPU waits
+                settled = to_host(changes <= phase.tolerance)
+                if settled.all() or len(settled) > FEW and settled.mean() >= enough:
+                    break
+            earlier.append((t, changes.max()))
     return t, before, earlier
+
+
+def others_go_on(together: Relaxation, phase: Phase, go_on: Callable) -> Relaxation:
+    """The relaxation of all images, once it has ended for half of them: the half that still changes most goes on without the rest.
+
+    So an image makes the steps that it needs, and few more, whoever is relaxed beside it.
+    go_on(their numbers, the phase that is left) -> `Relaxation`.
+    """
+    N, left = len(together.changes), phase.steps - together.steps
+    if phase.tolerance == 0 or N <= FEW or left == 0 or together.converged:
+        return together
+    rest = np.sort(to_host(together.changes).argsort(kind="stable")[N // 2:])
+    later = go_on(rest, replace(phase, steps=left))
+    for all_of_it, new in ((together.states, later.states), (together.before, later.before), (together.u, later.u),
+                           (together.switches, later.switches)):
+        for a, b in zip(all_of_it, new):
+            put(a, rest, b)
+    return replace(together, steps=together.steps + later.steps, mean_steps=together.steps + later.mean_steps * len(rest) / N,
+                   earlier=[*together.earlier, (together.steps, together.change),
+                            *((together.steps + t, change) for t, change in later.earlier)])
+
+
+def put(a, images, b):
+    """a[images] <- b, of arrays and of pairs of such; None is nothing."""
+    if isinstance(a, tuple):
+        for one, other in zip(a, b):
+            put(one, images, other)
+    elif a is not None:
+        a[images] = b
 
 
 class Messages:
@@ -258,16 +319,16 @@ def for_each_image(arrays, N):
     return [spread(a, N) for a in arrays]
 
 
-def largest_change(states, before):
-    """Largest |s_new - s_old| over layers, units and images, a number on the device; None is zero."""
+def largest_changes(states, before):
+    """Largest |s_new - s_old| over layers and units, of each image, on the device; None is zero."""
     xp = array_module(next(s for s in states if s is not None))
-    changes = [s if old is None else s - old for s, old in zip(states, before) if s is not None]
-    return reduce(xp.maximum, [abs(change).max() for change in changes])
+    changes = [abs(s if old is None else s - old) for s, old in zip(states, before) if s is not None]
+    return reduce(xp.maximum, [change.max(tuple(range(1, change.ndim - 1))).max(1) for change in changes])
 
 
 def residual(states: States, old: States) -> float:
-    """The same as a Python number."""
-    return float(largest_change(states, old))
+    """The largest change of all, a Python number."""
+    return float(largest_changes(states, old).max())
 
 
 # --- over-relaxation ------------------------------------------------------------------------------------------------------
@@ -328,8 +389,8 @@ def response(network: Network, y: Array, free: Relaxation, nudging: Nudging, pha
 
 
 def cut(arrays, part):
-    """Part of each of them; None stays None."""
-    return [None if a is None else a[part] for a in arrays]
+    """Part of each of them, or of both of a pair; None stays None."""
+    return [None if a is None else tuple(cut(a, part)) if isinstance(a, tuple) else a[part] for a in arrays]
 
 
 def joined(arrays):

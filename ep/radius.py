@@ -11,17 +11,20 @@ about r^2, and with over-relaxation by the omega of `best_omega` by about omega 
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from .activations import total
 from .backend import Array, array_module, to_host
-from .dynamics import Relaxation, iterate
+from .dynamics import Relaxation, iterate, relax
 from .errors import EPError
 from .network import Network
 from .phase import Phase
 
 ROUNDS = 20  # of two steps each
+SETTLING = Phase(100, "checkerboard", 1e-3)
+NEAR = 0.01  # a radius that is near enough to the one asked for
 
 
 def spectral_radius(network: Network, x: Array, free: Relaxation, rounds: int = ROUNDS) -> np.ndarray:
@@ -51,6 +54,37 @@ def spectral_radius(network: Network, x: Array, free: Relaxation, rounds: int = 
 def norm(xp, v):
     """Euclidean norm over all layers, per image."""
     return xp.sqrt(sum((abs(v_n.reshape(len(v_n), -1)) ** 2).sum(1) for v_n in v))
+
+
+def settled_radius(network: Network, x: Array, prepared: Callable = lambda network: network) -> float:
+    """The mean spectral radius at the fixed points of x. prepared: the network on faster synapses (ep.engine.prepared)."""
+    fast = prepared(network)
+    return float(spectral_radius(fast, x, relax(fast, x, SETTLING)).mean())
+
+
+def scale_hidden(network: Network, factor: float) -> None:
+    """Multiply the hidden weights, in place: all but those from the input, for only these are in a loop.
+
+    r is about in proportion to them.
+    """
+    for synapse, (i, _) in zip(network.synapses, network.wiring):
+        for name, w in synapse.parameters().items() if i > 0 else ():
+            if name != "b":
+                w *= factor
+
+
+def calibrate_radius(network: Network, x: Array, radius: float, prepared: Callable = lambda network: network) -> Network:
+    """Scale the initial hidden weights, in place, until the mean radius over the images x is this one. Returns the network.
+
+    Raises EPError if no scale does it: a network whose skips alone are a loop that is too strong does not settle at this gain.
+    """
+    for _ in range(20):
+        r = settled_radius(network, x, prepared)
+        if abs(r - radius) < NEAR:
+            return network
+        scale_hidden(network, min(radius / max(r, 1e-9), 4.0) ** 0.8)  # it is not quite in proportion
+    raise EPError(f"no scale of the hidden weights gives this network a spectral radius of {radius:g} (the last had {r:.2f}): try "
+                  "another radius, or a smaller feedback gain")
 
 
 def best_omega(r: float) -> float:

@@ -16,12 +16,13 @@ methods take them.
     pre  (N, *pre_shape)    post  (N, *post_shape)    shapes are tuples: (units,) or (H, W, C)
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from . import ops
-from .backend import Array, Gradient, array_module
+from .backend import Array, Gradient, array_module, to_host
 from .checks import floats, named, whole, wholes
 from .errors import EPError
 
@@ -39,6 +40,7 @@ class Synapse:
     post_shape: tuple
     holomorphic = True  # complex-differentiable: complex nudging needs it
     has_phi = True  # the drives are the derivatives of one number
+    parts: tuple = ()  # names of its attributes that are synapses themselves: ep/engine exchanges those
 
     def parameters(self) -> Gradient:
         """{"W": array, ...}, the arrays themselves."""
@@ -57,6 +59,12 @@ class Synapse:
         return {}
 
     # --- what follows ----------------------------------------------------------------------------------------------------
+
+    def __copy__(self):
+        """One of its own parts, which shares arrays with this one."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), **{name: copy.copy(getattr(self, name)) for name in self.parts})
+        return other
 
     def phi(self, pre: Array, post: Array) -> Array:
         """Phi_n per example, (N,)."""
@@ -190,6 +198,60 @@ class Identity(Synapse):
 
     def drive_pre(self, post: Array, switches: Any = None) -> Array:
         return post
+
+
+class Filtered(Synapse):
+    """A convolution that sees the input through fixed filters F: Phi_n(x, post) = < post, P(W * f(x)) + b >.
+
+        f(x) = max(0, (F * x, -F * x))          every filter and its negative, (N, H, W, C) -> (N, H', W', 2 filters)
+
+    The filters do not learn, and x is held fixed, so to equilibrium propagation this is a `Conv` of another image. Nothing comes
+    down to an input: it has no drive_pre, and leads from layer 0. filters: the `Conv` of F, not pooled; conv: the one that learns.
+    Raises EPError if the two do not fit together.
+    """
+
+    parts = ("filters", "conv")
+
+    def __init__(self, filters: Conv, conv: Conv) -> None:
+        self.filters, self.conv = filters, conv
+        self.pre_shape, self.post_shape, self.holomorphic = filters.pre_shape, conv.post_shape, conv.holomorphic
+        if conv.pre_shape != (*filters.post_shape[:2], 2 * filters.post_shape[2]) or filters.pool != ops.NO_POOL:
+            raise EPError(f"the filters and their negatives give an image (H, W, 2 * {filters.post_shape[2]}), not pooled: got "
+                          f"filters to {filters.post_shape}, and a convolution from {conv.pre_shape}")
+
+    pool = property(lambda self: self.conv.pool)
+    b = property(lambda self: self.conv.b, lambda self, b: setattr(self.conv, "b", b))
+
+    @property
+    def W(self) -> Array:
+        return self.conv.W
+
+    @W.setter
+    def W(self, W: Array) -> None:
+        self.conv.W, xp = W, array_module(W)
+        for name, F in self.filters.parameters().items():  # they follow W to its device, and to its type
+            F = (F if array_module(F) is xp else to_host(F)).real
+            setattr(self.filters, name, xp.asarray(F, dtype=W.dtype))
+
+    def parameters(self) -> Gradient:
+        return self.conv.parameters()
+
+    def seen(self, x: Array) -> Array:
+        """f(x)"""
+        y, xp = self.filters.drive_post(x)[0], array_module(x)
+        f = xp.empty((*y.shape[:3], 2 * y.shape[3]), dtype=y.dtype)
+        xp.maximum(y, 0, out=f[..., :y.shape[3]])
+        xp.maximum(-y, 0, out=f[..., y.shape[3]:])
+        return f
+
+    def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
+        return self.conv.drive_post(self.seen(pre), switches)
+
+    def drive_pre(self, post: Array, switches: Any = None) -> Array:
+        raise EPError("fixed filters stand behind the input, and nothing comes down to it: let this synapse lead from layer 0")
+
+    def hebbian(self, pre: Array, post: Array, switches: Any = None) -> Gradient:
+        return self.conv.hebbian(self.seen(pre), post, switches)
 
 
 def inner(a, b):

@@ -46,6 +46,7 @@ class Asymmetric(Synapse):
     """
 
     has_phi = False
+    parts = ("forward", "feedback")
 
     def __init__(self, forward: Any, B: Array) -> None:
         if B.shape != forward.W.shape:
@@ -95,9 +96,9 @@ class Asymmetric(Synapse):
 
 
 def plain(network: "Network") -> list:
-    """The synapses of a network; of an asymmetric one both that it consists of."""
+    """The synapses of a network; of one that consists of others, these."""
     return [one for synapse in network.synapses
-            for one in ((synapse.forward, synapse.feedback) if type(synapse) is Asymmetric else (synapse,))]
+            for one in ([getattr(synapse, name) for name in synapse.parts] or [synapse])]
 
 
 def asymmetric(network: "Network", angle: float = 90.0, seed: int = 0) -> "Network":

@@ -135,6 +135,8 @@ WIRINGS = {  # name: make(case)
     "dead end": lambda case: _joined(case, (6, 5, 4, 4, 3), [(0, 1), (1, 2), (2, 3), (1, 4)]),
     "branches": lambda case: _joined(case, (6, 5, 4, 4, 3), [(0, 1), (0, 2), (1, 3), (2, 3), (3, 4)]),
     "one's own": _ones_own,
+    "filtered": lambda case: convnet([3, 4], (8, 8, 2), 3, paddings=[1, 1], pool="average", filters=normal(np, (3, 3, 2, 2), 8),
+                                     **case.options),
     "residual": lambda case: resnet(3, (2, 3), (8, 8, 2), 3, pool="max", **case.options | dict(scale=(1.0, 2.0))),
 }
 CHAINS = ("dense", "average", "max", "strides")
@@ -195,7 +197,8 @@ CASES = [  # every pooling with every activation, with both costs, at every gain
         ("triangle", "sigmoid", 1.0, None), ("triangle", "sigmoid", 0.3, ANGLE), ("triangle", "sigmoid", 0.3, None),
         ("out of order", "sigmoid", 1.0, None), ("out of order", "sigmoid", 1.0, ANGLE),
         ("dead end", "sigmoid", 0.3, None), ("branches", "tanh", 0.3, None), ("one's own", "sigmoid", 0.3, None),
-        ("one's own", "sigmoid", 1.0, ANGLE), ("residual", "sigmoid", 0.3, None), ("residual", "sigmoid", 0.3, ANGLE)]),
+        ("one's own", "sigmoid", 1.0, ANGLE), ("filtered", "sigmoid", 1.0, None), ("filtered", "sigmoid", 0.3, ANGLE),
+        ("residual", "sigmoid", 0.3, None), ("residual", "sigmoid", 0.3, ANGLE)]),
     Case("residual", "relu6", CE, 0.3)]
 BY_NAME = {str(case): case for case in CASES}
 WITH_ENERGY = [case for case in CASES if case.angle is None]

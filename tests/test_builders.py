@@ -2,24 +2,26 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from cases import ANGLE, CE, SE, Case, data, every
 from helpers import flat, relative
+from scipy.signal import correlate2d
 
 from ep import ops
 from ep.activations import HARD_SIGMOID, TANH
 from ep.backend import to_host
-from ep.builders import calibrate, convnet, load, mlp, resnet
+from ep.builders import calibrate, convnet, load, mlp, resnet, whitening
 from ep.cost import COSTS, SoftmaxCrossEntropy, SquaredError
 from ep.dynamics import Phase, relax
 from ep.errors import EPError
 from ep.network import Network
 from ep.npz import read_npz
 from ep.ops import AVERAGE_POOL
-from ep.synapse import Conv, Dense, Identity
+from ep.synapse import Conv, Dense, Filtered, Identity
 from ep.vectorfield import Asymmetric, alignment, asymmetric
 
 every_cost = pytest.mark.parametrize("cost", [CE, SE])
@@ -305,3 +307,62 @@ def test_only_networks_with_a_recipe_are_saved(tmp_path):
     net.synapses[1].pool = AVERAGE_POOL
     with pytest.raises(EPError, match="has been changed since"):
         net.save(tmp_path / "net.npz")
+
+
+# --- fixed filters ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_fixed_filters_see(xp):
+    """Every filter and its negative, cut at 0, pixel by pixel with scipy; the filters follow W to another type, and back."""
+    filters = np.random.default_rng(0).normal(size=(3, 3, 2, 4))
+    network = convnet([3], (7, 6, 2), 3, filters=filters, dtype="float64").to(xp)
+    x = np.random.default_rng(1).random((2, 7, 6, 2))
+    synapse, expected = network.synapses[0], np.zeros((2, 7, 6, 8))
+    for n, f in np.ndindex(2, 4):
+        y = sum(correlate2d(x[n, ..., c], filters[..., c, f], "same") for c in range(2))
+        expected[n, ..., f], expected[n, ..., 4 + f] = np.maximum(y, 0), np.maximum(-y, 0)
+    np.testing.assert_allclose(to_host(synapse.seen(xp.asarray(x))), expected, rtol=1e-12, atol=1e-12)
+    plain = Conv(synapse.W, synapse.b, (7, 6, 8), padding=0)
+    drive, expected = synapse.drive_post(xp.asarray(x))[0], plain.drive_post(xp.asarray(expected))[0]
+    np.testing.assert_allclose(to_host(drive), to_host(expected), rtol=1e-12)
+    assert "1.F" not in network.parameters() and network.parameters()["1.W"].shape == (3, 3, 8, 3)
+    narrow = asymmetric(network)
+    narrow.set_parameters({name: w.astype("float32") for name, w in network.parameters().items()})
+    assert narrow.synapses[0].drive_post(xp.asarray(x, dtype="float32"))[0].dtype == "float32"
+    assert synapse.filters.W.dtype == "float64"  # the other network has its own
+    with pytest.raises(EPError, match="nothing comes down"):
+        synapse.drive_pre(drive, None)
+
+
+def test_filters_that_do_not_fit():
+    with pytest.raises(EPError, match="filters"):
+        convnet([3], (7, 6, 2), 3, filters=np.zeros((3, 3, 2)))
+    with pytest.raises(EPError, match="image"):
+        convnet([3], (7, 6, 2), 3, filters=np.zeros((3, 3, 5, 4)))
+    front = Conv(np.zeros((3, 3, 2, 4)), np.zeros(4), (7, 6, 2), pool="none")
+    with pytest.raises(EPError, match=r"2 \* 4\)"):
+        Filtered(front, Conv(np.zeros((3, 3, 4, 3)), np.zeros(3), (7, 6, 4)))
+
+
+def test_whitening():
+    """Responses to the patches that it was made of are uncorrelated and about equally strong, whatever the colours share."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 12, 12, 1)) * 3 + rng.normal(size=(40, 12, 12, 3)) * 0.3 + 5.0
+    filters = whitening(x, 12)
+    assert filters.shape == (3, 3, 3, 12) and filters.dtype == "float32"
+    patches = np.stack([x[:, i:i + 3, j:j + 3].reshape(40, -1) for i in range(10) for j in range(10)], 1).reshape(-1, 27)
+    covariance = np.cov((patches @ filters.reshape(27, 12)).T)
+    assert np.diag(covariance)[:9] == pytest.approx(np.ones(9), abs=0.01)  # the nine that colours share
+    assert abs(covariance - np.diag(np.diag(covariance))).max() < 0.01 and (np.diag(covariance)[9:] == pytest.approx(0.09 / (0.09 + 5e-4 * 27.09), abs=0.02))
+    assert (whitening(x + 1e-13 * rng.normal(size=x.shape), 12) == filters).all()  # on another machine, too
+    with pytest.raises(EPError, match="27 components: got 28"):
+        whitening(x, 28)
+
+
+@pytest.mark.parametrize("build", [partial(convnet, [3, 4]), partial(resnet, 2, (3, 4))], ids=["convnet", "resnet"])
+def test_filters_are_saved(tmp_path, build):
+    network = build(input_shape=(8, 8, 2), classes=3, filters=whitening(np.random.default_rng(0).random((9, 8, 8, 2)), 5))
+    x = np.random.default_rng(1).random((2, 8, 8, 2)).astype("float32")
+    network.save(tmp_path / "net.npz")
+    for one, other in zip(*(relax(net, x, 5).states for net in (network, load(tmp_path / "net.npz")))):
+        assert (one == other).all()

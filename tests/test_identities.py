@@ -38,7 +38,7 @@ from ep.cost import SquaredError
 from ep.dynamics import SCHEDULES, Phase, Phases, deviate, relax, residual
 from ep.errors import EPError
 from ep.network import Network
-from ep.synapse import Dense
+from ep.synapse import Dense, Filtered
 
 INVERSE = {"hard-sigmoid": lambda s: 2 * s, "clip": lambda s: s, "relu6": lambda s: s, "tanh": np.arctanh,
            "sigmoid": lambda s: (np.log(s) - np.log(1 - s) + 2) / 4}
@@ -168,6 +168,8 @@ def test_phi_by_each_of_its_faces(xp, case):
     switches = net.drives(x, states)[1]
     for synapse, (i, j), gain, sw in zip(net.synapses, net.wiring, net.gains, switches):
         by_up += w[j] * dot(synapse.drive_post(layers[i], sw)[0], layers[j])
+        if isinstance(synapse, Filtered):  # linear in what it sees, and not in x
+            synapse, layers[i] = synapse.conv, synapse.seen(x)
         bias = dot(synapse.parameters().get("b", 0.0) + 0.0 * layers[j], layers[j])
         by_down += (w[i] * gain if i > 0 else w[j]) * dot(layers[i], synapse.drive_pre(layers[j], sw)) + w[j] * bias
         skipped += 0.0 if synapse.parameters() else w[j] * total(synapse.phi(layers[i], layers[j]))

@@ -176,7 +176,7 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "frozen switches that thaw": of(
         "dynamics:Messages.up", "self.frozen[k] if self.frozen else None", "None", (I.test_frozen_switches_are_kept_throughout,)),
     "one state for all images": of(
-        "dynamics:relax", "switches = for_each_image(states, len(x))", "switches = states", (STEP, Case("dense", "tanh", SE))),
+        "dynamics:relax", "(for_each_image(arrays, len(x)) for arrays in (states, before, u))", "(states, before, u)", (STEP, Case("dense", "tanh", SE))),
     "ties left to rounding": of("dynamics:once", "return s[:1]", "return s", TIES),
     "an image that arrives at once": of(
         "dynamics:Messages.__init__", "[once(s) for s in given]", "[spread(s, self.N) for s in given]", TIES),
@@ -357,7 +357,7 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
         "engine/winograd:overlapping", "m * row", "(m - 1) * row", (E.test_a_convolution_is_that_of_the_loops, 4, 8, 8, 1, None)),
     "engine: rows that come too late": of("engine/cpu:TiledConv.feed", "min(-(-rows // size)", "min(rows // size - 1", SYNAPSES),
     "engine: W on the way down": of(
-        "engine/cpu:exchanged", "for one in (synapse.forward, synapse.feedback)", "for one in (synapse.forward, synapse.forward)",
+        "engine/cpu:exchanged", "exchanged(getattr(synapse, name),", "exchanged(getattr(synapse, synapse.parts[0]),",
         ENGINE_ASYMMETRIC),
     "engine: the kernel of the other way": of(
         "engine/cpu:TiledConv.kernel", 'if direction == "up"', 'if direction != "up"', TIES),
@@ -388,7 +388,7 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
 
     # a training step
     "a mean over chunks": of("train/step:merged", "(one.images / N) * one.gradient", "(1 / len(parts)) * one.gradient", BATCH),
-    "steps: a mean over chunks": of("train/step:step", "one.times[-1] * one.images / N", "one.times[-1] / len(parts)", BATCH),
+    "steps: a mean over chunks": of("train/step:step", "one.steps * one.images / N", "one.steps / len(parts)", BATCH),
     "stuck in one chunk is stuck": of("train/step:merged", "reduce(and_,", "reduce(lambda a, b: a | b,", BATCH),
     "a NaN that is lost": of("train/step:step", "float(np.maximum(residual, changes[-1]))", "max(residual, changes[-1])",
                              (T.test_merging_keeps_a_nan,)),

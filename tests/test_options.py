@@ -184,7 +184,7 @@ ASYMMETRIC = "--connections asymmetric"
 SYNCHRONOUS = "--steps-free 9 --steps-nudged 6 --schedule synchronous --schedule-nudged synchronous"
 BESIDE = {  # what is given in both runs
     "--feedback-update": ASYMMETRIC, "--conventions": "--nudged-phases states", "--tolerance": "--steps-free 50",
-    "--blocks": "--network resnet", "--schedule": "--channels 2 3 4", "--steps-nudged": "--schedule-nudged synchronous",
+    "--initial-radius": "--feedback 1", "--radius-limit": "--batch-size 1", "--blocks": "--network resnet", "--schedule": "--channels 2 3 4", "--steps-nudged": "--schedule-nudged synchronous",
     "--preset": "--dataset cifar10 --steps-free 9 --steps-nudged 6",
     "--validation-images": "--test-images 8 --train-images 16", "--algorithm": SYNCHRONOUS}
 
@@ -209,7 +209,8 @@ SETTINGS = {  # option and value: what is seen of it; of a choice (--cost) every
     "--test-images 8": (text(tiny().test_images[:8]), "!" + text(tiny().test_images)),
     "--flip": (moves, "Generator, 0, True"), "--pad 2": (moves, "Generator, 2, False"), "--network": "builder: resnet",
     "--blocks 2": "blocks: 2", "--channels 3 4": "[3, 3, 3, 4]", "--scale 2 3": starts_elsewhere,
-    "--initial-drive 0.5": starts_elsewhere, "--feedback 0.5": (moves, "gain: 0.5"), "--cost": "!readout.W",
+    "--initial-drive 0.5": starts_elsewhere, "--initial-radius 0.5": starts_elsewhere, "--radius-limit 0.01": moves,
+    "--whitening 2": starts_elsewhere, "--feedback 0.5": (moves, "gain: 0.5"), "--cost": "!readout.W",
     "--connections": "2.B", "--seed 1": starts_elsewhere, "--algorithm": ("bptt_gradient", "!eqprop_gradient"),
     "--nudging": moves, "--beta 0.7": (moves, "points=(-0.7, 0.7)"), "--nudged-phases": (moves, "deviations=False"),
     "--conventions": moves, "--feedback-update": moves, "--steps-free 3": (moves, "free=Phase(steps=3"),

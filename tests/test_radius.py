@@ -5,7 +5,7 @@ import pytest
 
 import ep
 from ep.backend import to_host
-from ep.radius import best_omega, spectral_radius
+from ep.radius import best_omega, calibrate_radius, spectral_radius
 
 
 def settled(network, x, **options):
@@ -85,6 +85,74 @@ def test_best_omega_settles_fastest_and_large_radii_are_refused():
     assert min(steps, key=steps.get) == best_omega(r) and steps[best_omega(r)] < 0.35 * steps[1.0]
     with pytest.raises(ep.EPError, match="does not settle"):
         best_omega(1.0)
+
+
+# --- initial weights of a given radius ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("radius", [0.3, 0.8])
+def test_hidden_weights_of_a_given_radius(xp, radius):
+    """From far below and far above; the weights from the input and all biases stay as they are, and so do the proportions."""
+    for scale in (0.5, 2.0):
+        network = ep.convnet([3, 4, 5], (12, 12, 2), 3, paddings=[1, 1, 1], scale=scale, dtype="float64").to(xp)
+        x = xp.asarray(np.random.default_rng(1).random((3, 12, 12, 2)))
+        before = {name: w.copy() for name, w in network.parameters().items()}
+        assert calibrate_radius(network, x, radius) is network
+        assert spectral_radius(network, x, settled(network, x)).mean() == pytest.approx(radius, abs=0.011)
+        factors = {name: to_host(w / before[name]) for name, w in network.parameters().items()}
+        hidden = [factors.pop(name) for name in ("2.W", "3.W")]
+        assert all((factor == 1).all() for factor in factors.values())
+        np.testing.assert_allclose(np.concatenate([factor.ravel() for factor in hidden]), hidden[0].flat[0], rtol=1e-12)
+
+
+def test_a_radius_that_no_weights_give():
+    """A skip alone is a loop of strength 1, and has no weights."""
+    network = ep.Network([ep.Dense(np.eye(4), np.zeros(4), (4,)), ep.Identity((4,))], ep.TANH, ep.SquaredError())
+    with pytest.raises(ep.EPError, match=r"spectral radius of 0.5 \(the last had 1.00\).*smaller feedback gain"):
+        calibrate_radius(network, np.zeros((2, 4)), 0.5)
+
+
+# --- settled images leave ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("omega", [1.0, 1.4])
+@pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
+def test_images_that_have_settled_leave(xp, connections, omega):
+    """Each image, free and nudged, ends where it ends alone, at its tolerance; the mean of the steps is less than the most."""
+    network = ep.CONNECTIONS[connections](ep.convnet([4, 5], (8, 8, 2), 3, paddings=[1, 1], scale=1.6, dtype="float64")).to(xp)
+    rng = np.random.default_rng(2)
+    x = xp.asarray(rng.random((20, 8, 8, 2)) * np.linspace(0, 2, 20)[:, None, None, None])
+    y, phase = network.targets(np.arange(20) % 3), ep.Phase(300, "checkerboard", 1e-9, omega=omega)
+    together = ep.relax(network, x, phase)
+    alone = [ep.relax(network, x[k:k + 1], phase) for k in range(20)]
+    steps = [one.steps for one in alone]
+    assert together.converged and together.steps == max(steps) and min(steps) < together.mean_steps < max(steps)
+    assert [t for t, _ in together.history] == list(range(1, together.steps + 1))
+    assert together.residual == max(change for t, change in together.history if t == together.steps) <= 1e-9
+    for n, s in enumerate(together.states):
+        np.testing.assert_allclose(to_host(s), to_host(xp.concatenate([one.states[n] for one in alone])), rtol=0, atol=1e-7)
+    expected = [sw if sw is None else xp.concatenate(sws) for sw, *sws in zip(*(one.switches for one in [alone[0], *alone]))
+                ] if connections == "symmetric" else []
+    assert all(a is None or (a == b).all() for a, b in zip(together.switches, expected))
+    drives = network.drives(x, together.states)[0]
+    assert all(float(abs(network.activation.sigma(u) - s).max()) < 1e-7 for u, s in zip(drives, together.states))
+    assert all(float(abs(u - other).max()) < 1e-6 for u, other in zip(drives, together.u))
+    nudged = ep.deviate(network, y, 0.5, together, phase)
+    ones = [ep.deviate(network, y[k:k + 1], 0.5, alone[k], phase) for k in range(20)]
+    assert nudged.converged and nudged.mean_steps < nudged.steps
+    for n, delta in enumerate(nudged.states):
+        np.testing.assert_allclose(to_host(delta), to_host(xp.concatenate([one.states[n] for one in ones])), rtol=0, atol=1e-6)
+
+
+def test_those_that_do_not_settle_are_reported(xp):
+    """The steps end for whoever still moves; residual and shares are of the last step of each image."""
+    network = ep.convnet([4, 5], (8, 8, 2), 3, paddings=[1, 1], scale=2.0, dtype="float64").to(xp)
+    x = np.random.default_rng(2).random((12, 8, 8, 2))
+    x[3:] = 0.0
+    phase = ep.Phase(ep.relax(network, xp.asarray(x[3:]), ep.Phase(300, "checkerboard", 1e-7)).steps + 2, "checkerboard", 1e-7)
+    ended = ep.relax(network, xp.asarray(x), phase)
+    assert ended.steps == phase.steps and not ended.converged and ended.residual > 1e-7 and ended.mean_steps < ended.steps
+    assert to_host(ended.settled).tolist() == [False] * 3 + [True] * 9
 
 
 # --- over-relaxation --------------------------------------------------------------------------------------------------------

@@ -67,11 +67,11 @@ def test_chunks_add_up(xp):
     assert whole.correct == chunked.correct and chunked.images == 40
 
 
-def made_part(xp, images, steps, changes, tolerance=0.0, g=1.0, low=(), high=()):
+def made_part(xp, images, times, changes, steps=1.0, settled=0, g=1.0, low=(), high=()):
     """A `Part` of one layer of three units."""
     at_bounds = xp.asarray([[unit in which for unit in range(3)] for which in (low, high)])
     return Part(images, {"1.W": g * xp.ones((1, 2)), "1.b": 2 * g * xp.ones(1)}, at_bounds,
-                xp.asarray([0.5 * images, images // 2, *changes]), [3], steps, tolerance)
+                xp.asarray([0.5 * images, images // 2, settled, *changes]), [3], times, steps)
 
 
 def test_a_batch_from_its_chunks(xp):
@@ -79,8 +79,8 @@ def test_a_batch_from_its_chunks(xp):
 
     A unit is stuck if it is at the *same* bound in every image.
     """
-    step = merged([made_part(xp, 30, [2, 4], [0.3, 0.01], 0.1, g=1.0, low=(0, 1), high=()),
-                   made_part(xp, 10, [2, 8], [0.2, 0.5], 0.1, g=5.0, low=(0,), high=(1, 2))])
+    step = merged([made_part(xp, 30, [2, 4], [0.3, 0.01], 4.0, 28, g=1.0, low=(0, 1), high=()),
+                   made_part(xp, 10, [2, 8], [0.2, 0.5], 8.0, 2, g=5.0, low=(0,), high=(1, 2))])
     assert (step.images, step.correct, step.steps, step.converged, step.residual) == (40, 20, 5.0, 0.75, 0.5)
     assert step.loss == pytest.approx(0.5) and dict(step.history) == pytest.approx({2: 0.3, 4: 0.01, 8: 0.5})
     assert step.stuck == pytest.approx([1 / 3]) and float(step.gradient["1.W"][0, 0]) == 2.0

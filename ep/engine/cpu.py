@@ -17,7 +17,6 @@ from numpy.lib.stride_tricks import as_strided
 
 from ..activations import Activation
 from ..synapse import Conv
-from ..vectorfield import Asymmetric
 from .patches import Im2col, PatchProduct
 from .ways import way_down, way_up
 from .winograd import Scratch, WinogradProduct
@@ -25,7 +24,7 @@ from .winograd import Scratch, WinogradProduct
 BLOCK = 1 << 16  # numbers of a block that is worked on while it is in the cache
 STRIPE = 1 << 17  # numbers of a convolution that still lie in the cache when they are pooled
 FEW = 128  # numbers of a patch of the input, k k C_in: as many columns side by side are no burden
-KEPT = 2  # numbers of images that a thread keeps buffers for: whole chunks, and the rest of a batch
+KEPT = 8  # numbers of images that a thread keeps buffers for: whole chunks, the rest of a batch, and halves of either
 MOST = 64  # buffers of one number of images
 
 
@@ -50,9 +49,10 @@ def prepared(network, largest_tile=4, map=map):
 
 def exchanged(synapse, from_input, largest_tile=4):
     """The synapse that takes the place of this one: itself, if there is none."""
-    if type(synapse) is Asymmetric:
+    if synapse.parts:
         other = copy.copy(synapse)
-        other.forward, other.feedback = (exchanged(one, from_input, largest_tile) for one in (synapse.forward, synapse.feedback))
+        for name in synapse.parts:  # of a `Filtered` only the filters see the input
+            vars(other)[name] = exchanged(getattr(synapse, name), from_input and name != "conv", largest_tile)
         return other
     if why_not(synapse):
         return synapse

@@ -11,7 +11,7 @@ from ..activations import ACTIVATIONS, Activation, total
 from ..backend import array_module
 from ..cost import SoftmaxCrossEntropy, SquaredError
 from ..synapse import Conv, Dense, Identity
-from ..vectorfield import Asymmetric, plain
+from ..vectorfield import plain
 from . import blas, kernels
 from .blas import matmul
 
@@ -33,9 +33,9 @@ def prepared(network):
 
 def exchanged(synapse):
     """The synapse that takes the place of this one: itself, if there is none."""
-    if type(synapse) is Asymmetric:
+    if synapse.parts:
         synapse = copy.copy(synapse)
-        synapse.forward, synapse.feedback = exchanged(synapse.forward), exchanged(synapse.feedback)
+        vars(synapse).update({name: exchanged(getattr(synapse, name)) for name in synapse.parts})
         return synapse
     replaced = {Conv: GpuConv, Dense: GpuDense}.get(type(synapse))
     return replaced(synapse) if replaced else synapse

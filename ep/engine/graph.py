@@ -8,7 +8,6 @@ parameters lie. `unrecordable` says which steps cannot be; they run as they are.
 from contextlib import suppress
 
 from ..backend import array_module
-from ..vectorfield import Asymmetric
 from . import blas, gpu
 
 KEPT = 4  # recordings: of whole batches and the rest of an epoch, for either sign of a nudge that is drawn
@@ -52,8 +51,8 @@ class Recorder:
 
 def described(synapse):
     """What a recording depends on, beside where the parameters lie."""
-    if type(synapse) is Asymmetric:
-        return described(synapse.forward), described(synapse.feedback)
+    if synapse.parts:
+        return type(synapse), *(described(getattr(synapse, name)) for name in synapse.parts)
     sizes = (getattr(synapse, name, None) for name in ("pre_shape", "post_shape", "stride", "padding", "pool"))
     return type(synapse), *sizes
 

@@ -71,7 +71,7 @@ def accuracies(network, images, labels, free, *, prepare, map=map, chunk=CHUNK):
         at_T = relax(network, x, free)
         still = relax(network, x, settled(network), start=at_T.states)
         right, later = (network.predict(states) == network.targets(y).argmax(1) for states in (at_T.states, still.states))
-        return [*numbers([right.sum(), later.sum(), (right != later).sum()]), len(y) * still.converged, len(y)]
+        return [*numbers([right.sum(), later.sum(), (right != later).sum(), still.settled.sum()]), len(y)]
 
     images, labels = images[:MANY], labels[:MANY]
     parts = chunks(len(labels), chunk)

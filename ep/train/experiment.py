@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import backend, engine
 from ..bptt import bptt_gradient
-from ..builders import CONNECTIONS, calibrate, convnet, resnet
+from ..builders import CONNECTIONS, calibrate, convnet, resnet, whitening
 from ..cost import COSTS
 from ..datasets import Dataset
 from ..dynamics import Phase, Phases
@@ -25,6 +25,7 @@ from ..eqprop import eqprop_gradient
 from ..errors import EPError
 from ..nudging import NUDGINGS, Nudging
 from ..papers_code import papers_gradient
+from ..radius import calibrate_radius
 from ..vectorfield import FEEDBACK_UPDATES
 from . import loop
 from .optimizers import OPTIMIZERS
@@ -40,10 +41,10 @@ CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 6.0), f
            batch_size=32)  # weak feedback: the phases end near their fixed points
 RESNET = dict(channels=(32, 64, 128), initial_drive=0.333, scale=(1.0, 3.0), feedback=0.001, beta=0.02,
               lr=(1.2e-3, 3e-3))  # beside CPU
-RECURRENT = dict(channels=(16, 32, 64, 64), scale=(8.0, 1.4, 1.4, 2.0, 4.0), feedback=1.0, nudged_phases="deviations", beta=0.05,
-                 steps_free=60, schedule="checkerboard", tolerance=3e-3, steps_nudged=8, schedule_nudged="down", omega=1.4,
-                 optimizer="adam", lr=(2e-3, 6e-3), weight_decay=0.02, warm_up=50,
-                 batch_size=64)  # full feedback: hidden weights start at a spectral radius near 0.7; nearly all chunks settle
+RECURRENT = dict(channels=(32, 64, 128, 256), scale=(1.0, 4.0), initial_radius=0.75, radius_limit=0.93, whitening=12,
+                 feedback=1.0, nudged_phases="deviations", beta=0.02, steps_free=60, schedule="checkerboard", tolerance=1e-3,
+                 steps_nudged=5, schedule_nudged="down", omega=1.5, optimizer="adam", lr=(2e-3, 6e-3), weight_decay=0.02,
+                 warm_up=50, batch_size=64)  # full feedback: a radius near 1, and nearly all images settle
 PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states", conventions="paper", beta=1.0, steps_free=250,
              steps_nudged=25, schedule="synchronous", optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4,
              batch_size=128, check_every=10)  # the log says at which step the residual passed 1e-6
@@ -52,12 +53,14 @@ CIFAR10 = dict(batch_size=64, epochs=6, train_images=50000, test_images=2000, fi
 PAPERS_IMAGES = dict(epochs=120, anneal_epochs=100, train_images=50000, test_images=10000, final_test_images=10000, flip=True,
                      pad=4)
 CALIBRATION = 256  # images whose drives `calibrate` looks at
+FEW = 16  # images whose radius is looked at
+FIRST_DRIVES = (1.7, 0.55)  # deviation and mean of those of the first layer, which is in no loop, beside an --initial-radius
 VISITS = 40_000  # of any other data set: as many epochs as make so many visits of images, but 5 to 50
 PRESETS = {  # (preset, data set) -> its settings; `row` says what any other data set gets
     ("cpu", "synthetic"): CPU | SYNTHETIC,
     ("cpu", "cifar10"): CPU | CIFAR10,
     ("recurrent", "synthetic"): RECURRENT | SYNTHETIC | dict(batch_size=32),
-    ("recurrent", "cifar10"): RECURRENT | CIFAR10 | dict(train_images=20000, flip=False, pad=0),
+    ("recurrent", "cifar10"): RECURRENT | CIFAR10,
     ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
     ("paper", "cifar100"): PAPER | PAPERS_IMAGES,
 }
@@ -180,22 +183,27 @@ def for_calibration(dataset):
 def build(config, xp=np, in_chunks=loop.in_chunks, map=map, x=None):
     """(network, optimizer, gradient) of a configuration, on the device of the module xp; see `gradient_function`.
 
-    x: the first CALIBRATION training images as the network sees them, on the host, for config.initial_drive.
+    x: the first CALIBRATION training images as the network sees them, on the host, for whatever of it depends on images.
     """
     network = build_network(config, x).to(xp)
     return network, build_optimizer(config, network), gradient_function(config, in_chunks, map)
 
 
 def build_network(config, x=None):
-    """The initial network; without x it is not calibrated, for whoever replaces its parameters."""
+    """The initial network; without x it is not calibrated, and has no fixed filters."""
     common = dict(input_shape=config.image_shape, classes=config.classes, cost=COSTS[config.cost], scale=config.scale,
                   feedback=config.feedback, seed=config.seed)
+    if config.whitening and x is not None:
+        common["filters"] = whitening(x, config.whitening)
     if config.network == "resnet":
         network = resnet(config.blocks, config.channels, **common)
     else:
         network = convnet(config.channels, paddings=paddings(config), **common)
     if config.initial_drive and x is not None:
         calibrate(network, x, config.initial_drive)
+    if config.initial_radius and x is not None:
+        calibrate(network, x, *FIRST_DRIVES, depth=1)
+        calibrate_radius(network, x[:FEW], config.initial_radius, engine.prepared)
     return CONNECTIONS[config.connections](network, seed=config.seed)
 
 

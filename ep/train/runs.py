@@ -25,13 +25,14 @@ from tqdm import tqdm
 from .. import datasets, engine
 from ..dynamics import relax
 from ..errors import EPError
+from ..radius import scale_hidden, settled_radius
 from ..vectorfield import FEEDBACK_UPDATES, alignment
 from . import equilibrium
 from .checkpoint import another_version, read_meta, restore, save_checkpoint
 from .claim import claim, new_folder, release
 from .commandline import given, refuse_changes
 from .curves import plot_curves
-from .experiment import Config, extended, identity, phases
+from .experiment import FEW, Config, extended, identity, phases
 from .loop import evaluate, steps_per_epoch, train_epoch
 from .machine import listening
 from .parallel import World
@@ -40,6 +41,7 @@ from .watch import in_words, no_network, quiet_failures
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
 EARLY = 20  # the step of the first epoch after which a run that cannot work is reported
+LOOK = 20  # updates from one look at the radius to the next
 SETTLED = 1e-6  # the log says at which step of the free phase the residual passed this
 
 
@@ -119,6 +121,7 @@ class Run:
     def train(self, gradient, dataset, prepare, map=map):
         """Every epoch that is left: train, evaluate, log, save. gradient, prepare: see loop.py. map: of `worker_threads`."""
         config, network = self.config, self.network
+        self.watched = prepare(dataset.train_images[:FEW], None)
         with self.at_work():
             for epoch in range(self.epoch, config.epochs):
                 self.start_epoch(steps_per_epoch(len(dataset.train_labels), config.batch_size))
@@ -146,6 +149,8 @@ class Run:
         """Count one training step; save if it is time to, or if a signal asks to stop."""
         self.step = number + 1
         accumulate(self.totals, step, self.lap())
+        if self.config.radius_limit and self.step % LOOK == 0:
+            self.limit_radius()
         mean = averages(self.totals)
         self.bar.set_postfix_str(f"loss {mean['train_loss']:.3f}, accuracy {mean['train_accuracy']:.1%}, "
                                  f"residual {mean['residual']:.0e}", refresh=False)
@@ -155,6 +160,16 @@ class Run:
         self.stop_if_asked()
         if time.monotonic() - self.saved_at > SAVE_EVERY:
             self.save()
+
+    def limit_radius(self):
+        """Scale the hidden weights down to the radius limit if they are beyond it; the log says how often, and the first time the
+        screen, too."""
+        r, limit = settled_radius(self.network, self.watched, engine.prepared), self.config.radius_limit
+        self.totals["radius_limited"] = self.totals.get("radius_limited", 0) + (r > limit)
+        if r > limit:
+            scale_hidden(self.network, limit / r)
+            self.warn_once("radius_limit", f"the spectral radius has reached {r:.3f}, beyond --radius-limit {limit:g}: hidden weights "
+                           "are scaled down to it now, and every time this happens; the log counts the times (radius_limited)")
 
     def end_epoch(self, test_accuracy, test_loss, test_images, distance):
         """Write the epoch's line to the log, the picture and a checkpoint. distance: see `equilibrium.distance`."""
@@ -303,6 +318,7 @@ def averages(totals):
         train_loss=totals["loss"] / images, train_accuracy=totals["correct"] / images, seconds=totals["seconds"],
         steps_free=totals["steps"] / images, residual=totals["residual"], converged=totals["converged"] / images,
         settled_step=totals["settled"] / totals["settled_batches"] if totals["settled_batches"] else None,
+        **{key: totals[key] for key in totals if key == "radius_limited"},
         **{key: totals[key] / batches for key in totals if key.startswith(("gradient_norm_", "stuck_"))})
 
 

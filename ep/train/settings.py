@@ -98,9 +98,16 @@ class Config:
     blocks: int = option(6, count, "of a resnet; 6 are 13 layers", RESIDUAL)
     channels: tuple = option((32, 64, 128, 128), count, "of each convolution, or of each stage of a resnet")
     scale: tuple = option((1.0,), positive, "factor on the paper's initial weights: one, two (hidden layers, classes), or one "
-                          "per layer; factors on hidden layers stand in the place of --initial-drive", UNCALIBRATED)
+                          "per layer; factors on hidden layers stand in the place of --initial-drive; --initial-radius "
+                          "keeps their proportions", UNCALIBRATED)
     initial_drive: float = option(0.0, not_negative, "scale the initial weights of every unit so that its drives vary this much "
                                   "over the first training images, around 0; 0: do not")
+    initial_radius: float = option(0.0, not_negative, "scale the initial hidden weights so that the spectral radius at the fixed "
+                                   "points of the first training images is this, below 1; 0: do not")
+    radius_limit: float = option(0.0, not_negative, "look at the radius every 20 updates, and scale the hidden weights down to "
+                                 "this one if it is larger, so that the network goes on settling; 0: do not")
+    whitening: int = option(0, whole, "fixed filters, each with its negative, through which the first convolution sees an image: "
+                            "the first principal components of 3x3 patches, whitened; 0: none")
     feedback: float = option(1.0, not_negative, "the feedback gain gamma: 1 is the paper's network, and below it what comes down "
                              "from a layer counts less than what goes up")
     cost: str = option("cross-entropy", COSTS, "squared-error: of the last layer; cross-entropy: of a readout of it")

@@ -25,7 +25,7 @@ class Step:
     gradient  {"1.W": dL/dW, ...}: batch mean, to be descended
     loss      batch mean; correct: number of right predictions at s*; images: how many
     steps     of the free phase, mean over the images; residual: the largest of its last step
-    converged share of the images whose chunk reached the tolerance
+    converged share of the images that settled: whose last change is at most the tolerance
     history   [(step, largest residual)] of the free phase
     stuck     per layer, the share of units at the same bound of the activation in every image: such a unit learns nothing
     squares   {name: sum of the squares of its gradient}
@@ -64,8 +64,9 @@ class Part:
 
     gradient   mean over these images
     at_bounds  (2, units): whether a unit is at the lower bound in all of them, and at the upper; layer by layer
-    numbers    loss and right predictions, summed, and the changes of the free phase
+    numbers    loss, right predictions and settled images, summed, and the changes of the free phase
     units      of each layer; times: the steps at which there is a change, the last one last
+    steps      mean over the images
     alone      `numbers_of` a batch that is this part alone, where they were recorded with it
     """
 
@@ -75,16 +76,16 @@ class Part:
     numbers: Array
     units: list[int]
     times: list[int]
-    tolerance: float
+    steps: float
     alone: Array | None = None
 
 
 def part(network, estimate: Estimate) -> Part:
     """The `Part` of an `Estimate`."""
     free, units = estimate.free, [math.prod(shape) for shape in network.shapes[1:]]
-    numbers = [estimate.costs.sum(), estimate.right.sum(), *(change for _, change in free.earlier), free.change]
+    numbers = [estimate.costs.sum(), estimate.right.sum(), free.settled.sum(), *(change for _, change in free.earlier), free.change]
     return Part(len(estimate.costs), estimate.gradient, at_bounds(free.states, network.activation.bounds, units), packed(numbers),
-                units, [*(t for t, _ in free.earlier), free.steps], free.tolerance)
+                units, [*(t for t, _ in free.earlier), free.steps], free.mean_steps)
 
 
 def at_bounds(states, bounds, units):
@@ -144,11 +145,10 @@ def step(parts: list[Part], gradient: Gradient, numbers: Array) -> Step:
     N, loss, correct, steps, converged, residual = sum(one.images for one in parts), 0.0, 0, 0.0, 0.0, 0.0
     history: dict[int, float] = {}
     for one in parts:
-        loss, correct = loss + next(found), correct + round(next(found))
+        loss, correct, converged = loss + next(found), correct + round(next(found)), converged + next(found) / N
         changes = [next(found) for _ in one.times]
         for t, change in zip(one.times, changes):
             history[t] = float(np.maximum(history.get(t, 0.0), change))  # NaN if one is, which Python's max may lose
-        steps += one.times[-1] * one.images / N
-        converged += (changes[-1] <= one.tolerance) * one.images / N
+        steps += one.steps * one.images / N
         residual = float(np.maximum(residual, changes[-1]))
     return Step(gradient, loss / N, correct, N, steps, residual, converged, sorted(history.items()), stuck, squares)
