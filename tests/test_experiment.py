@@ -39,15 +39,15 @@ def test_the_papers_preset_is_the_papers():
     assert (asymmetric.feedback_update, asymmetric.steps_nudged, asymmetric.nudged_phases) == ("kolen-pollack", 30, "states")
     assert {resolve(dataset(), "paper", **given).conventions for given in (
         {}, dict(connections="asymmetric"), dict(nudging="one-sided"), dict(cost="squared-error"))} == {"paper"}
-    assert resolve(dataset(), device="cupy") == resolve(dataset(), "cpu", device="cupy")  # the default, on a GPU too
-    assert resolve(dataset()).preset == "cpu"
+    assert resolve(dataset(), device="cupy") == resolve(dataset(), "recurrent", device="cupy")  # the default, on a GPU too
+    assert resolve(dataset()).preset == "recurrent"
 
 
 def test_what_is_given_wins_over_choices_and_they_over_the_preset():
     """In the order of `layers`: preset, what a choice brings with it, held-out images, what is given."""
-    assert resolve(dataset()).lr == PRESETS["cpu", "cifar10"]["lr"]
+    assert resolve(dataset()).lr == PRESETS["recurrent", "cifar10"]["lr"]
     chosen = resolve(dataset(), optimizer="sgd")
-    assert chosen.optimizer == "sgd" and chosen.lr != PRESETS["cpu", "cifar10"]["lr"]
+    assert chosen.optimizer == "sgd" and chosen.lr != PRESETS["recurrent", "cifar10"]["lr"]
     assert resolve(dataset(), optimizer="sgd", lr=[0.07]).lr == (0.07,)
     bptt = resolve(dataset(), algorithm="bptt")
     assert (bptt.schedule, bptt.schedule_nudged) == ("synchronous", "synchronous")
@@ -94,7 +94,7 @@ def test_exact_updates_go_through_the_transpose():
     x, y = np.random.default_rng(0).random((4, 32, 32, 3), dtype=np.float32), np.arange(4)
     for rule, transposed in (("exact", True), ("own", False)):
         config = resolve(dataset(), connections="asymmetric", feedback_update=rule, channels=[4, 4, 4, 4], feedback=0.5,
-                         steps_free=9, steps_nudged=4)
+                         steps_free=9, steps_nudged=4, nudged_phases="deviations")
         network, _, gradient = experiment.build(config)
         found = gradient(network, x, y, np.random.default_rng(0)).gradient
         expected, other = (ep.eqprop_gradient(network, x, y, experiment.phases(config), nudging=experiment.nudging(config),
@@ -123,9 +123,9 @@ def test_scales_that_have_an_effect():
     preset = PRESETS["cpu", "cifar10"]["initial_drive"]
     for scale, cost, drive in (([1.0, 3.0], "cross-entropy", preset), ([1.0], "cross-entropy", preset),
                                ([2.0], "cross-entropy", 0), ([2.0, 6.0], "cross-entropy", 0), ([1.0, 6.0], "squared-error", 0)):
-        config = resolve(dataset(), scale=scale, cost=cost)
+        config = resolve(dataset(), "cpu", scale=scale, cost=cost)
         assert (config.initial_drive, config.scale) == (drive, tuple(scale))
-    assert resolve(dataset(), scale=[1.0, 3.0], initial_drive=0.5).initial_drive == 0.5
+    assert resolve(dataset(), "cpu", scale=[1.0, 3.0], initial_drive=0.5).initial_drive == 0.5
 
 
 @pytest.mark.parametrize("nudged_phases, conventions", [("deviations", "here"), ("states", "here"), ("states", "paper")])
@@ -150,7 +150,7 @@ def test_the_phases_that_are_counted_are_those_that_run(name, nudged_phases, con
 def test_a_step_changes_every_parameter(given):
     """Network, optimizer and gradient are those of the settings (their values: test_options.py)."""
     config = resolve(dataset(), channels=[4, 4, 4, 4], **given)
-    network, optimizer, gradient = experiment.build(config)
+    network, optimizer, gradient = experiment.build(config, x=np.random.default_rng(1).random((20, 32, 32, 3), dtype=np.float32))
     before = {name: w.copy() for name, w in network.parameters().items()}
     x, y = np.random.default_rng(0).random((20, 32, 32, 3), dtype=np.float32), np.arange(20) % 10
     optimizer.step(gradient(network, x, y, np.random.default_rng(0)).gradient, 0)

@@ -62,25 +62,28 @@ def test_run_folder(start, tmp_path):
     for key in ("test_accuracy", "fixed_point_accuracy", "accuracy_at_T", "smallest_cosine"):
         assert result[key] == log[1][key]
     assert result["fixed_point_images"] == 32 and result["accuracy_at_T"] == result["test_accuracy"]  # of the same images
-    assert result["smallest_cosine"] > 0.9 and 0 <= result["test_accuracy"] <= 1
+    assert result["smallest_cosine"] > 0.6 and 0 <= result["test_accuracy"] <= 1
     assert {"source", "train_accuracy", "epochs", "nudging", "algorithm", "preset", "seed", "device"} <= result.keys()
     assert json.loads((tmp_path / "run" / "config.json").read_text())["channels"] == [4, 4, 4, 4]
 
 
-CORE = (eqprop.eqprop_gradient, dynamics.relax, dynamics.response, dynamics.deviate, dynamics.iterate, dynamics.Messages.terms,
-        ep.Network.deviation_terms, ep.Network.parameter_adjoint, ep.SoftmaxCrossEntropy.force, ops.max_pool, ops.max_unpool)
+CORE = (eqprop.eqprop_gradient, dynamics.relax, dynamics.iterate, dynamics.Messages.terms, ep.SoftmaxCrossEntropy.force,
+        ops.max_pool, ops.max_unpool)
+RULES = {"states": (eqprop.nudged_phases, eqprop.difference_of_states, ep.Network.hebbian),
+         "deviations": (dynamics.response, dynamics.deviate, ep.Network.deviation_terms, ep.Network.parameter_adjoint)}
 
 
-def test_what_one_reads_is_what_runs(start, tmp_path):
+@pytest.mark.parametrize("rule", RULES)
+def test_what_one_reads_is_what_runs(start, tmp_path, rule):
     """A training on a CPU calls the very functions of the core, on the synapses of the engine."""
     ran = set()
     threading.setprofile(lambda frame, event, _: ran.add(frame.f_code) if event == "call" else None)  # of the worker thread
     try:
-        code, out, err = start(*TINY, "--epochs", 1, "--out", tmp_path / "run")
+        code, out, err = start(*TINY, "--epochs", 1, "--nudged-phases", rule, "--out", tmp_path / "run")
     finally:
         threading.setprofile(None)
     assert code == 0 and "ep/engine/cpu.py" in out, err
-    assert not [function.__qualname__ for function in CORE if function.__code__ not in ran]
+    assert not [function.__qualname__ for function in CORE + RULES[rule] if function.__code__ not in ran]
 
 
 @pytest.mark.gpu

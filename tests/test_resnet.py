@@ -174,7 +174,9 @@ def test_training_learns_and_resumes_bit_for_bit(tmp_path):
     labels = (np.arange(64) % 4).astype(np.uint8)
     images = np.clip(rng.normal(120, 30, (64, 16, 16, 3)) + 25 * labels[:, None, None, None], 0, 255).astype("uint8")
     dataset = Dataset(images, labels, images, labels, tuple("abcd"), "made up", "made up", (0.5,) * 3, (0.25,) * 3)
-    config = experiment.resolve(dataset, network="resnet", channels=(4, 6, 8), train_images=64, test_images=64, batch_size=16,
+    with pytest.raises(EPError, match="--preset cpu has settings"):
+        experiment.resolve(dataset, network="resnet")
+    config = experiment.resolve(dataset, "cpu", network="resnet", channels=(4, 6, 8), train_images=64, test_images=64, batch_size=16,
                                 epochs=6, warm_up=2, chunk=8, lr=(5e-3,), flip=False)
     assert config.feedback == 0.001 and config.initial_drive > 0 and len(config.scale) == 2
 

@@ -42,9 +42,10 @@ CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 6.0), f
 RESNET = dict(channels=(32, 64, 128), initial_drive=0.333, scale=(1.0, 3.0), feedback=0.001, beta=0.02,
               lr=(1.2e-3, 3e-3))  # beside CPU
 RECURRENT = dict(channels=(32, 64, 128, 256), scale=(1.0, 4.0), initial_radius=0.75, radius_limit=0.93, whitening=12,
-                 feedback=1.0, nudged_phases="deviations", beta=0.02, steps_free=60, schedule="checkerboard", tolerance=1e-3,
-                 steps_nudged=5, schedule_nudged="down", omega=1.5, optimizer="adam", lr=(2e-3, 6e-3), weight_decay=0.02,
-                 warm_up=50, batch_size=64)  # full feedback: a radius near 1, and nearly all images settle
+                 feedback=1.0, nudged_phases="states", beta=0.2, steps_free=60, schedule="checkerboard", tolerance=1e-3,
+                 steps_nudged=6, schedule_nudged="down", omega=1.5, optimizer="adam", lr=(2e-3, 6e-3), weight_decay=0.02,
+                 warm_up=50)  # full feedback: a radius near 1, and nearly all images settle
+ON_A_GPU = dict(tolerance=0.0, steps_free=30)  # of RECURRENT: a fixed number of steps, for those can be recorded
 PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states", conventions="paper", beta=1.0, steps_free=250,
              steps_nudged=25, schedule="synchronous", optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4,
              batch_size=128, check_every=10)  # the log says at which step the residual passed 1e-6
@@ -59,12 +60,17 @@ VISITS = 40_000  # of any other data set: as many epochs as make so many visits 
 PRESETS = {  # (preset, data set) -> its settings; `row` says what any other data set gets
     ("cpu", "synthetic"): CPU | SYNTHETIC,
     ("cpu", "cifar10"): CPU | CIFAR10,
-    ("recurrent", "synthetic"): RECURRENT | SYNTHETIC | dict(batch_size=32),
-    ("recurrent", "cifar10"): RECURRENT | CIFAR10,
+    ("recurrent", "synthetic"): RECURRENT | SYNTHETIC | dict(epochs=2),
+    ("recurrent", "cifar10"): RECURRENT | CIFAR10 | dict(epochs=4),
     ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
     ("paper", "cifar100"): PAPER | PAPERS_IMAGES,
 }
 NAMES = tuple(dict.fromkeys(preset for preset, _ in PRESETS))
+REGIMES = dict(  # a sentence about each, for the screen
+    cpu="preset cpu: weak feedback. Two sweeps come near the equilibrium, and EP is nearly backpropagation",
+    recurrent="preset recurrent: full feedback, relaxed until it settles. --preset cpu is about 7 times faster; its weak feedback "
+              "makes it nearly feed-forward",
+    paper="preset paper: full feedback, 250 steps and 25, which need not settle")
 CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings with it)
     (("paper",), dict(cost="squared-error"), dict(beta=0.5, steps_nudged=30)),  # the paper's other two numbers
     (("paper",), dict(optimizer="adam"), dict(lr=(1e-3,), weight_decay=0.02)),
@@ -80,6 +86,8 @@ CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings 
     (NAMES, dict(algorithm="bptt", connections="asymmetric"), dict(feedback_update="exact")),  # it is: W and B get their own
     (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0,
                                      omega=1.0)),
+    (("recurrent",), dict(nudged_phases="deviations"), dict(beta=0.02, steps_nudged=5)),
+    (("recurrent",), dict(feedback_update="exact"), dict(beta=0.02, steps_nudged=5)),
     (("recurrent",), dict(algorithm="bptt"), dict(steps_free=40, steps_nudged=15)),
     (("recurrent",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4, warm_up=0)),
     (("cpu",), dict(algorithm="bptt"), dict(steps_free=10, steps_nudged=6)),  # of which a sweep is worth several
@@ -101,7 +109,8 @@ def row(preset, dataset):
                       "cpu")
     train, test = len(dataset.train_labels), len(dataset.test_labels)
     return dict(dict(cpu=CPU, recurrent=RECURRENT)[preset], train_images=train, test_images=min(test, 2000),
-                final_test_images=test, epochs=min(50, max(5, VISITS // train)), flip=dataset.flip, pad=dataset.pad)
+                final_test_images=test, epochs=min(50, max(5, VISITS // train)), flip=dataset.flip, pad=dataset.pad,
+                **(dict(whitening=min(RECURRENT["whitening"], 9 * dataset.shape[2])) if preset == "recurrent" else {}))
 
 
 def layers(preset, dataset, device, ranks, given):
@@ -116,6 +125,7 @@ def layers(preset, dataset, device, ranks, given):
         dict(initial_drive=0.0) if scaled_by_hand(given.get("scale", ()), chosen["cost"]) else {},
         dict(test_images=held_out, final_test_images=held_out) if held_out else {},
         dict(chunk=-(-batch // ranks), tf32=backend.tf32()) if device != "numpy" else {},  # a GPU's share: one chunk
+        dict(ON_A_GPU) if device != "numpy" and preset == "recurrent" else {},
         given,
         dict(final_test_images=given["test_images"]) if "test_images" in given else {},
         dict(identity(dataset), preset=preset, device=device),
@@ -132,6 +142,9 @@ def resolve(dataset: Dataset, preset: str | None = None, device: str = "numpy", 
     for layer in layers(preset, dataset, device, ranks, given):
         merged |= layer
     config = Config(**merged)
+    if config.network == "resnet" and preset == "recurrent":
+        raise EPError("at full feedback the skips of a residual network are loops that do not settle: --preset cpu has settings "
+                      "with weak feedback for --network resnet")
     own = len(config.channels) + 1  # layers with parameters: the convolutions and the classes
     if config.network == "resnet":  # stem, two a block, a skip for each stage but the first, and the classes
         own += 2 * config.blocks

@@ -45,6 +45,7 @@ def main(description: str | None = __doc__, **chosen: Any) -> None:
         loop.rehearse(network, gradient, prepare, *dataset[:2])  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer, world, config) if args.resume else runs.Run.started(
             args.out, config, network, optimizer, world)
+        print(experiment.REGIMES[config.preset])
         print(engine.choice(network)[1])
         few = prepare(dataset.train_images[:config.chunk], None)
         print(experiment.expected_time(config, network, few, threads, number_of_threads, world.size), flush=True)
@@ -68,8 +69,8 @@ def parser(description, chosen):
     """Every option of the main job: the settings of settings.py, what they start from, and where things are."""
     parser = cli.Parser(prog=program(), description=description, formatter_class=cli.Formatter)
     add = parser.add_argument
-    add("--preset", choices=experiment.NAMES, help="settings to start from: cpu is small, fast, and settles, for its feedback is "
-        "weak; recurrent has full feedback, and settles by more steps; paper is what the paper did (default: "
+    add("--preset", choices=experiment.NAMES, help="settings to start from: recurrent has full feedback, and settles; cpu is "
+        "faster, for its feedback is weak; paper is what the paper did (default: "
         f"{settings.Config.preset}, on a GPU too)")
     add("--dataset", metavar="NAME", help=f"{', '.join(datasets.NAMES)}, a folder with one sub-folder of "
         "pictures per class, or an .npz file (default: auto, CIFAR-10 if possible, else synthetic)")

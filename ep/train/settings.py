@@ -144,7 +144,7 @@ class Config:
     anneal_epochs: int | None = None  # None: all of them
     extended: tuple = ()  # the numbers of epochs after which the run was finished before, and then continued
     # where the settings come from, and where the numbers are computed
-    preset: str = "cpu"
+    preset: str = "recurrent"
     device: str = "numpy"
     tf32: bool = False
 
