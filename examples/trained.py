@@ -71,7 +71,7 @@ def train(dataset, images, epochs, feedback, steps=(15, 6)):
     steps_in_all = epochs * loop.steps_per_epoch(images, 32)
     weak = SMALL | dict(warm_up=steps_in_all // 8)
     recipe = weak if feedback < STRONG else SMALL | AT_GAIN_1 | dict(steps_free=steps[0], steps_nudged=steps[1])
-    config = experiment.resolve(dataset, **recipe, feedback=feedback, train_images=images, epochs=epochs)
+    config = experiment.resolve(dataset, "cpu", **recipe, feedback=feedback, train_images=images, epochs=epochs)
     first = experiment.for_calibration(dataset)
     with ep.worker_threads(cli.cores()) as threads:
         network, optimizer, gradient = experiment.build(config, map=threads, x=first)

@@ -2,9 +2,12 @@
 
     python examples/laboratory/paper_table.py --data DIR --workers 14     # everything that is not finished yet
     python examples/laboratory/paper_table.py --only-draw                 # tables and figure from what is finished
-    python examples/laboratory/paper_table.py --data DIR --block gains    # only one of the three comparisons
+    python examples/laboratory/paper_table.py --data DIR --block full     # only one of the four comparisons
 
-Block `preset`: the network and the recipe of the CPU preset (gain 0.01). Every nudging, BPTT, and feed-forward backpropagation of
+Block `full`: full feedback (gain 1), settled, the recipe of the preset `recurrent`, in a smaller network: every nudging, by the
+difference of two states (the paper's rule) and by deviations, BPTT, and two controls that are not EP: one backward pass at the
+fixed point, and feed-forward backpropagation of the same network without feedback. Rows `-larger` start at a larger spectral
+radius. Block `preset`: the network and the recipe of the CPU preset (gain 0.01). Every nudging, BPTT, and feed-forward backpropagation of
 the same network; feedback weights of their own. Block `squared`: the same with squared error, half as long. Block `gains`: a
 smaller network at gains from 0.01 to 1, the paper's, by one-sided nudging, symmetric nudging and BPTT, with as many steps as it
 needs to settle to a residual of 1e-4; rows `states` relax the nudged states, not deviations, as the paper's code does.
@@ -36,15 +39,18 @@ from ep.train import commandline as cli, experiment, loop, runs
 
 HERE = Path(__file__).resolve().parent
 COMMON = {  # block -> what all of its trainings share
+    "full": "--dataset cifar10 --preset recurrent --channels 16 32 64 64 --train-images 8000 --epochs 2 --batch-size 32 --no-flip "
+            "--pad 0",
     "preset": "--dataset cifar10 --preset cpu --epochs 2",
     "squared": "--dataset cifar10 --preset cpu --cost squared-error --epochs 1",
-    "gains": "--dataset cifar10 --channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --optimizer sgd --batch-size 32 --pad 0 "
+    "gains": "--dataset cifar10 --preset cpu --channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --optimizer sgd --batch-size 32 --pad 0 "
              "--train-images 10000 --epochs 3"}
 TRIAL = {  # block -> what a trial has instead
+    "full": "--validation-images 2000 --epochs 1",
     "preset": "--train-images 15000 --validation-images 5000 --epochs 1 --warm-up 60",
     "squared": "--train-images 10000 --validation-images 5000 --warm-up 40",
     "gains": "--train-images 4000 --validation-images 2000 --epochs 1"}
-FILES = {"preset": "table.md", "squared": "squared.md", "gains": "gains.md"}  # block -> its table
+FILES = {"full": "full.md", "preset": "table.md", "squared": "squared.md", "gains": "gains.md"}  # block -> its table
 
 
 class Row(NamedTuple):
@@ -63,6 +69,9 @@ SQUARED = (f"--beta 0.1 {SQUARED_RATES[0]}", f"--beta 0.5 {SQUARED_RATES[0]}",  
            f"--beta 0.5 {SQUARED_RATES[1]}")
 ASYMMETRIC = "--nudging symmetric --connections asymmetric --feedback-update"
 BPTT = "--algorithm bptt --steps-free 6 --steps-nudged 4"  # synchronous: about as far as 2 sweeps up and 1 down
+STATES = ("--beta 0.1", "--beta 0.2", "--beta 0.5")
+DEVIATIONS = ("--beta 0.01", "--beta 0.02", "--beta 0.1")
+ONE_PASS = "--nudging symmetric --nudged-phases deviations --beta 0.02 --steps-nudged 1"
 ROWS = {  # in block `preset` rates are the preset's, and nothing is chosen for BPTT and backpropagation, which have no beta
     "one-sided": Row("preset", "--nudging one-sided", 3, BETAS),
     "random-sign": Row("preset", "--nudging random-sign", 3, BETAS),
@@ -83,6 +92,16 @@ GAINS = {1.0: (25, 100, 16), 0.3: (12, 60, 12), 0.1: (6, 30, 8), 0.01: (4, 12, 6
 SMALLER_BETAS = ("--beta 0.02", "--beta 0.1", "--beta 0.5")  # at the first of the rates, which was found by symmetric EP
 RATES = tuple(f"--lr {' '.join(f'{share * rate:g}' for rate in (0.2, 0.03, 0.02, 0.015, 0.01))}" for share in (1, 0.5, 0.25))
 SETTLING = f"{RATES[0]} --schedule checkerboard --schedule-nudged checkerboard --tolerance 1e-4 --steps-free 100"
+for kind, betas in ("states", STATES), ("deviations", DEVIATIONS):
+    for nudging in ("one-sided", "symmetric", "four-point"):
+        ROWS[f"full-{nudging}-{kind}"] = Row("full", f"--nudging {nudging} --nudged-phases {kind}", 3, betas)
+ROWS["full-bptt"] = Row("full", "--algorithm bptt", 3)
+ROWS["full-one-pass"] = Row("full", ONE_PASS, 3)
+ROWS["full-feed-forward"] = Row("full", "--feedback 0 --initial-radius 0 --initial-drive 0.333 --scale 1 6 --radius-limit 0 --nudging "
+                                "symmetric --nudged-phases deviations --beta 0.02 --steps-nudged 1 --omega 1", 3)
+ROWS["full-symmetric-larger"] = Row("full", "--nudging symmetric --nudged-phases deviations --beta 0.02 --initial-radius 0.88 "
+                                    "--radius-limit 0.97", 1)
+ROWS["full-one-pass-larger"] = Row("full", f"{ONE_PASS} --initial-radius 0.88 --radius-limit 0.97", 1)
 for gain, (K, bptt_T, bptt_K) in GAINS.items():
     for nudging in ("one-sided", "symmetric"):
         ROWS[f"{nudging}-gain-{gain:g}"] = Row("gains", f"--feedback {gain:g} --nudging {nudging} --nudged-phases deviations "
