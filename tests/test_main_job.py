@@ -90,7 +90,7 @@ def test_what_one_reads_is_what_runs(start, tmp_path, rule):
 @pytest.mark.parametrize("xp", ["cupy"], indirect=True)
 def test_first_steps_on_a_gpu(start, tmp_path, xp):
     """--device cuda: whole batches, bytes in device memory, hand-written kernels; parameters and log are NumPy's to rounding."""
-    options = [*TINY, *"--channels 4 6 --scale 2 --lr 0.04 --steps-free 8 --steps-nudged 4 --epochs 1 --tolerance 0".split()]
+    options = [*TINY, *"--preset cpu --channels 4 6 --scale 2 --lr 0.04 --steps-free 8 --steps-nudged 4 --epochs 1 --tolerance 0".split()]
     runs_ = {device: tmp_path / device for device in ("cpu", "cuda")}
     for device, folder in runs_.items():
         code, out, err = start(*options, "--device", device, "--out", folder)
@@ -112,7 +112,7 @@ def test_first_steps_on_a_gpu(start, tmp_path, xp):
 @pytest.mark.parametrize("xp", ["cupy"], indirect=True)
 def test_interrupted_and_resumed_on_a_gpu(start, tmp_path, monkeypatch, xp):
     """As on a CPU, bit for bit; with CUPY_TF32 set otherwise it is refused."""
-    options = [*TINY, *"--channels 4 6 --scale 2 --lr 0.04 --device cuda --nudging random-sign".split()]
+    options = [*TINY, *"--preset cpu --channels 4 6 --scale 2 --lr 0.04 --device cuda --nudging random-sign".split()]
     code, _, err = start(*options, "--out", tmp_path / "straight")
     assert code == 0, err
     signal_in_step(monkeypatch, signal.SIGTERM, at=2)

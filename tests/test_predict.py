@@ -72,6 +72,19 @@ def test_how_far_the_answer_is_from_the_fixed_point(predict, picture, tmp_path):
     assert moved[0] == 0 and moved[1] > 0.1
 
 
+def test_what_the_feedback_is_good_for(predict, picture, tmp_path):
+    """As the file has it; the free phase is over-relaxed as in training. A file that does not say is no reason to stop."""
+    network, about = ep.convnet([4, 4], scale=1.5, seed=1), datasets.load("synthetic").about()
+    about |= dict(steps_free=7, schedule="up", omega=1.4)
+    regime = dict(fixed_point_images=50, fixed_point_accuracy=0.82, accuracy_without_feedback=0.66, spectral_radius=0.9)
+    code, out, err = predict(picture, "--model", saved(tmp_path / "network.npz", network, **about, regime=regime))
+    assert code == 0 and "of 50 test images it gets 82.0% right, and without its feedback 66.0%; its spectral radius is 0.90" in out, err
+    x = datasets.normalise(pictures.read(picture, (32, 32, 3))[None], about["mean"], about["std"])
+    assert expected(network, x, about["classes"], ep.Phase(7, "up", omega=1.4)) in out
+    _, out, _ = predict(picture, "--model", saved(tmp_path / "network.npz", network, **about, regime=dict(spectral_radius=None)))
+    assert "without its feedback" not in out
+
+
 def test_a_flat_network(predict, picture, tmp_path):
     """An mlp of the embedded images calls a ring a ring; an image is flattened for it."""
     network = ep.mlp([3072, 30, 10], seed=1)

@@ -5,7 +5,7 @@ import pytest
 
 import ep
 from ep.backend import to_host
-from ep.radius import best_omega, calibrate_radius, spectral_radius
+from ep.radius import best_omega, calibrate_radius, spectral_radius, steps_to_settle
 
 
 def settled(network, x, **options):
@@ -83,8 +83,14 @@ def test_best_omega_settles_fastest_and_large_radii_are_refused():
     steps = {omega: ep.relax(network, x, ep.Phase(2000, "checkerboard", 1e-10, omega=omega)).steps
              for omega in (1.0, best_omega(r) - 0.1, best_omega(r), best_omega(r) + 0.1)}
     assert min(steps, key=steps.get) == best_omega(r) and steps[best_omega(r)] < 0.35 * steps[1.0]
+    for omega, slower in ((1.0, 1.06), (best_omega(r) - 0.1, 1.06), (best_omega(r) + 0.1, 1.4)):  # where all modes shrink alike
+        later = ep.relax(network, x, ep.Phase(2000, "checkerboard", 1e-13, omega=omega)).steps
+        assert 0.95 < (later - steps[omega]) / steps_to_settle(r, 1e-3, omega) < slower
     with pytest.raises(ep.EPError, match="does not settle"):
         best_omega(1.0)
+    with pytest.raises(ep.EPError, match="does not settle"):
+        steps_to_settle(1.0, 0.1, 1.4)
+    assert steps_to_settle(0.0, 1e-6) == 1  # nothing comes back
 
 
 # --- initial weights of a given radius ---------------------------------------------------------------------------------

@@ -228,7 +228,7 @@ def paddings(config):
 
 def about(config: Config, dataset: Dataset) -> dict:
     """`Network.about` of the network that was trained: its images and classes, and the free phase that it was trained with."""
-    return dict(dataset.about(), steps_free=config.steps_free, schedule=config.schedule)
+    return dict(dataset.about(), steps_free=config.steps_free, schedule=config.schedule, omega=config.omega)
 
 
 def build_optimizer(config, network):

@@ -41,6 +41,8 @@ from .watch import in_words, no_network, quiet_failures
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
 EARLY = 20  # the step of the first epoch after which a run that cannot work is reported
+REGIME = ("fixed_point_accuracy", "fixed_point_images", "accuracy_without_feedback", "cosine_one_pass",
+          "largest_cosine_feed_forward", "spectral_radius", "largest_spectral_radius")  # how recurrent the network is
 LOOK = 20  # updates from one look at the radius to the next
 SETTLED = 1e-6  # the log says at which step of the free phase the residual passed this
 
@@ -215,11 +217,11 @@ class Run:
         last = self.log[-1]
         result = dict({key: getattr(self.config, key) for key in kept}, epochs=self.epoch,
                       **{key: last[key] for key in ("train_accuracy", "test_accuracy", "test_images", "accuracy_at_T",
-                                                    "fixed_point_accuracy", "fixed_point_images", "accuracy_without_feedback",
-                                                    "smallest_cosine", "cosine_one_pass", "largest_cosine_feed_forward",
-                                                    "spectral_radius", "largest_spectral_radius")},
+                                                    "smallest_cosine", *REGIME)},
                       seconds=sum(line["seconds"] for line in self.log),
                       **{key: last[key] for key in last if key.startswith("angle_")})
+        if self.network.about is not None:  # what predict.py says of it
+            self.network.about = self.network.about | dict(regime={key: last[key] for key in REGIME})
         if self.world.rank == 0:
             if why := self.network.unsaveable:
                 print(f"no network.npz: {why}; its parameters are in checkpoint.npz")
