@@ -78,11 +78,15 @@ def calibrate_radius(network: Network, x: Array, radius: float, prepared: Callab
 
     Raises EPError if no scale does it: a network whose skips alone are a loop that is too strong does not settle at this gain.
     """
-    for _ in range(20):
+    scale, low, high = 1.0, 0.0, math.inf  # scales that are known to be too small, and too large
+    for _ in range(30):
         r = settled_radius(network, x, prepared)
         if abs(r - radius) < NEAR:
             return network
-        scale_hidden(network, min(radius / max(r, 1e-9), 4.0) ** 0.8)  # it is not quite in proportion
+        low, high = (scale, high) if r < radius else (low, scale)
+        better = math.sqrt(low * high) if 0 < low and high < math.inf else scale * min(max(radius / max(r, 1e-9), 0.25), 4.0)
+        scale_hidden(network, better / scale)
+        scale = better
     raise EPError(f"no scale of the hidden weights gives this network a spectral radius of {radius:g} (the last had {r:.2f}): try "
                   "another radius, or a smaller feedback gain")
 

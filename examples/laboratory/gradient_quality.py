@@ -101,7 +101,9 @@ def trained(path):
         return network, around(own, "own" if network.has_phi else "exact")
     checkpoint = Path(path) / "checkpoint.npz"
     config, arrays = experiment.Config(**read_meta(checkpoint)["config"]), read_npz(checkpoint)
-    network = experiment.build_network(config)
+    if config.whitening and not (Path(path) / "network.npz").exists():
+        raise ep.EPError(f"the fixed filters of {path} are in its network.npz, which a run writes when it ends: finish it first")
+    network = ep.load(Path(path) / "network.npz") if config.whitening else experiment.build_network(config)
     network.set_parameters({name: arrays[f"parameter/{name}"] for name in network.parameters()})
     return network, around(config, config.feedback_update)
 
