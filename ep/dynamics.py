@@ -221,7 +221,7 @@ def iterate(network, phase, states, drive, update, enough=0.5, after_step=None):
 
 
 def others_go_on(together: Relaxation, phase: Phase, go_on: Callable) -> Relaxation:
-    """The relaxation of all images, once it has ended for half of them: the half that still changes most goes on without the rest.
+    """The relaxation of all images, once half of them have settled: the half that still changes most goes on without the rest.
 
     So an image makes the steps that it needs, and few more, whoever is relaxed beside it.
     go_on(their numbers, the phase that is left) -> `Relaxation`.

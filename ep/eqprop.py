@@ -4,15 +4,16 @@
     dL/dtheta = d/dbeta [ -dPhi/dtheta (s^beta) ]  at beta = 0           the theorem                           (3)
     g         = - sum_k c_k dPhi/dtheta (s^{beta_k})                     its estimate                          (4)
 
-Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta.
+Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta. This is what the main job trains with.
 
-dPhi/dtheta is a product of two states, and its change is, to first order, the change of each times the other, added up. So (3)
-can also be written with mu_n = - w_n ds_n^beta/dbeta, what the layers answer when they are nudged:
+A second form of the same, for `Phases` with deviations. dPhi/dtheta is a product of two states, and its change is, to first
+order, the change of each times the other, added up. So (3) can also be written with
+mu_n = - w_n ds_n^beta/dbeta, what the layers answer when they are nudged:
 
     dL/dtheta_k = hebbian(s_i*, mu_j) + (w_j/w_i) hebbian_down(mu_i, s_j*)    for the synapse k: i -> j        (12)
 
-and mu is estimated by the same points and weights, - sum_k c_k delta^{beta_k} (dynamics.py). This is the default. It needs two
-products a synapse whatever the nudging, and it is the gradient for asymmetric networks too, where (4) does not exist.
+and mu is estimated by the same points and weights, - sum_k c_k delta^{beta_k} (dynamics.py). It loses no digits where feedback is
+weak, and it is the gradient for asymmetric networks too, where (4) does not exist. (w_n = 1 unless feedback is weak.)
 """
 
 from .backend import Array

@@ -1,22 +1,24 @@
 """A network: synapses between layers, an activation, a cost. It knows Phi and its derivatives, but not how to relax.
 
-Synapse k joins layer i to layer j, its Phi_k is a number per example (synapse.py), and layer 0 is the input x. Layer n has a
-factor w_n, which says how much its part of the energy counts:
+Synapse k joins layer i to layer j, its Phi_k is a number per example (synapse.py), and layer 0 is the input x:
 
-    Phi(x, s) = sum_k w_j Phi_k(s_i, s_j)          k: i -> j
-    E(x, s)   = sum_n w_n G(s_n) - Phi(x, s)       the energy whose stationary points are the fixed points          (2)
-    w_n       = gamma^(depth_n - depth_L)          the last layer has the factor 1                                  (10)
+    Phi(x, s) = sum_k Phi_k(s_i, s_j)              k: i -> j
+    E(x, s)   = sum_n G(s_n) - Phi(x, s)           the energy whose stationary points are the fixed points          (2)
+    u_n       = dPhi/ds_n                          the drive of layer n: what it hears from below and from above
+              = sum_{k: i -> n} drive_post_k(s_i)  +  sum_{k: n -> j} drive_pre_k(s_j)
 
-gamma is the *feedback gain*. With gamma = 1, the paper's network, all factors are 1. With gamma < 1 the lower layers weigh
-more. Setting dE/ds_n = 0 and dividing by w_n shows what this does: a drive that comes down from layer j to layer i is
-multiplied by w_j/w_i, which is gamma for the layer above and gamma^2 for a skip past one layer.
+That is the paper's network. Two things can be added to it, and nothing above changes where they are not:
 
-    u_n = sum_{k: i -> n} drive_post_k(s_i)  +  sum_{k: n -> j} (w_j/w_n) drive_pre_k(s_j)
+Weak feedback. Each layer gets a factor w_n, which says how much its part of the energy counts:
 
-So "dPhi/ds" of the paper reads "dPhi/ds_n, divided by w_n" here, and both are called the drives u. At gamma = 0 nothing comes
-down: this is the feed-forward network, the limit of weak feedback. It has drives, but no Phi and no E.
+    Phi(x, s) = sum_k w_j Phi_k(s_i, s_j),    E(x, s) = sum_n w_n G(s_n) - Phi(x, s),    w_n = gamma^(depth_n - depth_L)     (10)
 
-With asymmetric synapses (vectorfield.py) there is no Phi and no E either, and the drives are all there is.
+gamma is the *feedback gain*. At gamma = 1 all factors are 1. With gamma < 1 the lower layers weigh more. Setting dE/ds_n = 0 and
+dividing by w_n shows what this does: a drive that comes down from layer j to layer i is multiplied by w_j/w_i, which is gamma
+for the layer above and gamma^2 for a skip past one layer. So "dPhi/ds" reads "dPhi/ds_n, divided by w_n" here, and both are
+called the drives u. At gamma = 0 nothing comes down: this is the feed-forward network. It has drives, but no Phi and no E.
+
+Asymmetric synapses (vectorfield.py). There is no Phi and no E then, and the drives are all there is.
 """
 
 import json

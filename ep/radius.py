@@ -87,8 +87,8 @@ def calibrate_radius(network: Network, x: Array, radius: float, prepared: Callab
         better = math.sqrt(low * high) if 0 < low and high < math.inf else scale * min(max(radius / max(r, 1e-9), 0.25), 4.0)
         scale_hidden(network, better / scale)
         scale = better
-    raise EPError(f"no scale of the hidden weights gives this network a spectral radius of {radius:g} (the last had {r:.2f}): try "
-                  "another radius, or a smaller feedback gain")
+    raise EPError(f"no scale of the hidden weights gives this network a spectral radius of {radius:g} (the last had {r:.2f}): "
+                  "try another radius, or a smaller feedback gain")
 
 
 def best_omega(r: float) -> float:

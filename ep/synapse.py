@@ -206,8 +206,8 @@ class Filtered(Synapse):
         f(x) = max(0, (F * x, -F * x))          every filter and its negative, (N, H, W, C) -> (N, H', W', 2 filters)
 
     The filters do not learn, and x is held fixed, so to equilibrium propagation this is a `Conv` of another image. Nothing comes
-    down to an input: it has no drive_pre, and leads from layer 0. filters: the `Conv` of F, not pooled; conv: the one that learns.
-    Raises EPError if the two do not fit together.
+    down to an input: it has no drive_pre, and leads from layer 0. filters: the `Conv` of F, not pooled; conv: the one that
+    learns. Raises EPError if the two do not fit together.
     """
 
     parts = ("filters", "conv")

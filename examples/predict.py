@@ -64,8 +64,8 @@ def regime(found):
     if not found or found["spectral_radius"] is None:
         return ""
     return (f"of {found['fixed_point_images']} test images it gets {found['fixed_point_accuracy']:.1%} right, and without its "
-            f"feedback {found['accuracy_without_feedback']:.1%}; its spectral radius is {found['spectral_radius']:.2f} (0: nothing "
-            "comes back, 1: it does not settle)\n")
+            f"feedback {found['accuracy_without_feedback']:.1%}; its spectral radius is {found['spectral_radius']:.2f} "
+            "(0: nothing comes back, 1: it does not settle)\n")
 
 
 def what_it_is_about(network, path):

@@ -104,10 +104,11 @@ def test_one_sided_states(monkeypatch, capsys, tmp_path):
     calibrate_radius(network, images.normalise(images.test_images[:12]), 0.8)
     network.save(tmp_path / "net.npz")
     monkeypatch.setattr(one_sided_states, "BETAS", (1e-4, 1.0))
-    monkeypatch.setattr(sys, "argv", ["one_sided_states.py", str(tmp_path / "net.npz"), "--dataset", "synthetic", "--images", "12"])
+    monkeypatch.setattr(sys, "argv", ["x.py", str(tmp_path / "net.npz"), *"--dataset synthetic --images 12".split()])
     one_sided_states.main()
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
-    small, large = ({" ".join(words[2:-3]): float(words[-3]) for words in rows if words[1] == beta} for beta in ("0.0001", "1.0"))
+    small, large = ({" ".join(words[2:-3]): float(words[-3]) for words in rows if float(words[1]) == beta}
+                    for beta in one_sided_states.BETAS)
     assert len(rows) == 2 * len(small) == 12
     assert small["no drift: settled first"] > 0.95 > small["states, as in training"]  # drift, divided by a small beta
     assert large["states, as in training"] < large["frozen switches"] - 0.02
@@ -116,8 +117,8 @@ def test_one_sided_states(monkeypatch, capsys, tmp_path):
 @pytest.mark.slow
 def test_gradient_quality(tmp_path):
     """On the network of a run, with the run's own phases: more steps are nearer to the converged gradient."""
-    called("-m", "ep.train", *"--dataset synthetic --preset cpu --channels 4 4 4 4 --train-images 48 --test-images 32 --epochs 1".split(),
-           "--out", tmp_path / "run")
+    options = "--dataset synthetic --preset cpu --channels 4 4 4 4 --train-images 48 --test-images 32 --epochs 1"
+    called("-m", "ep.train", *options.split(), "--out", tmp_path / "run")
     called(LABORATORY / "gradient_quality.py", "--run", tmp_path / "run", "--out", tmp_path, "--threads", 1,
            *"--images 20 --steps-free 3 300 --steps-nudged 2 60 --beta 0.025 0.1".split())
     found = json.loads((tmp_path / "gradient_quality.json").read_text())

@@ -62,7 +62,7 @@ def test_run_folder(start, tmp_path):
     for key in ("test_accuracy", "fixed_point_accuracy", "accuracy_at_T", "smallest_cosine"):
         assert result[key] == log[1][key]
     assert result["fixed_point_images"] == 32 and result["accuracy_at_T"] == result["test_accuracy"]  # of the same images
-    assert result["smallest_cosine"] > 0.6 and 0 <= result["test_accuracy"] <= 1
+    assert result["smallest_cosine"] > 0.3 and 0 <= result["test_accuracy"] <= 1
     assert {"source", "train_accuracy", "epochs", "nudging", "algorithm", "preset", "seed", "device"} <= result.keys()
     assert json.loads((tmp_path / "run" / "config.json").read_text())["channels"] == [4, 4, 4, 4]
 
@@ -90,7 +90,8 @@ def test_what_one_reads_is_what_runs(start, tmp_path, rule):
 @pytest.mark.parametrize("xp", ["cupy"], indirect=True)
 def test_first_steps_on_a_gpu(start, tmp_path, xp):
     """--device cuda: whole batches, bytes in device memory, hand-written kernels; parameters and log are NumPy's to rounding."""
-    options = [*TINY, *"--preset cpu --channels 4 6 --scale 2 --lr 0.04 --steps-free 8 --steps-nudged 4 --epochs 1 --tolerance 0".split()]
+    options = "--preset cpu --channels 4 6 --scale 2 --lr 0.04 --steps-free 8 --steps-nudged 4 --epochs 1 --tolerance 0"
+    options = [*TINY, *options.split()]
     runs_ = {device: tmp_path / device for device in ("cpu", "cuda")}
     for device, folder in runs_.items():
         code, out, err = start(*options, "--device", device, "--out", folder)

@@ -176,7 +176,8 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "frozen switches that thaw": of(
         "dynamics:Messages.up", "self.frozen[k] if self.frozen else None", "None", (I.test_frozen_switches_are_kept_throughout,)),
     "one state for all images": of(
-        "dynamics:relax", "(for_each_image(arrays, len(x)) for arrays in (states, before, u))", "(states, before, u)", (STEP, Case("dense", "tanh", SE))),
+        "dynamics:relax", "(for_each_image(arrays, len(x)) for arrays in (states, before, u))", "(states, before, u)",
+        (STEP, Case("dense", "tanh", SE))),
     "ties left to rounding": of("dynamics:once", "return s[:1]", "return s", TIES),
     "an image that arrives at once": of(
         "dynamics:Messages.__init__", "[once(s) for s in given]", "[spread(s, self.N) for s in given]", TIES),

@@ -178,15 +178,15 @@ def of_training(spy, module):
     spy.patch.setattr(runs.Run, "finish", noted_end)
 
 
-BASE = ("--preset cpu --channels 2 3 --scale 1 3 --initial-drive 0 --train-images 24 --test-images 16 --batch-size 8 --epochs 1 --lr 0.01 "
-        "--no-flip --pad 0 --out run --threads 1")
+BASE = ("--preset cpu --channels 2 3 --scale 1 3 --initial-drive 0 --train-images 24 --test-images 16 --batch-size 8 "
+        "--epochs 1 --lr 0.01 --no-flip --pad 0 --out run --threads 1")
 ASYMMETRIC = "--connections asymmetric"
 SYNCHRONOUS = "--steps-free 9 --steps-nudged 6 --schedule synchronous --schedule-nudged synchronous"
 BESIDE = {  # what is given in both runs
     "--feedback-update": ASYMMETRIC, "--conventions": "--nudged-phases states", "--tolerance": "--steps-free 50",
     "--initial-radius": "--feedback 1", "--radius-limit": "--batch-size 1", "--network": "--preset cpu",
-    "--blocks": "--preset cpu --network resnet", "--schedule": "--channels 2 3 4", "--steps-nudged": "--schedule-nudged synchronous",
-    "--preset": "--dataset cifar10 --steps-free 9 --steps-nudged 6",
+    "--blocks": "--preset cpu --network resnet", "--schedule": "--channels 2 3 4",
+    "--steps-nudged": "--schedule-nudged synchronous", "--preset": "--dataset cifar10 --steps-free 9 --steps-nudged 6",
     "--validation-images": "--test-images 8 --train-images 16", "--algorithm": SYNCHRONOUS}
 
 

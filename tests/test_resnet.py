@@ -176,8 +176,8 @@ def test_training_learns_and_resumes_bit_for_bit(tmp_path):
     dataset = Dataset(images, labels, images, labels, tuple("abcd"), "made up", "made up", (0.5,) * 3, (0.25,) * 3)
     with pytest.raises(EPError, match="--preset cpu has settings"):
         experiment.resolve(dataset, network="resnet")
-    config = experiment.resolve(dataset, "cpu", network="resnet", channels=(4, 6, 8), train_images=64, test_images=64, batch_size=16,
-                                epochs=6, warm_up=2, chunk=8, lr=(5e-3,), flip=False)
+    config = experiment.resolve(dataset, "cpu", network="resnet", channels=(4, 6, 8), train_images=64, test_images=64,
+                                batch_size=16, epochs=6, warm_up=2, chunk=8, lr=(5e-3,), flip=False)
     assert config.feedback == 0.001 and config.initial_drive > 0 and len(config.scale) == 2
 
     def start():

@@ -68,8 +68,8 @@ PRESETS = {  # (preset, data set) -> its settings; `row` says what any other dat
 NAMES = tuple(dict.fromkeys(preset for preset, _ in PRESETS))
 REGIMES = dict(  # a sentence about each, for the screen
     cpu="preset cpu: weak feedback. Two sweeps come near the equilibrium, and EP is nearly backpropagation",
-    recurrent="preset recurrent: full feedback, relaxed until it settles. --preset cpu is about 7 times faster; its weak feedback "
-              "makes it nearly feed-forward",
+    recurrent="preset recurrent: full feedback, relaxed until it settles. --preset cpu is about 7 times faster; its weak "
+              "feedback makes it nearly feed-forward",
     paper="preset paper: full feedback, 250 steps and 25, which need not settle")
 CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings with it)
     (("paper",), dict(cost="squared-error"), dict(beta=0.5, steps_nudged=30)),  # the paper's other two numbers
@@ -87,6 +87,7 @@ CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings 
     (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0,
                                      omega=1.0)),
     (("recurrent",), dict(nudged_phases="deviations"), dict(beta=0.02, steps_nudged=5)),
+    (("recurrent",), dict(connections="asymmetric"), dict(omega=1.0, initial_radius=0.5, radius_limit=0.7)),  # they may circle
     (("recurrent",), dict(feedback_update="exact"), dict(beta=0.02, steps_nudged=5)),
     (("recurrent",), dict(algorithm="bptt"), dict(steps_free=40, steps_nudged=15)),
     (("recurrent",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4, warm_up=0)),
@@ -216,8 +217,10 @@ def build_network(config, x=None):
         calibrate(network, x, config.initial_drive)
     if config.initial_radius and x is not None:
         calibrate(network, x, *FIRST_DRIVES, depth=1)
+    network = CONNECTIONS[config.connections](network, seed=config.seed)
+    if config.initial_radius and x is not None:
         calibrate_radius(network, x[:FEW], config.initial_radius, engine.prepared)
-    return CONNECTIONS[config.connections](network, seed=config.seed)
+    return network
 
 
 def paddings(config):

@@ -164,14 +164,13 @@ class Run:
             self.save()
 
     def limit_radius(self):
-        """Scale the hidden weights down to the radius limit if they are beyond it; the log says how often, and the first time the
-        screen, too."""
+        """Scale the hidden weights down to the radius limit if they are beyond it. The log says how often, the screen that."""
         r, limit = settled_radius(self.network, self.watched, engine.prepared), self.config.radius_limit
         self.totals["radius_limited"] = self.totals.get("radius_limited", 0) + (r > limit)
         if r > limit:
             scale_hidden(self.network, limit / r)
-            self.warn_once("radius_limit", f"the spectral radius has reached {r:.3f}, beyond --radius-limit {limit:g}: hidden weights "
-                           "are scaled down to it now, and every time this happens; the log counts the times (radius_limited)")
+            self.warn_once("radius_limit", f"the spectral radius has reached {r:.3f}, beyond --radius-limit {limit:g}: hidden "
+                           "weights are scaled down to it now, and every time this happens; the log counts (radius_limited)")
 
     def end_epoch(self, test_accuracy, test_loss, test_images, distance):
         """Write the epoch's line to the log, the picture and a checkpoint. distance: see `equilibrium.distance`."""

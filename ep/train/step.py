@@ -83,7 +83,8 @@ class Part:
 def part(network, estimate: Estimate) -> Part:
     """The `Part` of an `Estimate`."""
     free, units = estimate.free, [math.prod(shape) for shape in network.shapes[1:]]
-    numbers = [estimate.costs.sum(), estimate.right.sum(), free.settled.sum(), *(change for _, change in free.earlier), free.change]
+    changes = [*(change for _, change in free.earlier), free.change]
+    numbers = [estimate.costs.sum(), estimate.right.sum(), free.settled.sum(), *changes]
     return Part(len(estimate.costs), estimate.gradient, at_bounds(free.states, network.activation.bounds, units), packed(numbers),
                 units, [*(t for t, _ in free.earlier), free.steps], free.mean_steps)
 

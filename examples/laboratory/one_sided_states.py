@@ -36,7 +36,8 @@ def main():
     dataset = datasets.load(args.dataset, args.data, download=False)
     x, y = dataset.normalise(dataset.test_images[:args.images]).astype("float64"), dataset.test_labels[:args.images]
     exact, fast = equilibrium.exact_gradient(network, x, y, FREE), ep.engine.prepared(network)
-    print(f"{args.images} test images of {dataset.source}\ncosines of layers 1, 2, ... with the exact gradient; one-sided nudging")
+    print(f"{args.images} test images of {dataset.source}\n"
+          "cosines of layers 1, 2, ... with the exact gradient; one-sided nudging")
     for beta in BETAS:
         found = {name: difference(fast, x, y, beta, *variant) for name, variant in VARIANTS.items()}
         found["deviations"] = ep.eqprop_gradient(fast, x, y, ep.Phases(FREE, NUDGED),

@@ -7,12 +7,12 @@
 Block `full`: full feedback (gain 1), settled, the recipe of the preset `recurrent`, in a smaller network: every nudging, by the
 difference of two states (the paper's rule) and by deviations, BPTT, and two controls that are not EP: one backward pass at the
 fixed point, and feed-forward backpropagation of the same network without feedback. Rows `-larger` start at a larger spectral
-radius. Block `preset`: the network and the recipe of the CPU preset (gain 0.01). Every nudging, BPTT, and feed-forward backpropagation of
-the same network; feedback weights of their own. Block `squared`: the same with squared error, half as long. Block `gains`: a
-smaller network at gains from 0.01 to 1, the paper's, by one-sided nudging, symmetric nudging and BPTT, with as many steps as it
-needs to settle to a residual of 1e-4; rows `states` relax the nudged states, not deviations, as the paper's code does.
-Within a block every training has the same network, initial weights, images, order, augmentation and number of updates; only what
-its row names differs. At gain 1 the preset's network would need hundreds of steps where it takes 2: block `gains` is smaller.
+radius. Block `preset`: the network and the recipe of the CPU preset (gain 0.01). Every nudging, BPTT, and feed-forward
+backpropagation of the same network; feedback weights of their own. Block `squared`: the same with squared error, half as long.
+Block `gains`: a smaller network at gains from 0.01 to 1, the paper's, by one-sided nudging, symmetric nudging and BPTT, with as
+many steps as it needs to settle to a residual of 1e-4, from initial weights that are not chosen by their radius; rows `states`
+relax the nudged states, not deviations, as the paper's code does. Within a block every training has the same network, initial
+weights, images, order, augmentation and number of updates; only what its row names differs.
 
 Settings are chosen first: a row with `trials` trains one short run for each of them, evaluated on images held out of the training
 images, and takes the best. Every estimator of a comparison has the same number of trials, with the exceptions that ROWS names.
@@ -39,8 +39,8 @@ from ep.train import commandline as cli, experiment, loop, runs
 
 HERE = Path(__file__).resolve().parent
 COMMON = {  # block -> what all of its trainings share
-    "full": "--dataset cifar10 --preset recurrent --channels 16 32 64 64 --train-images 8000 --epochs 2 --batch-size 32 --no-flip "
-            "--pad 0",
+    "full": "--dataset cifar10 --preset recurrent --channels 16 32 64 64 --train-images 8000 --epochs 2 --batch-size 32 "
+            "--no-flip --pad 0",
     "preset": "--dataset cifar10 --preset cpu --epochs 2",
     "squared": "--dataset cifar10 --preset cpu --cost squared-error --epochs 1",
     "gains": "--dataset cifar10 --preset cpu --channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --optimizer sgd --batch-size 32 --pad 0 "
@@ -97,8 +97,8 @@ for kind, betas in ("states", STATES), ("deviations", DEVIATIONS):
         ROWS[f"full-{nudging}-{kind}"] = Row("full", f"--nudging {nudging} --nudged-phases {kind}", 3, betas)
 ROWS["full-bptt"] = Row("full", "--algorithm bptt", 3)
 ROWS["full-one-pass"] = Row("full", ONE_PASS, 3)
-ROWS["full-feed-forward"] = Row("full", "--feedback 0 --initial-radius 0 --initial-drive 0.333 --scale 1 6 --radius-limit 0 --nudging "
-                                "symmetric --nudged-phases deviations --beta 0.02 --steps-nudged 1 --omega 1", 3)
+ROWS["full-feed-forward"] = Row("full", "--feedback 0 --initial-radius 0 --initial-drive 0.333 --scale 1 6 --radius-limit 0 "
+                                "--nudging symmetric --nudged-phases deviations --beta 0.02 --steps-nudged 1 --omega 1", 3)
 ROWS["full-symmetric-larger"] = Row("full", "--nudging symmetric --nudged-phases deviations --beta 0.02 --initial-radius 0.88 "
                                     "--radius-limit 0.97", 1)
 ROWS["full-one-pass-larger"] = Row("full", f"{ONE_PASS} --initial-radius 0.88 --radius-limit 0.97", 1)
