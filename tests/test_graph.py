@@ -109,6 +109,14 @@ def test_skips(xp):
         compare(network, normal(xp, (6, 5), 99), np.arange(6) % 3, ep.Phases(ep.Phase(4, schedule), 3))
 
 
+def test_fixed_filters(xp):
+    """They and what they see are part of the recording; by states and over-relaxed, as the default has them on a GPU."""
+    network = ep.convnet([4, 5], (8, 8, 3), 3, paddings=[1, 1], scale=1.5, dtype="float64",
+                         filters=normal(np, (3, 3, 3, 2), 3)).to(xp)
+    phases = ep.Phases(ep.Phase(5, "checkerboard", omega=1.5), ep.Phase(3, "down", omega=1.5), deviations=False)
+    compare(network, normal(xp, (4, 8, 8, 3), 1), np.array([0, 1, 2, 0]), phases)
+
+
 @pytest.mark.parametrize("pool", [ep.MAX_POOL, ep.AVERAGE_POOL], ids=lambda part: part.name)
 def test_residual_network(xp, pool):
     """Identities, strides and 1x1 convolutions."""
