@@ -61,7 +61,7 @@ PRESETS = {  # (preset, data set) -> its settings; `row` says what any other dat
     ("cpu", "synthetic"): CPU | SYNTHETIC,
     ("cpu", "cifar10"): CPU | CIFAR10,
     ("recurrent", "synthetic"): RECURRENT | SYNTHETIC | dict(epochs=2),
-    ("recurrent", "cifar10"): RECURRENT | CIFAR10 | dict(epochs=4),
+    ("recurrent", "cifar10"): RECURRENT | CIFAR10 | dict(epochs=3),
     ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
     ("paper", "cifar100"): PAPER | PAPERS_IMAGES,
 }
