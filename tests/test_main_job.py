@@ -177,7 +177,7 @@ def test_a_run_is_neither_changed_nor_overwritten(start, tmp_path):
     assert start(*TINY, "--out", tmp_path / "run")[0] == 0
     before = (tmp_path / "run" / "log.jsonl").read_text()
     err = refused(start("--resume", tmp_path / "run", "--beta", 0.3, "--seed", 4, "--epochs", 2))
-    assert "beta (0.1 in the run, 0.3 asked for)" in err and "seed (0 in the run, 4 asked for)" in err
+    assert "beta (0.2 in the run, 0.3 asked for)" in err and "seed (0 in the run, 4 asked for)" in err
     assert "epochs" not in err and (tmp_path / "run" / "log.jsonl").read_text() == before
     assert "holds a run already" in refused(start(*TINY, "--out", tmp_path / "run"))
 
@@ -232,7 +232,7 @@ def test_quiet_failures_are_said_once(start, tmp_path):
 @slow
 def test_a_network_that_does_not_settle_is_told_so(start, tmp_path):
     """Strong feedback, large weights, few steps: accuracies part, or the gradient is another one; the run says it, once."""
-    options = "--feedback 1 --nudged-phases states --scale 12 --steps-free 2 --steps-nudged 1".split()
+    options = "--initial-radius 0 --scale 12 --steps-free 2 --steps-nudged 1".split()
     code, out, err = start(*TINY, *options, "--out", tmp_path / "run")
     assert code == 0
     line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
@@ -251,7 +251,7 @@ def test_the_programs(tmp_path):
     package, example = (read_npz(tmp_path / name / "network.npz") for name in ("package", "example"))
     assert package.keys() == example.keys() and all((package[key] == example[key]).all() for key in package)
     config = json.loads((tmp_path / "asymmetric" / "config.json").read_text())
-    assert (config["connections"], config["feedback_update"], config["weight_decay"]) == ("asymmetric", "kolen-pollack", 0.2)
+    assert (config["connections"], config["feedback_update"], config["weight_decay"]) == ("asymmetric", "kolen-pollack", 0.02)
     done = subprocess.run([sys.executable, "-m", "ep.train", "--beta", "nan"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: argument --beta"), done.stderr
 

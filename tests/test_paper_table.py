@@ -65,8 +65,8 @@ def test_cost_counts_the_phases_that_run(nudging, algorithm, steps):
 
 
 def tiny(monkeypatch, **rows):
-    common = "--dataset synthetic --channels 4 4 4 4 --train-images 32 --test-images 32 --batch-size 16 --epochs 2"
-    blocks = {"preset": common, "squared": "", "gains": f"{common} --scale 2"}
+    common = "--dataset synthetic --preset cpu --channels 4 4 4 4 --train-images 32 --test-images 32 --batch-size 16 --epochs 2"
+    blocks = {"full": "", "preset": common, "squared": "", "gains": f"{common} --scale 2"}
     monkeypatch.setattr(table, "COMMON", blocks)
     monkeypatch.setattr(table, "TRIAL", dict.fromkeys(table.COMMON, "--test-images 16 --epochs 1"))
     monkeypatch.setattr(table, "ROWS", {name.replace("_", "-"): row for name, row in rows.items()})
