@@ -11,21 +11,22 @@ s* (Almeida, Pineda 1987); it stores one state where BPTT stores K.
 """
 
 from .activations import total
-from .backend import Array
+from .backend import Array, States
 from .checks import instance
 from .dynamics import Estimate, estimate, iterate, relax
 from .network import Network
 from .phase import Phases
 
 
-def rbp_gradient(network: Network, x: Array, y: Array, phases: Phases) -> Estimate:
+def rbp_gradient(network: Network, x: Array, y: Array, phases: Phases, start: States | None = None) -> Estimate:
     """dL/dtheta (batch mean) at the free fixed point; returns an `Estimate`. phases: as for `eqprop_gradient`.
 
-    phases.nudged is the relaxation of mu. Right only as far as the free phase has converged: see `free.residual` of the result.
+    phases.nudged is the relaxation of mu. start: where the free phase starts (default: at zero); a network with full feedback may
+    have several fixed points. Right only as far as the free phase has converged: see `free.residual` of the result.
     """
     instance(phases, Phases, "phases")
     x, y = network.examples(x, y)
-    free = relax(network, x, phases.free)
+    free = relax(network, x, phases.free, start=start)
     u, _ = network.drives(x, free.states)
     slopes = [network.activation.dsigma(u_n) for u_n in u]  # sigma'(u*)
     omega = phases.nudged.omega

@@ -99,7 +99,7 @@ def regime(network: Network, x: Array, y: Array, free: Phase, exact: Estimate | 
         return dict.fromkeys(names)
     wide, x, down = engine.prepared(in_float64(network)), x.astype("float64"), Phase(1, "down")
     radius = spectral_radius(wide, x, exact.free)
-    one_pass = rbp_gradient(wide, x, y, Phases(until_settled(free), down))
+    one_pass = rbp_gradient(wide, x, y, Phases(until_settled(free), down), exact.free.states)
     feed_forward = rbp_gradient(without_feedback(wide), x, y, Phases(SWEEP, down))
     return dict(zip(names, (float(radius.mean()), float(radius.max()), min(hidden(one_pass, exact)),
                             max(hidden(feed_forward, exact)))))
@@ -119,12 +119,15 @@ def hidden(estimate, exact):
 
 
 def exact_gradient(network: Network, x: Array, y: Array, free: Phase) -> Estimate:
-    """dL/dtheta at the fixed point that the phase `free` starts towards, by recurrent backpropagation in float64: an `Estimate`.
+    """dL/dtheta at the fixed point that the phase `free` ends near, by recurrent backpropagation in float64: an `Estimate`.
 
-    The network is copied. Right to about 1e-8, if there is such a fixed point: see `free.converged` of the result.
+    The phase itself runs in the network's own precision, and in float64 the network settles on from there: where there are several
+    fixed points, it is that of the estimate. The network is copied. Right to about 1e-8, if there is such a fixed point: see
+    `free.converged` of the result.
     """
+    start = [s.astype("float64") for s in relax(engine.prepared(network), x, free).states]
     phases = Phases(until_settled(free), Phase(SETTLED.steps, "down", 1e-10))
-    return rbp_gradient(engine.prepared(in_float64(network)), x.astype("float64"), y, phases)
+    return rbp_gradient(engine.prepared(in_float64(network)), x.astype("float64"), y, phases, start)
 
 
 def until_settled(free: Phase) -> Phase:
