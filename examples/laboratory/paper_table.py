@@ -132,7 +132,7 @@ def trial_stem(row, trial):
 
 
 def plan(args):
-    """[Job] in the order in which they are started: block by block, the trials of a row before it."""
+    """[Job] in the order in which they are started: block by block, first the trials, then the rows, seed by seed."""
     jobs = []
     for name, row in ROWS.items():
         if args.block not in (None, row.block):
@@ -146,7 +146,7 @@ def plan(args):
             jobs.append(Job("feed-forward-0", "feed-forward", 0))
         jobs += [Job(f"{name}-{seed}", name, seed, needs) for seed in range(row.seeds)]
     jobs = {job.stem: job for job in jobs}.values()  # two rows may share their trials
-    return sorted(jobs, key=lambda job: (list(COMMON).index(ROWS[job.row].block), not job.trial))
+    return sorted(jobs, key=lambda job: (list(COMMON).index(ROWS[job.row].block), not job.trial, job.seed))
 
 
 def options_of(job, out):
