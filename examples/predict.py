@@ -4,14 +4,13 @@
     python examples/predict.py --model runs/flowers/network.npz photo.jpg      # a network of your own, and its classes
     python examples/predict.py --data PATH              # without pictures: the first test images of the network's data set
 
-Two seconds. Relaxes the network step by step and prints the likeliest classes; then the feedback gain, and how far the answers
-still are from those at the fixed point. Saves predict.png: each picture, and how the probabilities change while the network
-relaxes. The shipped network (models/cifar10.npz) was trained by symmetric EP (docs/results.md). A network.npz of a finished run
-of cifar10_sym_ep.py carries the names of its classes, the normalisation of its images and the steps of its free phase. Pictures
-are read as a person sees them, cut to their middle square and shrunk (ep/datasets/pictures.py).
+Two seconds. Relaxes the network step by step and prints the likeliest classes; then the feedback gain, how far the answers still
+are from those at the fixed point, and what the feedback is good for. Saves predict.png: each picture, and how the probabilities
+change while the network relaxes. The shipped network (models/cifar10-recurrent.npz) was trained by symmetric EP at full feedback.
+A network.npz of a finished run of cifar10_sym_ep.py carries the names of its classes, the normalisation of its images and the steps
+of its free phase. Pictures are read as a person sees them, cut to their middle square and shrunk (ep/datasets/pictures.py).
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,7 @@ from ep.train import commandline as cli
 from ep.train.curves import as_it_is
 from ep.train.equilibrium import settled
 
-sys.path.insert(0, str(Path(__file__).parent))  # also where python is started with -P
-from trained import SHIPPED
-
+SHIPPED = Path(__file__).parent / "models" / "cifar10-recurrent.npz"
 CIFAR10 = dict(dataset="cifar10", classes=list(datasets.CLASSES), image_shape=[32, 32, 3], steps_free=8, schedule="checkerboard",
                mean=list(datasets.CIFAR10_MEAN), std=list(datasets.CIFAR10_STD))  # what older files are about, if anything
 

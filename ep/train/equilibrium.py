@@ -121,9 +121,9 @@ def hidden(estimate, exact):
 def exact_gradient(network: Network, x: Array, y: Array, free: Phase) -> Estimate:
     """dL/dtheta at the fixed point that the phase `free` ends near, by recurrent backpropagation in float64: an `Estimate`.
 
-    The phase itself runs in the network's own precision, and in float64 the network settles on from there: where there are several
-    fixed points, it is that of the estimate. The network is copied. Right to about 1e-8, if there is such a fixed point: see
-    `free.converged` of the result.
+    The phase itself runs in the network's own precision, and in float64 the network settles on from there: where there are
+    several fixed points, it is that of the estimate. The network is copied. Right to about 1e-8, if there is such a fixed point:
+    see `free.converged` of the result.
     """
     start = [s.astype("float64") for s in relax(engine.prepared(network), x, free).states]
     phases = Phases(until_settled(free), Phase(SETTLED.steps, "down", 1e-10))
