@@ -7,8 +7,8 @@
 Two seconds. Relaxes the network step by step and prints the likeliest classes; then the feedback gain, how far the answers still
 are from those at the fixed point, and what the feedback is good for. Saves predict.png: each picture, and how the probabilities
 change while the network relaxes. The shipped network (models/cifar10-recurrent.npz) was trained by symmetric EP at full feedback.
-A network.npz of a finished run of cifar10_sym_ep.py carries the names of its classes, the normalisation of its images and the steps
-of its free phase. Pictures are read as a person sees them, cut to their middle square and shrunk (ep/datasets/pictures.py).
+A network.npz of a finished run of cifar10_sym_ep.py carries the names of its classes, the normalisation of its images and its
+free phase. Pictures are read as a person sees them, cut to their middle square and shrunk (ep/datasets/pictures.py).
 """
 
 from pathlib import Path

@@ -326,8 +326,10 @@ def draw(args):
     if not finished:
         raise ep.EPError(f"no finished row in {args.out}: run without --only-draw first")
     blocks = {block: {name: records for name, records in finished.items() if ROWS[name].block == block} for block in COMMON}
-    texts = {file: table(blocks[block], args.out) for block, file in FILES.items()} | {"choices.md": choices(args.out)}
-    texts["table.md"] += largest_gap(finished)
+    texts = {file: table(blocks[block], args.out) for block, file in FILES.items() if blocks[block]}
+    texts["choices.md"] = choices(args.out)
+    if "table.md" in texts:
+        texts["table.md"] += largest_gap(finished)
     for name, text in texts.items():
         runs.write_text(args.out / name, text)
         print(text)
