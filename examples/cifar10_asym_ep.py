@@ -7,11 +7,15 @@ The recipe of the paper's 13.2% test error (arXiv:2006.03824): asymmetric connec
 their own vector-field updates (Kolen-Pollack), cross-entropy, K = 30, beta = 1, everything else as for symmetric weights.
 W - B shrinks by weight decay alone, learning makes W + B grow, so the angle between them falls: every epoch prints both.
 
-At the weak gain of the CPU preset what comes down hardly moves the free state; the rules differ in what carries the nudge down, W
+At full feedback the network settles only if its radius is small: it starts at 0.5, with feedback that is unrelated to the forward
+weights, and is held below 0.7. After two epochs of 4,000 embedded images it was right on 99.8% of 1,000 others by the exact rule
+(88.1% without its feedback) and on 95.4% by Kolen-Pollack; smallest cosines 1.00 and 0.91, one seed.
+
+At the weak gain of --preset cpu what comes down hardly moves the free state; the rules differ in what carries the nudge down, W
 for the exact gradient and B for the others. Of 500 held-out embedded images they were right on 93.8% (exact), 70.8%
-(Kolen-Pollack) and 61.4% (own) after 250 updates, in which W and B have not aligned yet: --dataset synthetic --epochs 4
---channels 16 32 64 64 --train-images 2000 --validation-images 500 (gain 0.01, one seed). The smallest cosines of their updates
-with the exact gradient's were 0.995, 0.04 and -0.11: only the first is the gradient.
+(Kolen-Pollack) and 61.4% (own) after 250 updates, in which W and B have not aligned yet: --preset cpu --dataset synthetic
+--epochs 4 --channels 16 32 64 64 --train-images 2000 --validation-images 500 (gain 0.01, one seed). The smallest cosines of
+their updates with the exact gradient's were 0.995, 0.04 and -0.11: only the first is the gradient.
 
 Every option of the main job is here too: it *is* the main job, cifar10_sym_ep.py, with one option given.
 --feedback-update own: plain vector-field EP; --feedback-update exact: asymmetric EP (arXiv:2602.03670).

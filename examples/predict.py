@@ -118,7 +118,7 @@ def plot(images, titles, probabilities, classes, path):
         best, colours = np.argsort(-probabilities[-1, n])[:3], ("#0072B2", "#D55E00", "#009E73")
         lines = [axes[1, n].plot(steps, probabilities[:, n, k], color=colour)[0] for k, colour in zip(best, colours)]
         axes[1, n].set(ylim=(0, 1), xlabel="step of the free phase")
-        legend = axes[1, n].legend(lines, [""] * len(best), fontsize="small", loc="upper left")
+        legend = axes[1, n].legend(lines, [""] * len(best), fontsize="small", loc="center right")
         for text, k in zip(legend.get_texts(), best):  # names are no formulas, and are shown with a leading _, too
             text.set(text=as_it_is(classes[k]), parse_math=False)
         axes[1, n].grid(alpha=0.3)

@@ -27,13 +27,15 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if len(lines) > 1:
-            axis.legend(fontsize="small", ncols=1 + (len(lines) > 4) + (len(lines) > 20))
+            axis.legend(fontsize="small", ncols=1 + (len(lines) > 4) + (len(lines) > 20),
+                        loc="lower center" if name == "cosine with the exact gradient" else "best")
         if name in ("free phase: largest residual", "norm of the gradient") and positive:
             axis.set_yscale("log", nonpositive="mask")
             low, high = axis.get_ylim()
             axis.set_ylim(low / 3, high * 10)  # decades, so that noise does not look like a trend; room for the legend
         elif name == "cosine with the exact gradient":
-            axis.set_ylim(min(0.9, axis.get_ylim()[0]), 1.01)
+            low = min(0.9, axis.get_ylim()[0])
+            axis.set_ylim(low - 0.4 * (1.01 - low), 1.01)  # room for the legend below
         elif name not in ("accuracy", "loss"):
             axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
     figure.savefig(f"{path}.tmp", format="png", dpi=110)
