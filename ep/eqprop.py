@@ -4,7 +4,7 @@
     dL/dtheta = d/dbeta [ -dPhi/dtheta (s^beta) ]  at beta = 0           the theorem                           (3)
     g         = - sum_k c_k dPhi/dtheta (s^{beta_k})                     its estimate                          (4)
 
-Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta. This is what the main job (ep/train) does by default.
+Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta. The main job (ep/train) does this by default.
 
 A second form of the same, for `Phases` with deviations. dPhi/dtheta is a product of two states, and its change is, to first
 order, the change of each times the other, added up. So (3) can also be written with
