@@ -118,6 +118,15 @@ def test_a_radius_that_no_weights_give():
         calibrate_radius(network, np.zeros((2, 4)), 0.5)
 
 
+def test_a_radius_that_is_too_large_for_the_units(xp):
+    """They reach their bounds before: then the largest below it is taken, and the network settles."""
+    network = ep.convnet([2, 3], (8, 8, 3), 3, paddings=[1, 1], dtype="float64").to(xp)
+    x = xp.asarray(np.random.default_rng(1).random((3, 8, 8, 3)))
+    calibrate_radius(network, x, 50.0)
+    r = spectral_radius(network, x, settled(network, x)).mean()
+    assert 0.1 < r < 50
+
+
 # --- settled images leave ------------------------------------------------------------------------------------------------
 
 

@@ -43,7 +43,7 @@ def run(monkeypatch, capsys, tmp_path):
     return run
 
 
-SHARED = "-- --channels 2 3 --scale 2 --epochs 1 --batch-size 8"
+SHARED = "-- --preset cpu --channels 2 3 --scale 2 --epochs 1 --batch-size 8"
 
 
 def rows_of(path):
@@ -113,7 +113,7 @@ def test_a_sweep_that_is_stopped_stops_its_trainings(run, tmp_path):
     environment = os.environ | dict(PYTHONPATH=str(Path(ep.__file__).parents[1]))
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as sweeping:
         folder = tmp_path / "out" / "beta=0.1"
-        while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").stat().st_size:
+        while sweeping.poll() is None and not ((folder / "log.jsonl").exists() and (folder / "log.jsonl").stat().st_size):
             time.sleep(0.05)
         sweeping.send_signal(signal.SIGTERM)
         assert sweeping.wait(30) == 143
