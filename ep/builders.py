@@ -67,7 +67,8 @@ def convnet(channels: Sequence[int] = (128, 256, 512, 512), input_shape: Sequenc
     if not channels or len(paddings) != len(channels) or len(shape) != 3:
         raise EPError(f"expected at least one number of channels, one padding per layer, and an input shape (H, W, C): got "
                       f"channels {channels}, paddings {paddings}, input shape {shape}")
-    draw, synapses = _Draw(seed, _scales(scale, len(channels) + 1, cost), dtype), []
+    draw = _Draw(seed, _scales(scale, len(channels) + 1, cost), dtype)
+    synapses: list[Any] = []
     recipe = dict(builder="convnet", channels=channels, input_shape=shape, classes=classes, kernel=kernel, paddings=paddings,
                   pool=pool.name, activation=activation.name, cost=getattr(cost, "name", None), dtype=draw.dtype,
                   filters=_listed(filters))

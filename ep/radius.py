@@ -77,22 +77,23 @@ def calibrate_radius(network: Network, x: Array, radius: float, prepared: Callab
     """Scale the initial hidden weights, in place, until the mean radius over the images x is this one. Returns the network.
 
     Where no scale gives it, because units reach their bounds before, it is the largest radius below it that was found.
-    Raises EPError if every radius is larger: a network whose skips alone are a loop that is too strong does not settle at this gain.
+    Raises EPError if every radius is larger: a network whose skips alone are a loop that is too strong does not settle at this
+    gain.
     """
     scale, low, high = 1.0, 0.0, math.inf  # scales that are known to be too small, and too large
-    best = 0.0, None  # (the largest radius below, its scale)
+    best: tuple[float, float] = 0.0, 0.0  # (the largest radius below, its scale)
     for _ in range(30):
         r = settled_radius(network, x, prepared)
         if abs(r - radius) < NEAR:
             return network
         best = max(best, (r, scale)) if best[0] < r < radius else best
         low, high = (scale, high) if r < radius else (low, scale)
-        better = math.sqrt(low * high) if 0 < low and high < math.inf else scale * min(max(radius / max(r, 1e-9), 0.25), 4.0)
+        better = math.sqrt(low * high) if 0 < low and high < math.inf else scale * min(max(radius / max(r, 1e-9), 0.25), 4)
         scale_hidden(network, better / scale)
         scale = better
-    if best[1] is None:
-        raise EPError(f"no scale of the hidden weights gives this network a spectral radius of {radius:g} (the last had {r:.2f}): "
-                      "try another radius, or a smaller feedback gain")
+    if not best[0]:
+        raise EPError(f"no scale of the hidden weights gives this network a spectral radius of {radius:g} (the last had "
+                      f"{r:.2f}): try another radius, or a smaller feedback gain")
     scale_hidden(network, best[1] / scale)
     return network
 

@@ -146,7 +146,7 @@ def test_examples_start_without_their_folder_on_the_path():
         done = subprocess.run([sys.executable, "-P", script, "--help"], capture_output=True, text=True,
                               env=os.environ | dict(PYTHONPATH=str(EXAMPLES.parent)))
         assert done.returncode == 0 and "--model" in done.stdout, done.stderr
-    assert len(scripts) >= 5
+    assert len(scripts) >= 4
 
 
 def test_the_shipped_network_fits_cifar10(predict, picture):

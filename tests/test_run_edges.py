@@ -26,7 +26,7 @@ from ep.train import curves, experiment, job, machine, runs
 from ep.train.claim import LOCK, claim, new_folder, release
 
 ONE = [*TINY, "--epochs", "1"]
-JOB = f"{sys.executable} {EXAMPLES / 'cifar10_sym_ep.py'} {' '.join(ONE)} --dataset images.npz --out run"
+JOB = f"{sys.executable} {EXAMPLES / 'cifar10_sym_ep.py'} {' '.join(ONE)} --preset cpu --dataset images.npz --out run"
 slow = pytest.mark.slow
 
 
