@@ -326,7 +326,7 @@ def draw(args):
     if not finished:
         raise ep.EPError(f"no finished row in {args.out}: run without --only-draw first")
     blocks = {block: {name: records for name, records in finished.items() if ROWS[name].block == block} for block in COMMON}
-    texts = {file: table(blocks[block], args.out) for block, file in FILES.items() if blocks[block]}
+    texts = {file: table(blocks[block], args.out) for block, file in FILES.items() if blocks.get(block)}
     texts["choices.md"] = choices(args.out)
     if "table.md" in texts:
         texts["table.md"] += largest_gap(finished)
