@@ -29,7 +29,7 @@ experiment.PRESETS["cpu", "synthetic"] |= dict(channels=[4, 3], scale=[2.0], lr=
                                                final_test_images=8, epochs=1, flip=True, pad=4)
 for options in ("", "--algorithm bptt", "--cost squared-error --connections asymmetric --feedback-update exact",
                 "--connections asymmetric --algorithm bptt", "--nudging four-point --connections asymmetric"):
-    sys.argv = ["job", *"--dataset synthetic --device cuda --steps-free 4 --steps-nudged 2 --batch-size 8".split(),
+    sys.argv = ["job", *"--preset cpu --dataset synthetic --device cuda --steps-free 4 --steps-nudged 2 --batch-size 8".split(),
                 *options.split(), "--out", tempfile.mkdtemp()]
     job.main()
 network = ep.engine.prepared(ep.resnet(1, (3,), (8, 8, 3), 3).to(cupy))
