@@ -105,7 +105,8 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
     if switches is not None and len(switches) != len(network.synapses):
         raise EPError(f"expected the switches of {len(network.synapses)} synapses: got a list of {len(switches)}")
     omega, L = over_relaxation(network, phase), len(network.shapes) - 1
-    messages = Messages(network, x, beta, start, switches, network.input_drives(x) if inputs is None else inputs)
+    inputs = network.input_drives(x) if inputs is None else inputs
+    messages = Messages(network, x, beta, start, switches, inputs)
     states, activation = messages.states, network.activation
     u: list[Any] = [None] * L
 
@@ -124,7 +125,8 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
 
     if trajectory is not None:
         remember()
-    steps, before, earlier = iterate(network, phase, states, drive, update, *([1.0, remember] if trajectory is not None else []))
+    enough, after_step = (0.5, None) if trajectory is None else (1.0, remember)
+    steps, before, earlier = iterate(network, phase, states, drive, update, enough, after_step)
     states, before, u = (for_each_image(arrays, len(x)) for arrays in (states, before, u))
     if omega != 1:
         u = [stretched(u_n, s, 1 / omega, activation.slope) for u_n, s in zip(u, states)]
@@ -132,9 +134,10 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
 
     def go_on(rest, phase):
         return relax(network, x[rest], phase, None if y is None else y[rest], beta, start=cut(states, rest),
-                     switches=None if switches is None else cut(switches, rest))
+                     switches=None if switches is None else cut(switches, rest),
+                     inputs={k: tuple(cut(message, rest)) for k, message in inputs.items()})
 
-    return together if trajectory is not None else others_go_on(together, phase, go_on)
+    return others_go_on(together, phase, go_on)
 
 
 def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free: Relaxation, phase: Phase | int,
@@ -181,7 +184,7 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
         if terms:
             delta[n - 1] = activation.deviate(u[n - 1], free.states[n - 1], terms, factors[n - 1])
 
-    steps, before, earlier = iterate(network, phase, delta, drive, update)
+    steps, before, earlier = iterate(network, phase, delta, drive, update, enough=0.5)
     zero = 0j if isinstance(betas[0], complex) else 0.0
     delta, before = ([zero * repeated(s, len(betas)) if d is None else d for s, d in zip(free.states, deltas)]
                      for deltas in (delta, before))
@@ -194,11 +197,11 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
     return others_go_on(together, phase, go_on)
 
 
-def iterate(network, phase, states, drive, update, enough=0.5, after_step=None):
+def iterate(network, phase, states, drive, update, enough=1.0, after_step=None):
     """The loop over steps and layers: as many steps as `phase` says, or until `enough` of the images have settled.
 
     update(n, drive(n)) has to put the new layer n into `states` (None: zero). The layers of a group see each other's old states.
-    enough: a share, and all where there are FEW.
+    enough: a share, below 1 for who lets `others_go_on`; and all where there are FEW.
     Returns (steps, the states before the last one, [(step, change)] of earlier steps), as a `Relaxation` has them.
     """
     groups, earlier = SCHEDULES[phase.schedule](network), []

@@ -17,7 +17,8 @@ class Phase:
 
     steps        at most so many, at least 1
     schedule     a name in SCHEDULES
-    tolerance    end as soon as the residual is at most this; 0: never
+    tolerance    an image ends once its largest change in a step is at most this (those of a batch half after half: others_go_on
+                 in dynamics.py); 0: never
     check_every  compute the residual every so many steps, and at the last. Default: at every step if there is a tolerance,
                  else only at the last
     omega        over-relaxation, s_n <- clip( s_n + omega (slope u_n - s_n) ), for sigma = clip(slope u, low, high). 1: none.

@@ -40,6 +40,6 @@ def rbp_gradient(network: Network, x: Array, y: Array, phases: Phases, start: St
         new = slopes[n - 1] * total(terms)
         mu[n - 1] = new if omega == 1 else (1 - omega) * mu[n - 1] + omega * new
 
-    iterate(network, phases.nudged, mu, drive, update, enough=1.0)
+    iterate(network, phases.nudged, mu, drive, update)
     gradient = {**network.readout_gradient(free.states, y), **network.parameter_adjoint(x, free.states, free.switches, mu)}
     return estimate(network, gradient, free, y)

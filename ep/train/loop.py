@@ -98,7 +98,7 @@ def in_chunks(gradient: Callable[..., Estimate | Part], network: Network, x: Arr
               size: int = CHUNK) -> Step:
     """gradient(network, x, y) chunk by chunk, merged in the order of the chunks: the result is independent of `map`.
 
-    It depends on `size`, where a tolerance ends the relaxation: a chunk stops as a whole.
+    It depends a little on `size`, where a tolerance ends the relaxation: images leave a chunk half after half.
     """
     x, y = counted(x, y)
     return merged(list(map(lambda chunk: as_part(network, gradient(network, x[chunk], y[chunk])), chunks(len(y), size))))

@@ -7,7 +7,7 @@ Every rank (process) holds the same network, the same optimizer state and the sa
     g = sum_r (n_r/N) g_r            one allreduce of one flat buffer; n_r images of rank r, g_r the mean gradient over them
     optimizer.step(g)                by every rank: the same numbers, so the same parameters, which are never sent
 
-A chunk is relaxed whole and stops by its own residual, so R changes the order of one sum and nothing else: parameters agree to
+A chunk is relaxed by itself, whoever relaxes the others, so R changes the order of one sum and nothing else: parameters agree to
 rounding for any number of ranks. What the log needs (loss, residuals ...) is a small record, gathered in the same step.
 
     with one process            `World()`: loop.in_chunks, unchanged; nothing of MPI is imported

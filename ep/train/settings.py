@@ -132,8 +132,7 @@ class Config:
     schedule_nudged: str | None = option(None, SCHEDULES, "the same of the nudged phases")  # None: that of the free phase
     omega: float = option(1.0, positive, "over-relaxation of both, below 2, for schedules other than synchronous")
     check_every: int | None = None  # steps from one look at the residual to the next
-    chunk: int = option(loop.CHUNK, count, "images that are relaxed together, and stop together; with CUDA a GPU's whole share "
-                        "of the batch")
+    chunk: int = option(loop.CHUNK, count, "images that are relaxed together; with CUDA a GPU's whole share of the batch")
     # the optimizer
     optimizer: str = option("sgd", OPTIMIZERS, "with learning rates and weight decay of its own")
     lr: tuple = option((0.1,), positive, "learning rate: one, two (hidden layers, classes), or one per layer")
