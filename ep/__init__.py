@@ -56,6 +56,7 @@ from .activations import CLIP, HARD_SIGMOID, RELU6, SHIFTED_SIGMOID, TANH, Activ
 from .backend import array_module, device_module, to_host
 from .bptt import bptt_gradient, bptt_increments
 from .builders import CONNECTIONS, convnet, load, mlp, resnet
+from .checks import check_derivatives
 from .cost import SoftmaxCrossEntropy, SquaredError
 from .dynamics import deviate, relax, residual, response
 from .eqprop import eqprop_gradient
@@ -68,7 +69,7 @@ from .papers_code import papers_gradient
 from .phase import Phase, Phases
 from .radius import best_omega, spectral_radius
 from .rbp import rbp_gradient
-from .synapse import Conv, Dense, Filtered, Identity, Synapse
+from .synapse import Conv, Dense, Filtered, Identity, Nonlinear, Synapse
 from .vectorfield import FEEDBACK_UPDATES, Asymmetric, alignment, asymmetric, kolen_pollack
 
 __version__ = "0.1.0"
@@ -89,9 +90,9 @@ def __getattr__(name):
 
 __all__ = [
     "AVERAGE_POOL", "Activation", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES",
-    "Filtered", "HARD_SIGMOID", "Identity", "MAX_POOL", "NO_POOL", "Network", "Nudging", "Phase", "Phases", "Pooling", "RELU6",
-    "SHIFTED_SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "Synapse", "TANH", "alignment", "array_module", "asymmetric",
-    "best_omega", "bptt_gradient", "bptt_increments", "convnet", "deviate", "device_module", "eqprop_gradient",
-    "eqprop_increments", "kolen_pollack", "load", "mlp", "papers_gradient", "rbp_gradient", "relax", "residual", "resnet",
-    "response", "spectral_radius", "to_host",
+    "Filtered", "HARD_SIGMOID", "Identity", "MAX_POOL", "NO_POOL", "Network", "Nonlinear", "Nudging", "Phase", "Phases",
+    "Pooling", "RELU6", "SHIFTED_SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "Synapse", "TANH", "alignment",
+    "array_module", "asymmetric", "best_omega", "bptt_gradient", "bptt_increments", "check_derivatives", "convnet",
+    "deviate", "device_module", "eqprop_gradient", "eqprop_increments", "kolen_pollack", "load", "mlp", "papers_gradient",
+    "rbp_gradient", "relax", "residual", "resnet", "response", "spectral_radius", "to_host",
 ]

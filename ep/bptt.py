@@ -33,6 +33,7 @@ def bptt_gradient(network: Network, x: Array, y: Array, phases: Phases) -> Estim
     Raises EPError unless 1 <= K <= T, for schedules other than synchronous, and for a tolerance.
     """
     instance(phases, Phases, "phases")
+    network.check_bilinear()
     T, K = phases.free.steps, phases.nudged.steps
     if any(phase.schedule != "synchronous" or phase.tolerance for phase in (phases.free, phases.nudged)):
         raise EPError("BPTT unrolls a fixed number of synchronous steps: use schedule='synchronous' and no tolerance")
@@ -69,10 +70,10 @@ def unroll(network: Network, x: Array, states: States | None, steps: int) -> tup
 
 def backward(network, x, y, trajectory, final_states):
     """Backward: yield (g_t, mu_t) for t = T-1, T-2, ... by equations (6); gradients are summed over the batch."""
-    dsigma = network.activation.dsigma
+    slopes = [sigma.dsigma for sigma in network.activations]
     lam = [0.0 * s for s in final_states]
     lam[-1] = -network.cost.force(final_states[-1], y)  # lam_T = dC/ds_T
     for states, u, switches in reversed(trajectory):
-        mu = [dsigma(u_n) * lam_n for u_n, lam_n in zip(u, lam)]  # mu_t = sigma'(u_t) lam_{t+1}
+        mu = [dsigma(u_n) * lam_n for dsigma, u_n, lam_n in zip(slopes, u, lam)]  # mu_t = sigma'(u_t) lam_{t+1}
         yield network.parameter_adjoint(x, states, switches, mu), mu
         lam = network.adjoint_drives(mu, switches)  # lam_t = D^T mu_t

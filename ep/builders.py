@@ -176,7 +176,8 @@ def calibrate(network: Network, x: Array, deviation: float, mean: float = 0.0, d
     it asymmetric afterwards.
     """
     x, deviation, mean = network.inputs(x), real(deviation, "deviation", 0), real(mean, "mean")
-    if any({"W", "b"} - synapse.parameters().keys() for synapse in network.synapses if type(synapse) is not Identity):
+    if not network.bilinear or any({"W", "b"} - synapse.parameters().keys() for synapse in network.synapses
+                                   if type(synapse) is not Identity):
         raise EPError("only synapses with W and b, and identities, can be calibrated, and this network has others")
     layers, identities = [x, *network.init_state(x)], sum(type(synapse) is Identity for synapse in network.synapses)
     for n in sorted((n for n in range(1, len(network.shapes)) if network.depths[n] <= (depth or network.depths[-1])),
@@ -197,19 +198,22 @@ def calibrate(network: Network, x: Array, deviation: float, mean: float = 0.0, d
             u = sum(synapse.drive_post(layers[i])[0] for synapse, i in weighted)
             weighted[0][0].b += (mean - u.mean(over)).astype(u.dtype)
             u = u + weighted[0][0].b
-        layers[n] = network.activation.sigma(u + skipped)
+        layers[n] = network.activations[n - 1].sigma(u + skipped)
     return network
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def load(path: str | Path) -> Network:
-    """The network that `Network.save` wrote. Raises EPError for a missing, damaged or foreign file."""
+def load(path: str | Path, synapses: Sequence[type] = ()) -> Network:
+    """The network that `Network.save` wrote. synapses: the classes of one's own that are in it; a file runs no code.
+
+    Raises EPError for a missing, damaged or foreign file, and for a class that is needed.
+    """
     arrays = read_npz(path)
     try:
         about = json.loads(str(arrays.pop("about", "null")))
-        network = from_recipe(json.loads(str(arrays.pop("recipe"))), arrays)
+        network = from_recipe(json.loads(str(arrays.pop("recipe"))), arrays, synapses)
     except EPError as error:
         raise EPError(f"{path}: {error}") from None
     except Exception:  # a recipe or an array of another kind
@@ -218,17 +222,34 @@ def load(path: str | Path) -> Network:
     return network
 
 
-def from_recipe(recipe, parameters=None):
+def from_recipe(recipe, parameters=None, synapses=()):
     """Build a network from its recipe, a JSON-able dictionary; `parameters` replace the initial ones.
 
     A recipe without a feedback gain was written before there was one: it gets 1.
     """
     arguments = dict(recipe)
     connect = CONNECTIONS[arguments.pop("connections", "symmetric")]
+    if arguments["builder"] == "joined":
+        return joined(arguments, parameters, synapses)
     build = {"mlp": mlp, "convnet": convnet, "resnet": resnet}[arguments.pop("builder")]
     network = connect(build(**arguments))
     if parameters is not None:
         network.set_parameters(parameters)
+    return network
+
+
+def joined(recipe, arrays, classes):
+    """The network that `Network.written` described. Lists come back as tuples, for JSON knows no others."""
+    known = {**{f"ep.{one.__name__}": one for one in (Conv, Dense, Identity)}, **{one.__name__: one for one in classes}}
+    if missing := [name for name, *_ in recipe["synapses"] if name not in known]:
+        raise EPError(f"it has synapses of the class {missing[0]!r}, and a file runs no code: pass the class itself, as in "
+                      "load(path, synapses=[MySynapse])")
+    synapses = [known[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in small.items()},
+                            **{key: arrays[f"{k}.{key}"] for key in large})
+                for k, (name, small, large) in enumerate(recipe["synapses"], start=1)]
+    cost = COSTS[recipe["cost"]](**{key: arrays[f"readout.{key}"] for key in ("W", "b") if f"readout.{key}" in arrays})
+    network = Network(synapses, recipe["activation"], cost, recipe["wiring"], feedback=recipe["feedback"])
+    network.set_parameters({key: arrays[key] for key in network.parameters()})  # those that a constructor drew, too
     return network
 
 

@@ -4,8 +4,10 @@ A NumPy number would end up in a recipe, which JSON cannot write, or promote flo
 accepted where a constant is expected, and stands for the constant of this name.
 """
 
+import copy
 import math
 import operator
+from typing import Any
 
 import numpy as np
 
@@ -101,3 +103,36 @@ def floats(array, what, ndim):
         raise EPError(f"{what}: expected an array of a float type with {ndim} axes, got {array.dtype} of shape "
                       f"{tuple(array.shape)}")
     return array
+
+
+def check_derivatives(synapse: Any, seed: int = 0) -> None:
+    """Are the drives and `hebbian` of a synapse the derivatives of its `phi`? By central differences, at random states.
+
+    States are from 0 to 1. In float64, on the host; image by image, but for the parameters. Raises EPError that names what is no
+    derivative.
+    """
+    synapse, rng, h = copy.deepcopy(synapse), np.random.default_rng(seed), 1e-5
+    pre, post = (rng.random((3, *shape)) for shape in (synapse.pre_shape, synapse.post_shape))
+    theta = {name: np.asarray(w, dtype="float64") for name, w in synapse.parameters().items()}
+    at = {"drive_pre": pre, "drive_post": post, **theta}
+    along = {name: rng.standard_normal(a.shape) for name, a in at.items()}
+
+    def phi(moved=None, by=0.0):
+        """Phi, (3,), where one of its arguments has moved."""
+        now = {name: a + by * along[name] if name == moved else a for name, a in at.items()}
+        for name in theta:
+            setattr(synapse, name, now[name])
+        return synapse.phi(now["drive_pre"], now["drive_post"])
+
+    slopes, phi_0 = {name: (phi(name, h) - phi(name, -h)) / (2 * h) for name in at}, phi()  # the last puts theta back
+    up, switches = synapse.drive_post(pre) if synapse.bilinear else (synapse.drive_post(pre, post), None)
+    down = synapse.drive_pre(post, switches) if synapse.bilinear else synapse.drive_pre(pre, post)
+    claims, wrong = {"drive_pre": down, "drive_post": up, **synapse.hebbian(pre, post, switches)}, []
+    for name, slope in slopes.items():
+        if fits := name in claims and np.shape(claims[name]) == along[name].shape:
+            product = claims[name] * along[name]
+            gap = product.sum() - slope.sum() if name in theta else product.reshape(3, -1).sum(1) - slope
+            fits = abs(gap).max() <= 1e-6 * (abs(phi_0).max() + abs(slope).max())
+        wrong += [] if fits else [name]
+    if wrong:
+        raise EPError(f"{type(synapse).__name__}: not the derivative of its phi: {', '.join(wrong)} (see ep/synapse.py)")

@@ -107,17 +107,17 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
     omega, L = over_relaxation(network, phase), len(network.shapes) - 1
     inputs = network.input_drives(x) if inputs is None else inputs
     messages = Messages(network, x, beta, start, switches, inputs)
-    states, activation = messages.states, network.activation
+    states, sigmas = messages.states, network.activations
     u: list[Any] = [None] * L
 
     def drive(n):
         terms = messages.terms(n)
         if n == L and beta != 0:
             terms.append((beta, network.cost.force(spread(states[-1], len(y)), y)))  # - beta dC/ds_L
-        return over_relaxed(terms, omega, states[n - 1], activation.slope)
+        return over_relaxed(terms, omega, states[n - 1], sigmas[n - 1].slope)
 
     def update(n, terms):
-        u[n - 1], s = activation.respond(terms)  # s_n <- sigma(u_n)
+        u[n - 1], s = sigmas[n - 1].respond(terms)  # s_n <- sigma(u_n)
         messages.move(n, s)
 
     def remember():
@@ -129,7 +129,7 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
     steps, before, earlier = iterate(network, phase, states, drive, update, enough, after_step)
     states, before, u = (for_each_image(arrays, len(x)) for arrays in (states, before, u))
     if omega != 1:
-        u = [stretched(u_n, s, 1 / omega, activation.slope) for u_n, s in zip(u, states)]
+        u = [stretched(u_n, s, 1 / omega, sigma.slope) for u_n, s, sigma in zip(u, states, sigmas)]
     together = Relaxation(states, messages.switches(), steps, before, phase.tolerance, u, earlier)
 
     def go_on(rest, phase):
@@ -163,13 +163,13 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
     phase, betas = Phase.of(phase), [checked_beta(network, b) for b in (beta if isinstance(beta, (tuple, list)) else [beta])]
     if any(isinstance(b, complex) for b in betas):
         betas = [complex(b) for b in betas]  # one batch has one type
-    omega, activation, L, N = over_relaxation(network, phase), network.activation, len(free.states), len(y)
+    omega, sigmas, L, N = over_relaxation(network, phase), network.activations, len(free.states), len(y)
     factors = [min(max(w, 1 / LARGEST_FACTOR), LARGEST_FACTOR) for w in network.energy_factors]  # at gamma = 0: inf and 0
     switches = [repeated(sw, len(betas)) if i > 0 else None for sw, (i, _) in zip(free.switches, network.wiring)]
     u = free.u
     delta: list[Any] = [None] * L if start is None else list(start)  # None: still zero, and nothing comes from it
     if omega != 1:
-        u = [stretched(u_n, s, omega, activation.slope) for u_n, s in zip(u, free.states)]
+        u = [stretched(u_n, s, omega, sigma.slope) for u_n, s, sigma in zip(u, free.states, sigmas)]
 
     def push():
         """- beta dC/ds( s_L* + delta_L )"""
@@ -178,11 +178,11 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
 
     def drive(n):
         terms = network.deviation_terms(n, delta, switches, transposed) + ([(1.0, push())] if n == L else [])
-        return over_relaxed(terms, omega, delta[n - 1], activation.slope)
+        return over_relaxed(terms, omega, delta[n - 1], sigmas[n - 1].slope)
 
     def update(n, terms):
         if terms:
-            delta[n - 1] = activation.deviate(u[n - 1], free.states[n - 1], terms, factors[n - 1])
+            delta[n - 1] = sigmas[n - 1].deviate(u[n - 1], free.states[n - 1], terms, factors[n - 1])
 
     steps, before, earlier = iterate(network, phase, delta, drive, update, enough=0.5)
     zero = 0j if isinstance(betas[0], complex) else 0.0
@@ -255,7 +255,8 @@ def put(a, images, b):
 class Messages:
     """What the synapses of a network say at the present states. A synapse sends a message up and, times its gain, one down.
 
-    Three rules save work, and change no number:
+    What a `Nonlinear` synapse says depends on both its ends, and is made anew for each layer that asks. Three rules save work for
+    the others, and change no number:
         * A message up is kept until its sender moves.
         * A layer that is still zero sends nothing down.
         * A layer that nothing of the images has reached yet is the same for all of them. Unless switches are given, it is kept
@@ -264,9 +265,10 @@ class Messages:
     """
 
     def __init__(self, network, x, beta, start, switches, inputs):
-        self.network, self.frozen, self.sent, self.N = network, switches, dict(inputs), len(x)
-        given = network.init_state(x[:1] if switches is None else x) if start is None else start
-        given = given if switches else [once(s) for s in given]
+        self.network, self.x, self.frozen, self.sent, self.N = network, x, switches, dict(inputs), len(x)
+        each = switches or not network.bilinear
+        given = network.init_state(x if each else x[:1]) if start is None else start
+        given = given if each else [once(s) for s in given]
         self.states = [s + 0j for s in given] if isinstance(beta, complex) else given
         self.moved = [start is not None] * (1 + len(given))
 
@@ -279,8 +281,10 @@ class Messages:
 
     def terms(self, n):
         """[(factor, message), ...]: what adds up to the drive u_n."""
-        ups, downs = [], []
+        ups, downs = [], self.network.nonlinear_terms(n, [self.x, *self.states])
         for k, ((i, j), gain) in enumerate(zip(self.network.wiring, self.network.gains)):
+            if not self.network.synapses[k].bilinear:
+                continue
             if j == n:
                 ups.append((1.0, self.up(k)[0]))
             if i == n and gain and self.moved[j]:
@@ -298,7 +302,8 @@ class Messages:
 
     def switches(self):
         """Of every synapse at the present states."""
-        return list(self.frozen) if self.frozen else [spread(self.up(k)[1], self.N) for k in range(len(self.network.synapses))]
+        return list(self.frozen) if self.frozen else [spread(self.up(k)[1], self.N) if synapse.bilinear else None
+                                                      for k, synapse in enumerate(self.network.synapses)]
 
 
 def once(s):
@@ -339,9 +344,13 @@ def residual(states: States, old: States) -> float:
 
 def over_relaxation(network, phase):
     """omega of the phase, after a look at whether this network can be over-relaxed."""
-    if phase.omega != 1 and network.activation.slope is None:
+    smooth = [sigma.name for sigma in network.activations if sigma.slope is None]
+    if phase.omega != 1 and smooth:
         raise EPError(f"over-relaxation (omega = {phase.omega:g}) is for sigma = clip(slope u, low, high): the smooth "
-                      f"{network.activation.name} would leave its range; use omega = 1")
+                      f"{smooth[0]} would leave its range; use omega = 1")
+    if phase.omega > 1 and (not network.bilinear or any(i == j for i, j in network.wiring)):
+        raise EPError(f"over-relaxation (omega = {phase.omega:g}) is for layers whose units do not act on each other: with a "
+                      "lateral or nonlinear synapse use omega = 1, or less to damp the steps")
     return phase.omega
 
 

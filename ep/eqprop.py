@@ -41,7 +41,9 @@ def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
     instance(phases, Phases, "phases")
     for beta in nudging.points:
         checked_beta(network, beta)  # refuses what will not work before the free phase, not after it
-    if not phases.deviations:
+    if phases.deviations:
+        network.check_bilinear()
+    else:
         check_energy(network, transposed)
     x, y = network.examples(x, y)
     inputs = network.input_drives(x)

@@ -19,6 +19,9 @@ for the layer above and gamma^2 for a skip past one layer. So "dPhi/ds" reads "d
 called the drives u. At gamma = 0 nothing comes down: this is the feed-forward network. It has drives, but no Phi and no E.
 
 Asymmetric synapses (vectorfield.py). There is no Phi and no E then, and the drives are all there is.
+
+A *lateral* synapse joins a layer to itself, i = j. Phi contains Phi_k(s_n, s_n), whose derivative by s_n is the sum of both
+drives: of < s_n, W s_n > it is (W + W^T) s_n. For symmetric couplings J, each pair once in 1/2 < s_n, J s_n >, W is J/2.
 """
 
 import json
@@ -34,6 +37,7 @@ from . import ops
 from .activations import ACTIVATIONS, Activation, total
 from .backend import Array, Gradient, States, array_module, to_host
 from .checks import arrayed, named, real, whole
+from .cost import COSTS
 from .errors import EPError
 from .npz import write_npz
 from .synapse import Synapse
@@ -43,9 +47,9 @@ class Network:
     """Layers 0 (the input x), 1 ... L (the states s_1 ... s_L) joined by synapses.
 
     synapses:   list of synapses (see synapse.py)
-    activation: sigma of every layer, an `Activation` or the name of one
+    activation: sigma of every layer, an `Activation` or the name of one; or a list of them, one for each layer
     cost:       acts on the last layer, a `SquaredError` or `SoftmaxCrossEntropy`
-    wiring:     wiring[k] = (i, j), the layers that synapse k joins; default the chain 0-1-2-...-L
+    wiring:     wiring[k] = (i, j), the layers that synapse k joins, i = j for a lateral one; default the chain 0-1-2-...-L
     recipe:     what `load` needs to build the same network again; the builders (builders.py) fill it in
     feedback:   the feedback gain gamma, 0 or more; 1 is the paper's network. It may be changed later.
 
@@ -63,7 +67,9 @@ class Network:
         self.synapses, self.cost, self.recipe = list(synapses), cost, recipe
         if strange := [type(synapse).__name__ for synapse in self.synapses if not isinstance(synapse, Synapse)]:
             raise EPError(f"a synapse is an object of a class that inherits from ep.Synapse (see synapse.py): got {strange[0]}")
-        self.activation = activation = named(activation, ACTIVATIONS, "activation")
+        several = list(activation) if type(activation) in (list, tuple) else [activation]
+        several = [named(one, ACTIVATIONS, "activation") for one in several]
+        self.activation = several[0] if len(several) == 1 else several
         self.wiring = [tuple(whole(layer, "layer") for layer in ends) for ends in wiring or pairwise(len(self.synapses))]
         if not self.synapses or len(self.wiring) != len(self.synapses) or isinstance(cost, (str, type)):
             raise EPError("a network needs at least one synapse, one pair of layers for each, and a cost that has been made, "
@@ -71,9 +77,12 @@ class Network:
         self.shapes = self._layer_shapes()
         self.depths = self._layer_depths()
         self.feedback, self.about = feedback, None
-        self.holomorphic = activation.holomorphic and all(synapse.holomorphic for synapse in self.synapses)
-        if activation.bounds[0] < 0 and any(getattr(s, "pool", None) == ops.MAX_POOL for s in self.synapses):
-            raise EPError(f"max-pooling needs states >= 0, and {activation.name} has negative ones: use another activation, or "
+        if len(self.activations) != len(self.shapes) - 1:
+            raise EPError(f"expected one activation, or one for each of the {len(self.shapes) - 1} layers: got {len(several)}")
+        self.holomorphic = all(part.holomorphic for part in (*self.activations, *self.synapses))
+        negative = [one.name for one in self.activations if one.bounds[0] < 0]
+        if negative and any(getattr(s, "pool", None) == ops.MAX_POOL for s in self.synapses):
+            raise EPError(f"max-pooling needs states >= 0, and {negative[0]} has negative ones: use another activation, or "
                           "average pooling")
 
     def _layer_shapes(self):
@@ -95,15 +104,26 @@ class Network:
         for _ in self.shapes:  # after n passes, every path of n synapses has been followed
             before = list(depths)
             for i, j in self.wiring:
-                depths[j] = max(depths[j], depths[i] + 1)
+                depths[j] = max(depths[j], depths[i] + (i != j))
             if depths == before:
                 return depths
-        raise EPError(f"the wiring {self.wiring} runs in a circle: a synapse (i, j) must lead away from the input")
+        raise EPError(f"the wiring {self.wiring} runs in a circle: a synapse (i, j) must lead away from the input, or join a "
+                      "layer to itself")
+
+    @property
+    def activations(self):
+        """[sigma of layer 1, ..., of layer L]"""
+        return self.activation if isinstance(self.activation, list) else [self.activation] * (len(self.shapes) - 1)
 
     @property
     def has_phi(self):
         """Whether no synapse is asymmetric. (At gamma = 0 there is no Phi either: `check_energy`.)"""
         return all(synapse.has_phi for synapse in self.synapses)
+
+    @property
+    def bilinear(self):
+        """Whether no synapse is `Nonlinear`."""
+        return all(synapse.bilinear for synapse in self.synapses)
 
     # --- the feedback gain, equation (10) -----------------------------------------------------------------------------
 
@@ -140,8 +160,8 @@ class Network:
     def energy(self, x: Array, states: States) -> Array:
         """E(x, s) = sum_n w_n G(s_n) - Phi(x, s) per example, (N,). Raises what `phi` raises."""
         self.check_energy()
-        G = self.activation.G
-        return sum(w_n * G(s).reshape(len(s), -1).sum(1) for w_n, s in zip(self.energy_factors, states)) - self.phi(x, states)
+        layers = zip(self.energy_factors, [sigma.G for sigma in self.activations], states)
+        return sum(w_n * G(s).reshape(len(s), -1).sum(1) for w_n, G, s in layers) - self.phi(x, states)
 
     def check_energy(self):
         if self.feedback == 0:
@@ -152,6 +172,11 @@ class Network:
             raise EPError(f"{dtype} has no room for an energy in which the first layer has the factor {most:.0e} at this gain "
                           "and depth: use dtype='float64', a larger gain, or deviations, which need no energy")
 
+    def check_bilinear(self):
+        if not self.bilinear:
+            raise EPError("deviations, BPTT, RBP, the spectral radius and asymmetric feedback need a Jacobian, and a nonlinear "
+                          "synapse has drives alone: use eqprop_gradient with Phases(..., deviations=False)")
+
     # --- their derivatives --------------------------------------------------------------------------------------------
 
     def drives(self, x: Array, states: States) -> tuple[States, list]:
@@ -161,18 +186,25 @@ class Network:
         """
         self.check_input(x)
         layers = [x, *states]
-        sent = [synapse.drive_post(layers[i]) for synapse, (i, _) in zip(self.synapses, self.wiring)]
-        u = [0.0 * s for s in states]
+        sent = [synapse.drive_post(layers[i]) if synapse.bilinear else (0.0, None)
+                for synapse, (i, _) in zip(self.synapses, self.wiring)]
+        u = [total([(1.0, 0.0 * s), *self.nonlinear_terms(n, layers)]) for n, s in enumerate(states, start=1)]
         for synapse, (i, j), gain, (up, switches) in zip(self.synapses, self.wiring, self.gains, sent):
             u[j - 1] = u[j - 1] + up
-            if i > 0:  # x is held fixed: nothing drives it
+            if i > 0 and synapse.bilinear:  # x is held fixed: nothing drives it
                 u[i - 1] = u[i - 1] + gain * synapse.drive_pre(layers[j], switches)
         return u, [switches for _, switches in sent]
 
+    def nonlinear_terms(self, n, layers):
+        """[(factor, array), ...]: what `Nonlinear` synapses add to the drive of layer n. It depends on both their ends."""
+        return [(factor, drive(layers[ends[0]], layers[ends[1]]))
+                for synapse, ends, gain in zip(self.synapses, self.wiring, self.gains) if not synapse.bilinear
+                for end, factor, drive in zip(ends, (gain, 1.0), (synapse.drive_pre, synapse.drive_post)) if end == n]
+
     def input_drives(self, x):
-        """{k: drive_post(x)} for the synapses k that start at the input: constant while x is."""
+        """{k: drive_post(x)} for the bilinear synapses k that start at the input: constant while x is."""
         self.check_input(x)
-        return {k: self.synapses[k].drive_post(x) for k, (i, _) in enumerate(self.wiring) if i == 0}
+        return {k: self.synapses[k].drive_post(x) for k, (i, _) in enumerate(self.wiring) if i == 0 and self.synapses[k].bilinear}
 
     def hebbian(self, x: Array, states: States, switches: list) -> Gradient:
         """dPhi/dtheta summed over the batch, a flat dictionary: w_j hebbian_k(s_i, s_j) for every synapse k: i -> j."""
@@ -195,6 +227,7 @@ class Network:
         A delta_j that is None is zero, and sends nothing.
         transposed=False: the plain drives take the places of the adjoints. It changes asymmetric networks only.
         """
+        self.check_bilinear()
         terms, delta = [], [None, *delta]  # x does not move, and nothing flows back into it
         for synapse, (i, j), gain, sw in zip(self.synapses, self.wiring, self.gains, switches):
             if i == n and delta[j] is not None:
@@ -219,6 +252,7 @@ class Network:
 
         In an asymmetric network the first product is dW and the second is dB.
         """
+        self.check_bilinear()
         s, mu, gradient = [x, *states], [None, *mu], {}
         for k, (synapse, (i, j), gain, sw) in enumerate(zip(self.synapses, self.wiring, self.gains, switches), start=1):
             products = (synapse.hebbian_pair(s[i], mu[j], mu[i], s[j], gain, sw) if i > 0
@@ -342,13 +376,14 @@ class Network:
     def save(self, path: str | Path) -> None:
         """Write recipe and parameters to one .npz file, without pickle. Read it back with `builders.load`.
 
-        Raises EPError for a network that could not be read back: joined by hand, or changed since a builder made it.
+        A network that was joined by hand is written as the arguments of its synapses (`Synapse.arguments`) and the names of their
+        classes. Raises EPError for one that could not be read back.
         """
         if why := self.unsaveable:
-            raise EPError(f"only networks made by mlp(), convnet() or resnet() can be saved whole, but {why}: save "
-                          "network.parameters() instead")
-        arrays = {key: to_host(w) for key, w in self.parameters().items()}
-        arrays["recipe"] = np.array(json.dumps({**self.recipe, "feedback": self.feedback}))
+            raise EPError(f"only what can be read back can be saved whole, but {why}: save network.parameters() instead")
+        recipe, arrays = (self.recipe, self.parameters()) if self.recipe else self.written()
+        arrays = {key: to_host(w) for key, w in arrays.items()}
+        arrays["recipe"] = np.array(json.dumps({**recipe, "feedback": self.feedback}))
         if self.about is not None:
             try:
                 arrays["about"] = np.array(json.dumps(self.about))
@@ -361,14 +396,35 @@ class Network:
     def unsaveable(self):
         """Why a file could not be read back, in words; None if it can."""
         if self.recipe is None:
-            return "this one was joined by hand, or has an activation, cost or pooling that is none of this package's"
+            try:
+                return self.written() and None
+            except EPError as error:
+                return str(error)
         pools = [synapse.pool.name for synapse in self.synapses if getattr(synapse, "pool", None)] or [self.recipe.get("pool")]
         first = self.recipe.get("pool")
         others = ops.NO_POOL.name if self.recipe["builder"] == "resnet" else first  # a resnet pools behind its stem alone
         expected = self.recipe["activation"], self.recipe["cost"], [first] + [others] * (len(pools) - 1)
-        if (self.activation.name, self.cost.name, pools) != expected:
-            return f"this one has been changed since to {self.activation.name}, {self.cost.name}"
+        now = " ".join(dict.fromkeys(sigma.name for sigma in self.activations))
+        if (now, self.cost.name, pools) != expected:
+            return f"this one has been changed since to {now}, {self.cost.name}"
         return None
+
+    def written(self):
+        """(recipe, arrays) of a network that was joined by hand. Its own classes are named, and whoever loads it passes them."""
+        names, parts = [sigma.name for sigma in self.activations], []
+        if type(self.cost) not in COSTS.values() or [ACTIVATIONS.get(name) for name in names] != self.activations:
+            raise EPError("this one has an activation or a cost that is none of this package's")
+        arrays = self.parameters()
+        for k, synapse in enumerate(self.synapses, start=1):
+            kind = ("ep." if type(synapse).__module__ == Synapse.__module__ else "") + type(synapse).__name__
+            try:
+                arguments = synapse.arguments()
+                large = {name: arguments.pop(name) for name in list(arguments) if hasattr(arguments[name], "dtype")}
+                parts.append([kind, json.loads(json.dumps(arguments)), list(large)])
+            except (AttributeError, TypeError) as error:
+                raise EPError(f"the arguments of synapse {k}, {kind}, are not known, or no arrays and no JSON ({error})") from None
+            arrays |= {f"{k}.{name}": a for name, a in large.items()}
+        return dict(builder="joined", synapses=parts, wiring=self.wiring, activation=names, cost=self.cost.name), arrays
 
 
 def pairwise(n):

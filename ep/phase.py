@@ -23,7 +23,7 @@ class Phase:
                  else only at the last
     omega        over-relaxation, s_n <- clip( s_n + omega (slope u_n - s_n) ), for sigma = clip(slope u, low, high). 1: none.
                  0 < omega < 2; in free steps the energy never rises (docs/theory/convergence.md). Not with the synchronous
-                 schedule
+                 schedule, nor above 1 with lateral or nonlinear synapses
     Raises EPError for numbers that make no sense, and for an unknown schedule.
     """
 
@@ -88,7 +88,8 @@ def synchronous(network):
 def checkerboard(network):
     """Layers that a synapse joins never move together: the wiring is a graph, and its layers are coloured.
 
-    In a chain these are the odd layers, then the even ones. Such a free step never raises E.
+    In a chain these are the odd layers, then the even ones. Such a free step never raises E. (The units of a layer with a lateral
+    synapse move together all the same, so there E may rise: docs/theory/convergence.md says when not.)
     """
     colour = {}
     for n in _by_depth(network):

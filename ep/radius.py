@@ -35,7 +35,7 @@ def spectral_radius(network: Network, x: Array, free: Relaxation, rounds: int = 
     it shrinks, and r is a mean over the second half of the rounds, right to a few per cent.
     """
     u, xp = network.drives(x, free.states)[0], array_module(x)
-    slopes, rng = [network.activation.dsigma(u_n) for u_n in u], np.random.default_rng(0)
+    slopes, rng = [sigma.dsigma(u_n) for sigma, u_n in zip(network.activations, u)], np.random.default_rng(0)
     v = [xp.asarray(np.broadcast_to(rng.standard_normal((1, *s.shape[1:])), s.shape), dtype=s.dtype) for s in free.states]
     shrinking = []
 

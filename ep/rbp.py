@@ -25,10 +25,11 @@ def rbp_gradient(network: Network, x: Array, y: Array, phases: Phases, start: St
     have several fixed points. Right only as far as the free phase has converged: see `free.residual` of the result.
     """
     instance(phases, Phases, "phases")
+    network.check_bilinear()
     x, y = network.examples(x, y)
     free = relax(network, x, phases.free, start=start)
     u, _ = network.drives(x, free.states)
-    slopes = [network.activation.dsigma(u_n) for u_n in u]  # sigma'(u*)
+    slopes = [sigma.dsigma(u_n) for sigma, u_n in zip(network.activations, u)]  # sigma'(u*)
     omega = phases.nudged.omega
     mu, dC = [0.0 * s for s in free.states], -network.cost.force(free.states[-1], y)
 

@@ -7,7 +7,8 @@
     hebbian     = dPhi_n/dtheta = (pre o P^T(post), post)  a product o of what its two layers know; summed over the images
 
 Three faces of one number: < drive_post(pre), post > = < pre, drive_pre(post) > + < b, post > = < theta, hebbian >.
-This identity is the contract of a synapse; `tests/test_identities.py` holds every synapse to it.
+This identity is the contract of a synapse; `tests/test_identities.py` holds every synapse to it. (A synapse of one's own need not
+be linear in its two ends: `Nonlinear`.)
 
 Max-pooling sends on the largest number of each window. Which corner of the window that was is called the *switch* of the
 window. The switches depend on pre; once they are given, P is linear. So drive_post returns them beside the drive, and the other
@@ -17,6 +18,7 @@ methods take them.
 """
 
 import copy
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -40,6 +42,7 @@ class Synapse:
     post_shape: tuple
     holomorphic = True  # complex-differentiable: complex nudging needs it
     has_phi = True  # the drives are the derivatives of one number
+    bilinear = True  # each drive depends on one end, and but for the bias it is linear; False: `Nonlinear`
     parts: tuple = ()  # names of its attributes that are synapses themselves: ep/engine exchanges those
 
     def parameters(self) -> Gradient:
@@ -59,6 +62,10 @@ class Synapse:
         return {}
 
     # --- what follows ----------------------------------------------------------------------------------------------------
+
+    def arguments(self) -> dict[str, Any]:
+        """What its constructor takes, for `Network.save`: here, attributes of the same names. Arrays, and what JSON can write."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def __copy__(self):
         """One of its own parts, which shares arrays with this one."""
@@ -97,6 +104,29 @@ class Synapse:
 
     def drive_pre_adjoint(self, pre: Array, switches: Any = None) -> Array:
         return self.linear_post(pre, switches)
+
+
+class Nonlinear(Synapse):
+    """Any differentiable number Phi_n(pre, post). Each drive sees both ends, and there are no switches.
+
+    It has `pre_shape` and `post_shape`, `phi`, `drive_post` and `drive_pre`; with parameters, also `parameters` and `hebbian`.
+    What holds instead of the three faces: drives and `hebbian` are the derivatives of `phi`. `ep.check_derivatives` checks that.
+    It learns by (4), from states.
+    """
+
+    bilinear = holomorphic = False
+
+    def phi(self, pre: Array, post: Array) -> Array:
+        """Phi_n per example, (N,)."""
+        raise NotImplementedError
+
+    def drive_post(self, pre: Array, post: Array) -> Array:
+        """dPhi_n/dpost"""
+        raise NotImplementedError
+
+    def drive_pre(self, pre: Array, post: Array) -> Array:
+        """dPhi_n/dpre"""
+        raise NotImplementedError
 
 
 class Dense(Synapse):
@@ -155,6 +185,9 @@ class Conv(Synapse):
     def parameters(self) -> Gradient:
         return {"W": self.W, "b": self.b}
 
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments() | ({"pool": self.pool.name} if ops.POOLINGS.get(self.pool.name) == self.pool else {})
+
     def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
         if switches is not None:
             return self.linear_post(pre, switches) + self.b, switches
@@ -191,7 +224,7 @@ class Identity(Synapse):
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
-        self.pre_shape = self.post_shape = tuple(wholes(shape, "shape", 1))
+        self.shape = self.pre_shape = self.post_shape = tuple(wholes(shape, "shape", 1))
 
     def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
         return pre, None

@@ -117,6 +117,7 @@ def asymmetric(network: "Network", angle: float = 90.0, seed: int = 0) -> "Netwo
         if i > 0 and network.synapses[k].parameters():  # nothing is fed back to the input, and an `Identity` has no weights
             if missing := [name for name in ("W", "b") if not hasattr(network.synapses[k], name)]:
                 raise EPError(f"synapse {k + 1} cannot have feedback weights of its own: it has no {', no '.join(missing)}")
+            network.check_bilinear()
             W = network.synapses[k].W
             R = np.random.default_rng([seed, k]).permutation(to_host(W).ravel()).reshape(W.shape)
             B = math.cos(turn) * W + math.sin(turn) * array_module(W).asarray(R)

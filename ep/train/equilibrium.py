@@ -32,7 +32,7 @@ FEW, MANY = 128, 1000  # images to relax so far: many, if nearly all of the few 
 
 def settled(network):
     """SETTLED, with a tolerance that is a share of the upper bound of the states: so is what float32 rounds off."""
-    return replace(SETTLED, tolerance=SETTLED.tolerance * network.activation.bounds[1])
+    return replace(SETTLED, tolerance=SETTLED.tolerance * max(sigma.bounds[1] for sigma in network.activations))
 
 
 def distance(network, images, labels, gradient, phases, *, prepare, combined=dict, map=map, chunk=CHUNK):

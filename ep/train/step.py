@@ -85,15 +85,16 @@ def part(network, estimate: Estimate) -> Part:
     free, units = estimate.free, [math.prod(shape) for shape in network.shapes[1:]]
     changes = [*(change for _, change in free.earlier), free.change]
     numbers = [estimate.costs.sum(), estimate.right.sum(), free.settled.sum(), *changes]
-    return Part(len(estimate.costs), estimate.gradient, at_bounds(free.states, network.activation.bounds, units), packed(numbers),
-                units, [*(t for t, _ in free.earlier), free.steps], free.mean_steps)
+    bounds = at_bounds(free.states, [sigma.bounds for sigma in network.activations], units)
+    return Part(len(estimate.costs), estimate.gradient, bounds, packed(numbers), units,
+                [*(t for t, _ in free.earlier), free.steps], free.mean_steps)
 
 
 def at_bounds(states, bounds, units):
     """(2, units), as a `Part` has it."""
-    (low, high), start = bounds, 0
+    start = 0
     found = array_module(states[0]).empty((2, sum(units)), dtype=bool)
-    for s, size in zip(states, units):
+    for s, (low, high), size in zip(states, bounds, units):
         at_low, at_high = (row[start:start + size].reshape(s.shape[1:]) for row in found)
         (s <= low).all(0, out=at_low)
         (s >= high).all(0, out=at_high)
