@@ -422,7 +422,7 @@ class Network:
                 large = {name: arguments.pop(name) for name in list(arguments) if hasattr(arguments[name], "dtype")}
                 parts.append([kind, json.loads(json.dumps(arguments)), list(large)])
             except (AttributeError, TypeError) as error:
-                raise EPError(f"the arguments of synapse {k}, {kind}, are not known, or no arrays and no JSON ({error})") from None
+                raise EPError(f"the arguments of synapse {k}, {kind}, are neither arrays nor JSON ({error})") from None
             arrays |= {f"{k}.{name}": a for name, a in large.items()}
         return dict(builder="joined", synapses=parts, wiring=self.wiring, activation=names, cost=self.cost.name), arrays
 
