@@ -124,6 +124,16 @@ def test_the_contract_finds_a_wrong_synapse():
     assert holds(own.Skip) and not holds(WrongWayDown) and not holds(WrongRule)
 
 
+def test_your_own_energy(example, tmp_path):
+    """Derivatives, the slope of the loss, a loss that falls, and a file that gives the network back."""
+    lines = example("15_your_own_energy", "--images", 100, "--epochs", 2).splitlines()
+    assert [line.split(":")[0] for line in lines[:2]] == ["Memory", "Inhibition"]
+    claim, measured = numbers(lines[2])
+    assert claim == pytest.approx(measured, rel=1e-5) and claim != 0
+    (_, before, *_), (_, after, *_) = map(numbers, lines[3:5])
+    assert after < before and lines[5].endswith("True") and (tmp_path / "network.npz").exists()
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A tiny ConvNet of the embedded images' size, saved; not trained."""

@@ -35,12 +35,13 @@ import test_gdu as D
 import test_gradients as G
 import test_identities as I
 import test_ops
+import test_own_energy as O
 import test_papers_code
 import test_radius as R
 import test_training as T
 from cases import ANGLE, CE, SE, Case
 
-from ep.activations import HARD_SIGMOID
+from ep.activations import CLIP, HARD_SIGMOID, TANH
 from ep.engine.cpu import LOCAL
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +89,8 @@ ENGINE_ASYMMETRIC = (E.test_every_relaxation_and_gradient, "asymmetric", "synchr
 IN_BLOCKS = (E.test_sigma_and_its_difference_in_blocks, "hard-sigmoid", None)
 TIES = (E.test_max_pooling_from_zero, 4, "symmetric", "synchronous", (4, 4, 4, 4), 40)
 BATCH = (T.test_a_batch_from_its_chunks,)
+BOTH_ENDS = (O.test_a_step_hears_both_ends_as_they_are_now, O.nonlinear, 1.0, "checkerboard")
+OF_EACH_LAYER = (O.test_each_layer_has_its_own, (HARD_SIGMOID, CLIP, TANH))
 
 
 def convolutions():
@@ -188,6 +191,34 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "colours by parity": of(
         "phase:checkerboard", "next(c for c in range(len(network.shapes)) if c not in neighbours)", "(n + 1) % 2",
         (I.test_steps_of_some_layers_at_a_time_never_raise_the_energy, I.DECIDED_BY_ITS_SKIP, "checkerboard")),
+
+    # energies of one's own
+    "a nonlinear message of old states": of(
+        "dynamics:Messages.terms", "*self.states]", "*vars(self).setdefault('old', list(self.states))]", BOTH_ENDS),
+    "nothing comes down from a nonlinear synapse": of(
+        "network:Network.nonlinear_terms", "(gain, 1.0)", "(0.0, 1.0)",
+        (O.test_drives_and_products_are_the_derivatives_of_phi, O.nonlinear, 1.0)),
+    "gain of a nonlinear synapse forgotten": of(
+        "network:Network.nonlinear_terms", "(gain, 1.0)", "(1.0, 1.0)",
+        (O.test_drives_and_products_are_the_derivatives_of_phi, O.nonlinear, 0.5)),
+    "a nonlinear synapse that waits until its layer has moved": of(
+        "network:Network.nonlinear_terms", "if end == n]", "if end == n and layers[ends[1]].any()]",
+        (O.test_from_zero_a_nonlinear_synapse_speaks_at_once,)),
+    "the first sigma for all layers, relaxing": of("dynamics:relax", "sigmas[n - 1].respond", "sigmas[0].respond", OF_EACH_LAYER),
+    "the first sigma for all layers, deviations": of(
+        "dynamics:deviate", "sigmas[n - 1].deviate", "sigmas[0].deviate", OF_EACH_LAYER),
+    "the first sigma for all layers, BPTT": of(
+        "bptt:backward", "zip(slopes, u, lam)", "zip(3 * slopes[:1], u, lam)", OF_EACH_LAYER),
+    "the first sigma for all layers, RBP": of(
+        "rbp:rbp_gradient", "zip(network.activations, u)", "zip(3 * network.activations[:1], u)", OF_EACH_LAYER),
+    "the first sigma for all layers, energy": of(
+        "network:Network.energy", "in self.activations]", "in 3 * self.activations[:1]]", OF_EACH_LAYER),
+    "the first sigma for all layers, radius": of(
+        "radius:spectral_radius", "zip(network.activations, u)", "zip(3 * network.activations[:1], u)",
+        (O.test_the_radius_is_that_of_each_layers_sigma,)),
+    "the first sigma for all layers, bounds": of(
+        "train/step:part", "in network.activations]", "in 2 * network.activations[:1]]",
+        (O.test_the_log_knows_the_bounds_of_each_layer,)),
 
     # over-relaxation, and the spectral radius
     "over-relaxation: wrong factor of s": of("dynamics:over_relaxed", "(1 - omega) / slope", "1 - omega", OVER_RELAXED),
