@@ -344,7 +344,7 @@ def test_the_radius_is_that_of_each_layers_sigma():
     near = ep.relax(network, X, 10, start=[s + 1e-4 * normal(np, s.shape, 1) for s in free.states]).states
     sizes = [np.sqrt(sum(((a - b) ** 2).sum(1) for a, b in zip(states, free.states)))
              for states in (near, ep.relax(network, X, 8, start=near).states)]
-    assert (sizes[1] / sizes[0]) ** (1 / 8) == pytest.approx(ep.spectral_radius(network, X, free, 200), rel=0.02)
+    assert (sizes[1] / sizes[0]) ** (1 / 8) == pytest.approx(ep.spectral_radius(network, X, free, 200), rel=0.1)
 
 
 def test_the_log_knows_the_bounds_of_each_layer():
