@@ -106,14 +106,13 @@ def floats(array, what, ndim):
 
 
 def check_derivatives(synapse: Any, seed: int = 0) -> None:
-    """Are the drives and `hebbian` of a synapse the derivatives of its `phi`? By central differences, at random states.
+    """Are the drives and `hebbian` of a synapse the derivatives of its `phi`? By central differences at random states.
 
-    States are from 0 to 1. In float64, on the host; image by image, but for the parameters. Raises EPError that names what is no
-    derivative.
+    In float64, on the host; states are from 0 to 1. Raises EPError that names what is no derivative.
     """
     synapse, rng, h = copy.deepcopy(synapse), np.random.default_rng(seed), 1e-5
-    pre, post = (rng.random((3, *shape)) for shape in (synapse.pre_shape, synapse.post_shape))
     theta = {name: np.asarray(w, dtype="float64") for name, w in synapse.parameters().items()}
+    pre, post = (rng.random((3, *shape)) for shape in (synapse.pre_shape, synapse.post_shape))
     at = {"drive_pre": pre, "drive_post": post, **theta}
     along = {name: rng.standard_normal(a.shape) for name, a in at.items()}
 
@@ -124,7 +123,7 @@ def check_derivatives(synapse: Any, seed: int = 0) -> None:
             setattr(synapse, name, now[name])
         return synapse.phi(now["drive_pre"], now["drive_post"])
 
-    slopes, phi_0 = {name: (phi(name, h) - phi(name, -h)) / (2 * h) for name in at}, phi()  # the last puts theta back
+    slopes, size = {name: (phi(name, h) - phi(name, -h)) / (2 * h) for name in at}, abs(phi()).max()  # the last puts theta back
     up, switches = synapse.drive_post(pre) if synapse.bilinear else (synapse.drive_post(pre, post), None)
     down = synapse.drive_pre(post, switches) if synapse.bilinear else synapse.drive_pre(pre, post)
     claims, wrong = {"drive_pre": down, "drive_post": up, **synapse.hebbian(pre, post, switches)}, []
@@ -132,7 +131,7 @@ def check_derivatives(synapse: Any, seed: int = 0) -> None:
         if fits := name in claims and np.shape(claims[name]) == along[name].shape:
             product = claims[name] * along[name]
             gap = product.sum() - slope.sum() if name in theta else product.reshape(3, -1).sum(1) - slope
-            fits = abs(gap).max() <= 1e-6 * (abs(phi_0).max() + abs(slope).max())
+            fits = abs(gap).max() <= 1e-6 * (size + abs(slope).max())
         wrong += [] if fits else [name]
     if wrong:
         raise EPError(f"{type(synapse).__name__}: not the derivative of its phi: {', '.join(wrong)} (see ep/synapse.py)")

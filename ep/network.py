@@ -20,8 +20,8 @@ called the drives u. At gamma = 0 nothing comes down: this is the feed-forward n
 
 Asymmetric synapses (vectorfield.py). There is no Phi and no E then, and the drives are all there is.
 
-A *lateral* synapse joins a layer to itself, i = j. Phi contains Phi_k(s_n, s_n), whose derivative by s_n is the sum of both
-drives: of < s_n, W s_n > it is (W + W^T) s_n. For symmetric couplings J, each pair once in 1/2 < s_n, J s_n >, W is J/2.
+A *lateral* synapse joins a layer to itself, i = j. Phi has Phi_k(s_n, s_n), whose derivative by s_n is the sum of both drives: of
+< s_n, W s_n > it is (W + W^T) s_n. For symmetric couplings J, each pair once in 1/2 < s_n, J s_n >, W is J/2.
 """
 
 import json

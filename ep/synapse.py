@@ -107,26 +107,15 @@ class Synapse:
 
 
 class Nonlinear(Synapse):
-    """Any differentiable number Phi_n(pre, post). Each drive sees both ends, and there are no switches.
+    """Any differentiable number Phi_n(pre, post). Its drives see both ends, and there are no switches:
 
-    It has `pre_shape` and `post_shape`, `phi`, `drive_post` and `drive_pre`; with parameters, also `parameters` and `hebbian`.
-    What holds instead of the three faces: drives and `hebbian` are the derivatives of `phi`. `ep.check_derivatives` checks that.
-    It learns by (4), from states.
+        phi(pre, post), (N,)        drive_post(pre, post) = dPhi_n/dpost        drive_pre(pre, post) = dPhi_n/dpre
+
+    It has these and the two shapes; with parameters, also `parameters` and `hebbian`. Instead of the three faces it holds that
+    drives and `hebbian` are the derivatives of `phi`: `ep.check_derivatives`. It learns by (4), from states.
     """
 
     bilinear = holomorphic = False
-
-    def phi(self, pre: Array, post: Array) -> Array:
-        """Phi_n per example, (N,)."""
-        raise NotImplementedError
-
-    def drive_post(self, pre: Array, post: Array) -> Array:
-        """dPhi_n/dpost"""
-        raise NotImplementedError
-
-    def drive_pre(self, pre: Array, post: Array) -> Array:
-        """dPhi_n/dpre"""
-        raise NotImplementedError
 
 
 class Dense(Synapse):

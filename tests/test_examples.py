@@ -134,6 +134,16 @@ def test_your_own_energy(example, tmp_path):
     assert after < before and lines[5].endswith("True") and (tmp_path / "network.npz").exists()
 
 
+def test_time_that_flows(monkeypatch, capsys):
+    """The same fixed points, E that never rises, ten slowest times whatever the radius; the error of a swing falls with b."""
+    monkeypatch.setattr(sys, "argv", ["16", "--radii", "0.5", "0.8", "--periods", "10", "100"])
+    load("16_time_that_flows").main()
+    _, *rows, fast, slow, small = capsys.readouterr().out.splitlines()
+    assert all(8 < float(row.split()[3]) < 13 and float(row.split()[6]) < 1e-5 and row.endswith("False") for row in rows)
+    fast, slow, small = (numbers(line)[-1] for line in (fast, slow, small))
+    assert fast > 5 * slow > 5 * small > 0
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A tiny ConvNet of the embedded images' size, saved; not trained."""
