@@ -62,7 +62,7 @@ class Network:
     Raises EPError for synapses that do not fit together, a wiring with a circle, and a feedback gain below 0.
     """
 
-    def __init__(self, synapses: Sequence[Any], activation: Activation | str, cost: Any,
+    def __init__(self, synapses: Sequence[Any], activation: Activation | str | Sequence[Activation | str], cost: Any,
                  wiring: Sequence[tuple[int, int]] | None = None, recipe: dict | None = None, feedback: float = 1.0) -> None:
         self.synapses, self.cost, self.recipe = list(synapses), cost, recipe
         if strange := [type(synapse).__name__ for synapse in self.synapses if not isinstance(synapse, Synapse)]:
