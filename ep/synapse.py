@@ -7,8 +7,7 @@
     hebbian     = dPhi_n/dtheta = (pre o P^T(post), post)  a product o of what its two layers know; summed over the images
 
 Three faces of one number: < drive_post(pre), post > = < pre, drive_pre(post) > + < b, post > = < theta, hebbian >.
-This identity is the contract of a synapse; `tests/test_identities.py` holds every synapse to it. (A synapse of one's own need not
-be linear in its two ends: `Nonlinear`.)
+This identity is the contract of a synapse; `tests/test_identities.py` holds every synapse to it.
 
 Max-pooling sends on the largest number of each window. Which corner of the window that was is called the *switch* of the
 window. The switches depend on pre; once they are given, P is linear. So drive_post returns them beside the drive, and the other
