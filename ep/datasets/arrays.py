@@ -10,7 +10,8 @@ Nothing is unpickled, so an array of Python objects is refused.
 import numpy as np
 
 from ..errors import EPError
-from ..npz import checked
+from ..npz import checked, write_npz
+from .cifar import recognised
 from .dataset import Dataset, measured
 from .download import reason
 
@@ -28,8 +29,14 @@ def load(path):
     classes = class_names(arrays, *labels, path)
     dtype = np.min_scalar_type(len(classes) - 1)
     mean, std = measured(images[0])
-    return Dataset(images[0], labels[0].astype(dtype), images[1], labels[1].astype(dtype), classes, "npz",
-                   f"arrays in {path.name}", str(path), mean=mean, std=std)
+    return recognised(Dataset(images[0], labels[0].astype(dtype), images[1], labels[1].astype(dtype), classes, "npz",
+                              f"arrays in {path.name}", str(path), mean=mean, std=std))
+
+
+def save(dataset, path):
+    """Write a data set to one .npz file that `load` reads: what takes a minute as 60,000 pictures is then read in a second."""
+    splits = (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels)
+    write_npz(path, dict(zip(NAMES, splits), classes=np.array(dataset.classes)))
 
 
 def read(path):

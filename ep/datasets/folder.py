@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ..errors import EPError
 from . import pictures
+from .cifar import recognised
 from .dataset import Dataset, measured
 
 EVERY = 5
@@ -57,7 +58,7 @@ def load(path, side=SIDE, name="folder"):
             raise EPError(f"{place} has no {what} image of the class {absent[0]}{named(unused, place)}")
     mean, std = measured(splits[0])
     note = f"{told}{named(unused, place)}".removeprefix("; ")
-    return Dataset(*splits, tuple(names), name, f"pictures in the folder {place.name}", str(place), note, mean, std)
+    return recognised(Dataset(*splits, tuple(names), name, f"pictures in the folder {place.name}", str(place), note, mean, std))
 
 
 # --- which folders are classes, which are splits ----------------------------------------------------------------------
