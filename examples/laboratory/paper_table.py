@@ -232,8 +232,8 @@ def finished_rows(out):
 def table(finished, out):
     """Markdown: a line per row; means and ranges over the seeds, and of the distance to equilibrium the worst seed's."""
     names = ("row", "differs by", "seeds", "test accuracy (range)", "after T, at the fixed point",
-             "smallest cosine of the estimate", "one backward pass, feed-forward", "without feedback", "radius (largest)", "residual", "updates",
-             "steps: free + second", "minutes", "paper, full scale")
+             "smallest cosine of the estimate", "one backward pass, feed-forward", "without feedback", "radius (largest)",
+             "residual", "updates", "steps: free + second", "minutes", "paper, full scale")
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for name, results in finished.items():
         row, last = ROWS[name], [record["log"][-1] for record in results]
