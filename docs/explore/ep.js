@@ -8,8 +8,8 @@
 // A layer of N examples is a Float64Array of N * units numbers, example after example. A network has layers 0 ... L, and lists
 // are indexed by layer: s[0] is the input x, s[n] the states of layer n, W[n] (units below * units) and b[n] (units) the
 // parameters of the synapse from layer n - 1 to layer n. In formulas W carries a state up and W^T carries one down; an example is
-// a row, so W s is a @ W below. gamma is 1 in plain equilibrium propagation, and then every factor w_n is 1. Nothing here knows the
-// page; it runs in a browser and in Node.
+// a row, so W s is a @ W below. gamma is 1 in plain equilibrium propagation, and then every factor w_n is 1. Nothing here knows
+// the page; it runs in a browser and in Node.
 
 "use strict";
 
@@ -302,7 +302,8 @@ const EP = (() => {
 
   return {
     makeNetwork, factor, energy, cost, SCHEDULES, relax, deviate, NUDGINGS, response, responseOfDeviations, hebbian,
-    differenceOfStates, products, eqpropGradient, exactGradient, phasesOf, cosine, predict, makeAdam, tanh: { sigma, dsigma, G, difference },
+    differenceOfStates, products, eqpropGradient, exactGradient, phasesOf, cosine, predict, makeAdam,
+    tanh: { sigma, dsigma, G, difference },
   };
 })();
 
