@@ -188,7 +188,7 @@ class Identity(Synapse):
 
         drive_post = pre        drive_pre = post        hebbian = {}, for there is no theta
 
-    It has no bias either: the synapses that it goes around bring that of the upper layer. Raises EPError for a shape that is none.
+    It has no bias: the synapses that it goes around bring that of the upper layer. Raises EPError for a shape that is none.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
