@@ -18,6 +18,11 @@ const EP = (() => {
   // --- the activation: sigma = tanh (ep/activations.py) ------------------------------------------------------------------------
 
   const sigma = Math.tanh;
+  function states(u) {
+    const s = new Float64Array(u.length);
+    for (let k = 0; k < u.length; k++) s[k] = sigma(u[k]);
+    return s;
+  }
   const dsigma = (u) => 1 - Math.tanh(u) ** 2;
   const xlogx = (v) => (v === 0 ? 0 : v * Math.log(v));
   const G = (s) => 0.5 * (xlogx(1 + s) + xlogx(1 - s));                                      // G' = sigma^-1 = atanh
@@ -62,10 +67,10 @@ const EP = (() => {
     return out;
   }
 
-  // u_n = W_n s_{n-1} + b_n  +  gamma W_{n+1}^T s_{n+1}
-  function drive(network, s, n) {
-    const { sizes, W, b, L, gamma } = network, u = new Float64Array(s[n].length);
-    for (let k = 0; k < u.length; k++) u[k] = b[n][k % sizes[n]];
+  // u_n = W_n s_{n-1} + b_n  +  gamma W_{n+1}^T s_{n+1}, written into `u`
+  function drive(network, s, n, u = new Float64Array(s[n].length)) {
+    const { sizes, W, b, L, gamma } = network;
+    for (let k = 0; k < u.length; k += sizes[n]) u.set(b[n], k);
     up(s[n - 1], W[n], sizes[n - 1], sizes[n], u);
     if (n < L) down(s[n + 1], W[n + 1], sizes[n], sizes[n + 1], u, gamma);
     return u;
@@ -114,9 +119,9 @@ const EP = (() => {
     s[0] = x;
     const step = (t) => {
       for (const group of SCHEDULES[phase.schedule](L)) {
-        for (const n of group) u[n] = drive(network, s, n);                               // all of them from the old values
+        for (const n of group) u[n] = drive(network, s, n, u[n] ?? undefined);            // all of them from the old values
         if (beta !== 0 && group.includes(L)) force(s[L], y).forEach((f, k) => { u[L][k] += beta * f; });     // - beta dC/ds
-        for (const n of group) s[n] = u[n].map(sigma);
+        for (const n of group) s[n] = states(u[n]);
         if (watch) watch(t, group, s);
       }
     };
