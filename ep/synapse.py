@@ -10,8 +10,8 @@ pre (N, *pre_shape) and post (N, *post_shape) are the states of two layers; a sh
 product or a convolution, W^T * its transpose. pre o post has an entry for every weight: the product of the two states that it
 joins, summed over the places of a convolution. An image is a row, so in arrays these are pre @ W, post @ W.T and pre.T @ post.
 
-The three derivatives are three faces of one number: each, times what it is the derivative by, gives it back. This identity is
-the contract of a synapse, and `tests/test_identities.py` holds every synapse to it (< , > adds up the products):
+The three derivatives are three faces of one number. Each, times what it is the derivative by, gives it back, drive_pre all but
+the bias. This is the contract of a synapse; `tests/test_identities.py` holds every one to it (< , > adds up the products):
 
     Phi_n = < post, drive_post(pre) > = < pre, drive_pre(post) > + < b, post > = < theta, hebbian(pre, post) >
 
