@@ -2,18 +2,18 @@
 
     L(theta)  = C(s*, y)                                                the loss: the cost at the free fixed point
     dL/dtheta = d/dbeta [ -dPhi/dtheta (s^beta) ]  at beta = 0           the theorem                           (3)
-    g         = - sum_k c_k dPhi/dtheta (s^{beta_k})                     its estimate                          (4)
+    g         = - sum_k c_k dPhi/dtheta (s^{beta_k})                     its estimate at points beta_k, weights c_k     (4)
 
-Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta. The main job (ep/train) does this by default.
+Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta. This and (4), the difference of nudged states,
+are the default of the main job (ep/train). In code, (4) is a `Phases` with deviations=False.
 
-A second form of the same, for `Phases` with deviations. dPhi/dtheta is a product of two states, and its change is, to first
-order, the change of each times the other, added up. So (3) can also be written with
-mu_n = - w_n ds_n^beta/dbeta, what the layers answer when they are nudged:
+With deviations it is a second form of the same. A product of two states changes, to first order, by the change of each times the
+other. Call mu_n = - w_n ds_n^beta/dbeta the response of layer n to the nudge (w_n = 1 unless feedback is weak). Then (3) is
 
-    dL/dtheta_k = hebbian(s_i*, mu_j) + (w_j/w_i) hebbian_down(mu_i, s_j*)    for the synapse k: i -> j        (12)
+    dL/dtheta = hebbian(s_i*, mu_j) + (w_j/w_i) hebbian_down(mu_i, s_j*)      of the synapse from layer i to layer j    (12)
 
-and mu is estimated by the same points and weights, - sum_k c_k delta^{beta_k} (dynamics.py). It loses no digits where feedback is
-weak, and it is the gradient for asymmetric networks too, where (4) does not exist. (w_n = 1 unless feedback is weak.)
+and mu is estimated at the same points from the deviations delta_n = w_n (s_n^beta - s_n*): - sum_k c_k delta^{beta_k}
+(dynamics.py). It loses no digits where feedback is weak, and is the gradient of asymmetric networks, too, which have no (4).
 """
 
 from .backend import Array
@@ -30,11 +30,10 @@ def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
     """Estimate dL/dtheta (batch mean); returns an `Estimate`.
 
     x (N, *input shape); y (N,) labels or (N, classes) targets.
-    phases      a `Phases`: the free phase starts at zero, the nudged ones at s*. With phases.deviations by equation (12),
-                without by (4), the difference of nudged states
+    phases      a `Phases`: the free phase starts at zero, the nudged ones at s*. By (12) with phases.deviations, else by (4)
     nudging     a `Nudging`: points beta_k and weights c_k
     transposed  for asymmetric networks: True is the exact gradient (asymmetric EP), False is vector-field EP
-    Raises EPError for inputs of a wrong shape, complex nudging of a network that is not holomorphic, and for the exact
+    Raises EPError for inputs of a wrong shape, for complex nudging of a network that is not holomorphic, and for the exact
     gradient of an asymmetric network from differences of states.
     """
     instance(nudging, Nudging, "nudging")
@@ -59,9 +58,9 @@ def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
 def nudged_phases(network, x, y, phases, nudging, free, inputs):
     """[`Relaxation` at beta_k for every k], all from s*.
 
-    A phase at beta = 0 relaxes on for K steps like the others, unless the free phase has converged: what is still moving at
-    s* then moves in all of them, and sum_k c_k = 0 cancels it. One that stopped at s* would leave that drift, divided by
-    beta, in the estimate. (Without a tolerance nobody asks whether it has converged: a GPU would wait for the answer.)
+    A phase at beta = 0 relaxes on for K steps like the others, unless the free phase has converged. What still moves at s* then
+    moves in all of them, and sum_k c_k = 0 cancels it. A phase that stopped at s* would leave that drift, divided by beta, in
+    the estimate. (Without a tolerance nobody asks whether it has converged: a GPU would wait for the answer.)
     """
     return [free if beta == 0 and phases.free.tolerance > 0 and free.converged else
             relax(network, x, phases.nudged, y, beta, start=free.states, inputs=inputs) for beta in nudging.points]
