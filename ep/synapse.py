@@ -10,10 +10,11 @@ pre (N, *pre_shape) and post (N, *post_shape) are the states of two layers; a sh
 product or a convolution, W^T * its transpose. pre o post has an entry for every weight: the product of the two states that it
 joins, summed over the places of a convolution. An image is a row, so in arrays these are pre @ W, post @ W.T and pre.T @ post.
 
-The three derivatives are three faces of one number. Each, times what it is the derivative by, gives it back, drive_pre all but
-the bias. This is the contract of a synapse; `tests/test_identities.py` holds every one to it (< , > adds up the products):
+Each drive is named after the layer that it acts on: drive_post(pre) goes up, and drive_pre(post) comes down. The derivatives are
+three faces of one number. Phi_n is linear in post, in theta and, but for the bias, in pre, so each of them times its variable is
+Phi_n again. This is the contract of a synapse; `tests/test_identities.py` holds every one to it (< , > adds up the products):
 
-    Phi_n = < post, drive_post(pre) > = < pre, drive_pre(post) > + < b, post > = < theta, hebbian(pre, post) >
+    Phi_n = < post, drive_post(pre) > = < pre, drive_pre(post) > + < b, post > = < theta, hebbian(pre, post) >    of one image
 
 Max-pooling sends on the largest number of each window. The *switch* of a window is the corner where that was. Switches depend on
 pre; once they are given, P is linear. So drive_post returns them beside the drive, and the other methods take them.

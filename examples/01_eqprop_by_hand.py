@@ -37,7 +37,7 @@ theta = {  # the parameters
 #     Phi(x, s) = s1 . (W1 x + b1) + s2 . (W2 s1 + b2)       how well neighbouring layers agree
 #
 # (In arrays an example is a row, so W1 x is x @ W1, and what comes down by W2^T is s2 @ W2.T.) Each unit looks at how Phi changes
-# with its own state, and at nothing else. C is the cost of the output. Repeating this is the whole dynamics:
+# with its own state, and at nothing else; an output unit feels its cost C, too. Repeating this is the whole dynamics:
 #
 #     s <- sigma( dPhi/ds - beta dC/ds )
 
@@ -47,7 +47,7 @@ def sigma(u):
 
 
 def cost(s, y):
-    return 0.5 * ((s[1] - y) ** 2).sum(1).mean()  # C = 1/2 ||s2 - y||^2
+    return 0.5 * ((s[1] - y) ** 2).sum(1).mean()  # the mean of C = 1/2 ||s2 - y||^2; in `relax` every example has its own C
 
 
 def relax(theta, s, beta=0.0, steps=50):
