@@ -2,15 +2,12 @@
 
     config.json      every setting, resolved
     log.jsonl        one line per epoch: pandas.read_json("log.jsonl", lines=True)
-    log.csv          the same as a table, a column for each key: pandas.read_csv("log.csv"), or a spreadsheet
     curves.png       the log as a picture, drawn anew after every epoch
     checkpoint.npz   what --resume needs
     result.json      the outcome, once the run is complete
     network.npz      the trained network alone, once the run is complete: ep.load reads it
 """
 
-import csv
-import io
 import json
 import os
 import signal
@@ -239,7 +236,6 @@ class Run:
         if self.world.rank > 0:
             return
         write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
-        write_text(self.folder / "log.csv", as_csv(self.log))
         if self.log:
             config, rule = self.config, f", asymmetric, {self.config.feedback_update}" if self.distances else ""
             title = f"{config.source}: {config.nudging} {config.algorithm}, {config.cost}{rule}"
@@ -321,16 +317,6 @@ def averages(totals):
         settled_step=totals["settled"] / totals["settled_batches"] if totals["settled_batches"] else None,
         **{key: totals[key] for key in totals if key == "radius_limited"},
         **{key: totals[key] / batches for key in totals if key.startswith(("gradient_norm_", "stuck_"))})
-
-
-def as_csv(log):
-    """The log as a table: a column for each key, in the order in which they first appear; a cell without a value is empty."""
-    file = io.StringIO()
-    table = csv.DictWriter(file, dict.fromkeys(key for line in log for key in line), lineterminator="\n")
-    if log:
-        table.writeheader()
-    table.writerows(log)  # floats as repr writes them: no digit is lost
-    return file.getvalue()
 
 
 # --- configuration ----------------------------------------------------------------------------------------------------
