@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -273,7 +273,9 @@ class Run:
         if self.world.signal and number == signal.SIGINT:  # a person does not want to wait
             raise KeyboardInterrupt
         if not self.world.signal:  # batch systems send several, and SIGXCPU every second
-            tqdm.write(f"{signal.Signals(number).name}: saving after this step (Ctrl-C to stop at once, without saving)")
+            said = f"{signal.Signals(number).name}: saving after this step (Ctrl-C to stop at once, without saving)\n"
+            with suppress(OSError):
+                os.write(2, said.encode())  # `print` may be at work already, and fails when it is called within itself
         self.world.signal = self.world.signal or number
 
     def interruptible(self, map):
