@@ -35,7 +35,7 @@ def test_run_folder(start, tmp_path):
     code, out, err = start(*TINY, "--out", tmp_path / "run")
     assert code == 0, err
     assert {f.name for f in (tmp_path / "run").iterdir()} == {
-        "config.json", "log.jsonl", "checkpoint.npz", "result.json", "network.npz"}
+        ".lock", "config.json", "log.jsonl", "checkpoint.npz", "result.json", "network.npz"}
     trained = read_npz(tmp_path / "run" / "checkpoint.npz")
     for name, w in ep.load(tmp_path / "run" / "network.npz").parameters().items():
         assert np.array_equal(w, trained[f"parameter/{name}"])

@@ -213,7 +213,7 @@ def test_rank_0_alone_writes_and_prints(tmp_path):
     code, out, err = job(2, *SMALL, "--out", tmp_path / "run")
     assert code == 0, err
     assert {f.name for f in (tmp_path / "run").iterdir()} == {
-        "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "network.npz", "result.json"}
+        ".lock", "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "network.npz", "result.json"}
     assert out.count("epoch 1: train loss") == 1 and out.count("SYNTHETIC DATA") == 1 and "on each of 2 ranks\n" in out
     assert err.count("epoch 2/2: 100%") <= 2  # one progress bar (drawn for the last step, and once more when it is closed)
 

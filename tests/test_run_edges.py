@@ -22,7 +22,7 @@ import ep
 from ep import EPError, datasets
 from ep.npz import read_npz
 from ep.train import curves, experiment, job, machine, runs
-from ep.train.claim import LOCK, claim, new_folder, release
+from ep.train.claim import claim, new_folder, release
 
 ONE = [*TINY, "--epochs", "1"]
 JOB = f"{sys.executable} {EXAMPLES / 'cifar10_sym_ep.py'} {' '.join(ONE)} --preset cpu --dataset images.npz --out run"
@@ -101,7 +101,7 @@ def test_signals_save_and_handlers_are_put_back(start, monkeypatch, tmp_path, ha
     signal_in_step(monkeypatch, number, at=2)
     code, _, err = start(*ONE, "--out", tmp_path / "run")
     assert code == 128 + number and runs.read_meta(tmp_path / "run" / "checkpoint.npz")["step"] == 2, err
-    assert not (tmp_path / "run" / LOCK).exists()
+    release(claim(tmp_path / "run"))
     assert all(signal.getsignal(one) is handlers for one in machine.SIGNALS)
     assert start("--resume", tmp_path / "run")[0] == 0
     assert all(signal.getsignal(one) is handlers for one in machine.SIGNALS)
@@ -187,7 +187,7 @@ def test_a_folder_has_one_owner(tmp_path):
     ask_elsewhere = partial(subprocess.run, [sys.executable, "-c", ask], capture_output=True, text=True)
     assert "another process" in ask_elsewhere().stderr
     release(lock)
-    assert list(tmp_path.iterdir()) == [] and "got it" in ask_elsewhere().stdout
+    assert "got it" in ask_elsewhere().stdout
     release(claim(tmp_path))  # what the dead process has left locks nobody out
 
 
@@ -198,12 +198,11 @@ def test_many_starts_at_once_get_a_folder_each(tmp_path):
     assert len(set(paths)) == 8 and all(path.is_dir() for path in paths)
 
 
-@pytest.mark.parametrize("options", ["--out", "--resume"])
-def test_a_run_in_use_is_refused(start, tmp_path, options):
-    """Started or resumed twice at the same time: the second says why, and changes nothing."""
+def test_a_run_in_use_is_refused(start, tmp_path):
+    """Resumed while it is running: the second says why, and changes nothing."""
     assert start(*ONE, "--out", tmp_path / "run")[0] == 0
     before, lock = (tmp_path / "run" / "checkpoint.npz").read_bytes(), claim(tmp_path / "run")
-    assert "another process is training" in refused(start(*(ONE if options == "--out" else ()), options, tmp_path / "run"))
+    assert "another process is training" in refused(start("--resume", tmp_path / "run"))
     assert (tmp_path / "run" / "checkpoint.npz").read_bytes() == before
     release(lock)
 
@@ -214,15 +213,13 @@ def test_a_failed_start_is_no_run(start, tmp_path, monkeypatch):
         patch.setattr(runs, "save_checkpoint", Mock(side_effect=EPError("the disk is full", exit_code=1)))
         code, out, err = start(*ONE, "--out", tmp_path / "run")
     assert code == 1 and "resume" not in out + err and "still good" not in err
-    assert (tmp_path / "run" / "config.json").exists()
     assert start(*ONE, "--out", tmp_path / "run")[0] == 0
 
 
-@pytest.mark.parametrize("text", ['{"name": "of something else"}', "[1]", "no JSON"])
-def test_a_folder_of_something_else_is_no_run(start, tmp_path, text):
-    (tmp_path / "config.json").write_text(text)
+def test_a_folder_of_something_else_is_no_run(start, tmp_path):
+    (tmp_path / "config.json").write_text("of something else")
     err = refused(start(*ONE, "--out", tmp_path))
-    assert "config.json" in err and (tmp_path / "config.json").read_text() == text
+    assert "config.json" in err and (tmp_path / "config.json").read_text() == "of something else"
 
 
 # --- sentences ------------------------------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ class Run:
         with self.at_work():
             self.write_log()  # on resuming: without lines that came after the checkpoint
             self.save()
+            if self.world.rank == 0:
+                write_text(self.folder / "config.json", json.dumps(vars(config), indent=2) + "\n")
 
     @classmethod
     def started(cls, folder, config, network, optimizer, world=None):
@@ -98,7 +100,6 @@ class Run:
             raise
         config = config or before
         if world.rank == 0 and config != before:
-            write_text(Path(folder) / "config.json", json.dumps(vars(config), indent=2) + "\n")
             for outcome in filter(Path.exists, (Path(folder) / "result.json", Path(folder) / "network.npz")):
                 outcome.rename(outcome.with_stem(f"{outcome.stem}-{before.epochs}-epochs"))  # of the shorter run
             print(f"extended from {before.epochs} to {config.epochs} epochs: learning rates are annealed over "
@@ -390,27 +391,14 @@ def prepare_folder(folder, config):
     new, folder = folder is None, Path(folder or default_folder(config))
     try:
         folder = new_folder(folder) if new else folder
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = claim(folder)
         if (folder / "checkpoint.npz").exists():
-            release(lock)
             raise EPError(f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out")
-        if (folder / "config.json").exists() and not is_config(folder / "config.json"):
-            release(lock)
+        if (folder / "config.json").exists():
             raise EPError(f"{folder} holds a config.json that is none of a run: choose another --out")
-        write_text(folder / "config.json", json.dumps(vars(config), indent=2) + "\n")
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EPError(f"cannot write to the output folder {folder} ({error.strerror}): choose another with --out") from None
-    return folder, lock
-
-
-def is_config(path):
-    """Whether this file was written by a run."""
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return isinstance(settings, dict) and settings.keys() <= vars(Config()).keys()
+    return folder, claim(folder)
 
 
 def write_text(path, text):
