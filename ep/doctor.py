@@ -29,9 +29,7 @@ from .train import commandline, parallel
 
 CUPY = "pip install 'cupy-cuda13x[ctk]'  # where nvidia-smi says CUDA 13; with CUDA 12: pip install 'cupy-cuda12x[ctk]'"
 DOWNLOAD = """python -c "from ep import datasets; datasets.load('cifar10')"  # downloads and checks it"""
-READS = {True: "which reads device memory", False: "which does not read, or does not say that it reads, device memory"}
-ASK_MPI = """from mpi4py import MPI; from ep import doctor; from ep.train import parallel
-print(*MPI.Get_library_version().strip(chr(0)).split(",")[0].split()[:3], doctor.READS[parallel.cuda_aware(MPI.COMM_WORLD)])"""
+ASK_MPI = 'from mpi4py import MPI; print(*MPI.Get_library_version().strip(chr(0)).split(",")[0].split()[:3])'
 
 
 def machine():
@@ -90,8 +88,7 @@ def mpi():
     world = parallel.world()
     if world.comm is not None:
         machines = len(set(world.exchange(platform.node())))
-        return (f"{world.size} ranks on {machines} machine(s) find each other through an MPI {READS[world.reads_device_memory]}; "
-                f"each takes {world.cores()} thread(s)")
+        return f"{world.size} ranks on {machines} machine(s) find each other; each takes {world.cores()} thread(s)"
     library = output(sys.executable, "-c", ASK_MPI)
     mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if not mpiexec:
