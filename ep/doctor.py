@@ -38,17 +38,10 @@ def machine():
 
 
 def numpy_blas():
-    """Which library multiplies matrices. Raises EPError if the environment chooses its kernels: it may choose slow ones."""
+    """Which library multiplies matrices."""
     libraries = [f"{library['internal_api']} {library['version']} ({library.get('architecture', 'unknown')} kernels, "
                  f"{library['num_threads']} threads)" for library in threadpool_info() if library["user_api"] == "blas"]
-    found = f"{np.__version__} with {' and '.join(libraries) or 'a BLAS that threadpoolctl does not know'}"
-    if pinned := pins():
-        raise EPError(f"{found}; {', '.join(pinned)} is set and may choose slower kernels than this processor has")
-    return found
-
-
-def pins():
-    return [name for name in os.environ if name.startswith("OPENBLAS_") and name != "OPENBLAS_NUM_THREADS"]
+    return f"{np.__version__} with {' and '.join(libraries) or 'a BLAS that threadpoolctl does not know'}"
 
 
 def self_test(device):
@@ -108,7 +101,7 @@ def output(*command):
 def checks(folder):
     """[(what, function, remedy if it raises)]"""
     return [("Python", platform.python_version, ""), ("machine", machine, ""),
-            ("NumPy", numpy_blas, f"unset {' '.join(pins())}"),
+            ("NumPy", numpy_blas, ""),
             ("CPU backend", partial(self_test, "cpu"), "pip install --force-reinstall 'numpy>=2.0'"),
             ("GPU driver", driver, "sudo ubuntu-drivers install  # on Ubuntu; elsewhere as the system installs NVIDIA's driver"),
             ("CuPy", lambda: backend.imported_cupy().__version__, CUPY),

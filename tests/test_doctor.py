@@ -96,17 +96,6 @@ def test_a_cpu_that_computes_wrong_numbers(report, quick, monkeypatch, spoil):
     assert code == 1 and lines["CPU backend"][0] == "--" and "computes wrong numbers" in lines["CPU backend"][1]
 
 
-def test_pinned_kernels_are_named(report, quick, monkeypatch):
-    """OPENBLAS_CORETYPE may halve the speed; the number of threads does not matter here."""
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    assert report()[1]["NumPy"][0] == "ok"
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    code, lines, out = report()
-    assert code == 0 and "OPENBLAS_CORETYPE is set" in lines["NumPy"][1] and "\n    unset OPENBLAS_CORETYPE\n" in out
-
-
 def test_a_gpu_driver(monkeypatch, tmp_path):
     """What nvidia-smi prints, or the last line of its complaint."""
     smi = tmp_path / "nvidia-smi"
