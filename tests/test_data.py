@@ -250,6 +250,7 @@ def test_held_out_classes_that_are_not_trained_are_told(shapes):
 def test_names_that_are_no_data_set(tmp_path):
     assert "unknown data set 'imagenet': expected auto, cifar10, " in sentence(datasets.load, "imagenet")
     assert "two places" in sentence(datasets.load, str(tmp_path), tmp_path)
+    assert "say where they are, with --data" in sentence(datasets.load, "folder")
 
 
 # --- archives and downloads -------------------------------------------------------------------------------------------

@@ -59,21 +59,6 @@ def test_a_folder_of_pictures(run, example, tmp_path, classes):
         assert "has other classes or another shape" in refused(example(name, *options, "--data", other))
 
 
-def test_a_layout_that_is_a_question(run, example, tmp_path):
-    """The answer is an option, and a run that is resumed, or looked at, keeps it; the first lines say what is read."""
-    write_folder(tmp_path / "shapes" / "train", 2)
-    write_folder(tmp_path / "shapes" / "more", 1)
-    question = ("cifar10_sym_ep", *FEW, "--data", tmp_path / "shapes", "--out", tmp_path / "run")
-    assert "--dataset folder-of-classes or --dataset folder-of-splits" in refused(example(*question))
-    assert not (tmp_path / "run").exists()
-    banner = "classes (training + test): disc, ring, each 8 + 2\nnote: not used: more/ (beside the training images)\n"
-    assert banner in run(*question, "--dataset", "folder-of-splits")
-    assert banner in run("cifar10_sym_ep", "--resume", tmp_path / "run", "--epochs", 2)
-    look = ("predict", "--model", tmp_path / "run" / "network.npz", "--out", tmp_path / "predict.png")
-    assert "where they are with --data" in refused(example(*look))
-    assert "a test image of class disc" in run(*look, "--data", tmp_path / "shapes")
-
-
 def test_resuming_finds_the_images_again(run, example, tmp_path, monkeypatch):
     """By the absolute path in the configuration, from another working directory too; or by --data where they were moved."""
     folder, resume = write_folder(tmp_path / "shapes", 3), ("cifar10_sym_ep", "--resume", tmp_path / "run")
