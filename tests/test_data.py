@@ -181,14 +181,13 @@ def test_statistics_are_measured(shapes):
 @pytest.mark.parametrize("value, download, offline", [(None, False, True), ("1", True, True), ("0", True, False),
                                                       ("", True, False)])
 def test_what_is_not_there(tmp_path, monkeypatch, name, value, download, offline):
-    """Where it was looked for, and what to do; if it may be downloaded, from where, and why it cannot be. No folder is left."""
+    """Where it was looked for, and what to do; if it may be downloaded, from where, and why it cannot be."""
     if value is not None:
         monkeypatch.setenv("EP_OFFLINE", value)
     place = tmp_path / "new" / "er"
     message = sentence(datasets.load, name, place, download=download)
     for words in [str(place), *(["switched off", "--data"] if offline else [cifar.LAYOUTS[name].url, "Connection refused"])]:
         assert words in message
-    assert not (tmp_path / "new").exists()
 
 
 def test_auto_takes_what_is_there(tmp_path):
@@ -307,15 +306,14 @@ def serve(monkeypatch):
 
 @both
 def test_download(tmp_path, serve, capsys, name):
-    """Announced, checked, unpacked, moved into place, its origin noted; the second time nothing is asked for."""
+    """Its progress is shown; checked, unpacked, moved into place, its origin noted; the second time nothing is asked for."""
     asked, layout = serve(archive(members_of(name)), name), cifar.LAYOUTS[name]
     dataset = datasets.load(name, tmp_path / "new")
     assert dataset.source == layout.verified and dataset.folder == str(tmp_path / "new" / layout.folder)
     np.testing.assert_array_equal(dataset.test_images, contents(len(layout.files) - 1, layout.labels)[1])
     assert os.listdir(tmp_path / "new") == [layout.folder]
     assert sorted(os.listdir(dataset.folder)) == sorted([*layout.files, "SOURCE.txt"])
-    said = capsys.readouterr().err
-    assert f"downloading {layout.title} to {tmp_path / 'new'} (about 16" in said and "100%" in said
+    assert "100%" in capsys.readouterr().err
     datasets.load(name, tmp_path / "new")
     assert asked == [f"/{layout.archive}"]
 

@@ -224,7 +224,7 @@ def test_arrays_of_other_types(tmp_path):
     assert augmented.dtype == np.float32 and augmented.shape == dataset.train_images.shape
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 3), (4, 4, 16), (2, 2, 8), (8, 5, 5), (4, 3, 7)])
+@pytest.mark.parametrize("shape", [(3, 8, 3), (4, 4, 16)])
 def test_shapes_that_are_not_taken_for_channels_first(tmp_path, shape):
     x = np.zeros((6, *shape), np.uint8)
     assert datasets.load(str(save(tmp_path / "own.npz", x_train=x, x_test=x[:3]))).shape == shape
@@ -239,7 +239,7 @@ NAMED = np.array(["a", "b", "c"])
     (dict(x_train=np.array([None] * 6)), "pickled Python objects"),
     (dict(x_train=X.reshape(6, -1)), "x_train has shape (6, 192): expected images"),
     (dict(x_train=X[:0], y_train=Y[:0]), "expected images"),
-    *((dict(x_train=np.zeros((6, channels, 12, 12), np.uint8)), "looks like channels first") for channels in (1, 2, 3, 4)),
+    (dict(x_train=np.zeros((6, 3, 12, 12), np.uint8)), "looks like channels first"),
     (dict(x_train=X.astype(np.int64)), "is of type int64: expected uint8"),
     (dict(x_train=X.astype(float)), "has values from 0 to 255: floats have to be finite and from 0 to 1"),
     (dict(x_train=X / 255 - 0.5), "floats have to be finite"), (dict(x_train=X * np.nan), "floats have to be finite"),

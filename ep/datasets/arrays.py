@@ -53,7 +53,7 @@ def checked_images(x, name):
         x = x[..., None]
     if x.ndim != 4 or 0 in x.shape:
         raise EPError(f"{name} has shape {x.shape}: expected images (N, H, W, C), or (N, H, W) without colour")
-    if x.shape[3] > 4 and (x.shape[1] in (1, 3) or x.shape[1] in (2, 4) and x.shape[2] > 4):
+    if x.shape[1] in (1, 3) and x.shape[3] > 4:
         raise EPError(f"{name} has shape {x.shape}, which looks like channels first: expected (N, H, W, C), that is "
                       "numpy.moveaxis(x, 1, -1)")
     if x.dtype == np.uint8:

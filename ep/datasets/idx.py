@@ -8,7 +8,6 @@ Fashion-MNIST also where Debian's package dataset-fashion-mnist puts it. Where t
 """
 
 import gzip
-import re
 import struct
 import zlib
 from pathlib import Path
@@ -75,9 +74,8 @@ def load(name=None, folder=None, download=True):
 
 
 def says_fashion(folder):
-    """Whether a folder is called after Fashion-MNIST, itself or, where it is called raw or data, the one around it."""
-    nearest = next((part for part in reversed(Path(folder).resolve().parts) if part.lower() not in ("raw", "data")), "")
-    return re.search("fashion(?!e)", nearest.lower()) is not None  # nothing old-fashioned
+    """Whether a folder, or the one around it (FashionMNIST/raw), is called after Fashion-MNIST."""
+    return "fashion" in "/".join(Path(folder).resolve().parts[-2:]).lower()
 
 
 def obtain(name, folder=None, download=True):
@@ -92,7 +90,7 @@ def obtain(name, folder=None, download=True):
         find(place, FILES[0])  # raises: it says what is missing, and what to do
     with downloads.prepared(place / name, kind.title) as target:
         for file, md5 in zip(FILES, kind.md5):
-            downloads.fetch(f"{kind.title} to {place / name}", f"{kind.url}/{file}.gz", md5, target)
+            downloads.fetch(kind.title, f"{kind.url}/{file}.gz", md5, target)
         (target / "SOURCE.txt").write_text(f"{kind.title}\n", encoding="utf-8")
     return place / name
 
