@@ -196,8 +196,6 @@ def test_rounding_in_float32(m, bound):
 
 # --- a synapse in the place of another ------------------------------------------------------------------------------------
 
-OWN = ops.MAX_POOL._replace(name="own", window=None)  # a pooling of which nothing but the five fields is known
-
 
 def own_pooling():
     """Every third pixel: windows of another size, of which the engine knows nothing."""
@@ -215,8 +213,8 @@ def own_pooling():
 @every_tile
 @pytest.mark.parametrize("options", [
     dict(), dict(size=22, paddings=[1, 1, 0]), dict(size=12, channels=(3, 4), kernel=5, paddings=[2, 1]),
-    dict(size=9, channels=(3, 4), pool="none"), dict(size=14, pool="average"), dict(size=14, channels=(3, 4), pool=OWN)],
-    ids=["max", "valid", "5x5", "no pooling", "average", "own"])
+    dict(size=9, channels=(3, 4), pool="none"), dict(size=14, pool="average")],
+    ids=["max", "valid", "5x5", "no pooling", "average"])
 def test_every_method_of_a_convolution(tile, options, rows_at_once):
     """Drives, given switches, winners and products, on sizes that neither tiles nor windows divide, by synapse."""
     net, rng = network(**options), np.random.default_rng(1)
@@ -373,11 +371,11 @@ class OwnCost(ep.SquaredError):
 
 
 def test_parts_of_ones_own_work_beside_the_engines():
-    """Convolutions are exchanged around them, pooling included; the sentence names what stays, and why."""
+    """Convolutions are exchanged around them; the sentence names what stays, and why."""
     net = own_parts()
     fast, (x, y, _) = engine.prepared(net), example(net)
-    assert [type(synapse) for synapse in fast.synapses] == [cpu.InputConv, TiledConv, Doubled]
-    assert "Doubled stays as it is" in engine.choice(net)[1]
+    assert [type(synapse) for synapse in fast.synapses] == [cpu.InputConv, ep.Conv, Doubled]
+    assert "Doubled stays as it is" in engine.choice(net)[1] and "Conv stays as it is: its pooling" in engine.choice(net)[1]
     for phases in (ep.Phases(6, 4), ep.Phases(6, 4, deviations=False)):
         found, expected = (ep.eqprop_gradient(n, x, y, phases, nudging=SYMMETRIC) for n in (fast, net))
         assert_same(found.free, expected.free)

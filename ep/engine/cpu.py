@@ -69,6 +69,8 @@ def why_not(synapse):
         return "its weights are complex"
     if getattr(synapse.b, "dtype", synapse.W.dtype) != synapse.W.dtype:  # the way down of an asymmetric one has no bias
         return "its parameters have several types"
+    if synapse.pool.window is None:
+        return "its pooling does not say which windows it has"
     return "its padding is more than its kernel covers" if synapse.padding >= len(synapse.W) else None
 
 
@@ -124,24 +126,22 @@ class Pooled:
         return len(first) == 1 or first.dtype != dtype or any(a.dtype != dtype for a in others)
 
     def windows(self, rows):
-        """The windows that these rows of the convolution are pooled to; all, where pooling does not go by windows."""
-        return slice(None) if self.pool.window is None else slice(rows.start // self.pool.window, rows.stop // self.pool.window)
+        """The windows that these rows of the convolution are pooled to."""
+        return slice(rows.start // self.pool.window, rows.stop // self.pool.window)
 
     def pool_stripes(self, stripes, N, switches, b=None):
         """(P(y) + b, switches) of y in stripes (rows, part of y); the largest win, or those that are given."""
         h, w, C = self.post_shape
         v, chosen = np.empty((h, w, N, C), self.W.dtype), switches
-        for rows, y in stripes if self.pool.window else whole(stripes):
+        for rows, y in stripes:
             part = self.windows(rows)
             if switches is None:
                 pooled, found = self.pool.pool(outside(y))
-                if found is not None and self.pool.window:
+                if found is not None:
                     chosen = outside(np.empty((h, w, N, C), found.dtype)) if chosen is None else chosen
                     chosen[:, part] = found
-                else:
-                    chosen = found
             else:
-                pooled = self.pool.pool_at(outside(y), switches if self.pool.window is None else switches[:, part])
+                pooled = self.pool.pool_at(outside(y), switches[:, part])
             if b is None:
                 v[part] = inside(pooled)
             else:
@@ -150,10 +150,7 @@ class Pooled:
 
     def unpool_rows(self, v, switches, windows, y):
         """P^T of these windows of v, into the rows of y (rows, W', N, C) that they cover."""
-        if self.pool.window is None:
-            y[...] = inside(self.pool.unpool(v, switches, y.shape[:2]))
-        else:
-            self.pool.unpool(v[:, windows], switches if switches is None else switches[:, windows], y.shape[:2], out=outside(y))
+        self.pool.unpool(v[:, windows], switches if switches is None else switches[:, windows], y.shape[:2], out=outside(y))
 
 
 def rows_of(b, N):
@@ -161,12 +158,6 @@ def rows_of(b, N):
     rows = np.empty((N, *b.shape), b.dtype)
     rows[...] = b
     return rows
-
-
-def whole(stripes):
-    """The stripes of a convolution as one."""
-    parts = [(rows, y.copy()) for rows, y in stripes]
-    return [(slice(0, parts[-1][0].stop), np.concatenate([y for _, y in parts]))]
 
 
 # --- a convolution between two layers -------------------------------------------------------------------------------------
@@ -240,14 +231,10 @@ class TiledConv(Pooled, Conv):
 
         def until(rows):
             nonlocal done
-            if size is None:
-                windows = slice(0, 0 if done else v.shape[1])
-                done, part = 1, slice(None)
-            else:
-                windows = slice(done, min(-(-rows // size), v.shape[1]))
-                done, part = max(done, windows.stop), slice(size * windows.start, size * windows.stop)
+            windows = slice(done, min(-(-rows // size), v.shape[1]))
+            done = max(done, windows.stop)
             if windows.stop > windows.start:
-                self.unpool_rows(v, switches, windows, y[part])
+                self.unpool_rows(v, switches, windows, y[size * windows.start:size * windows.stop])
 
         return until
 
@@ -270,12 +257,9 @@ class TiledConv(Pooled, Conv):
         up.input[...] = inside(pre)
 
         def fill(i, rows, y):
-            windows, size = self.windows(rows), self.pool.window
-            if size is None:
-                y[...] = inside(self.pool.unpool(posts[i], switches, self.conv_shape))[rows]
-            else:
-                self.unpool_rows(posts[i], switches, windows, y)
-                y[size * (windows.stop - windows.start):] = 0  # a row that is in no window
+            windows = self.windows(rows)
+            self.unpool_rows(posts[i], switches, windows, y)
+            y[self.pool.window * (windows.stop - windows.start):] = 0  # a row that is in no window
 
         return product.result(fill, (0, 1)[:len(posts)])
 
@@ -312,7 +296,7 @@ class InputConv(Pooled, Conv):
     def hebbian(self, pre, post, switches):
         if self.plain(pre, post):
             return super().hebbian(pre, post, switches)
-        dW, (k, _, C_in, C_out), size = 0.0, self.W.shape, self.pool.window or 1
+        dW, (k, _, C_in, C_out), size = 0.0, self.W.shape, self.pool.window
         for rows, patches, y in self.blocks(pre):
             windows = self.windows(rows)
             y[:, size * self.post_shape[1]:] = 0  # columns, and rows, that no window covers
@@ -325,8 +309,7 @@ class InputConv(Pooled, Conv):
         """Yields (rows, patches (C_in k k, rows W' N), y (rows, W', N, C_out) to be used for these rows)."""
         N, p, (H, W, C_in), (height, width) = len(x), self.padding, self.pre_shape, self.conv_shape
         k, C_out, size = len(self.W), self.W.shape[3], self.pool.window
-        at_once = size * max(1, STRIPE // (size * width * N * C_out)) if size else height
-        at_once = min(at_once, height)
+        at_once = min(size * max(1, STRIPE // (size * width * N * C_out)), height)
 
         def make():
             padded = np.zeros((C_in, H + 2 * p, W + 2 * p, N), x.dtype)
