@@ -246,11 +246,9 @@ NAMED = np.array(["a", "b", "c"])
     (dict(x_test=arrays()["x_test"][:, :4]), "x_train and x_test differ"),
     (dict(x_train=X / 255), "x_train and x_test differ"),
     (dict(y_train=Y[:5]), "expected 6 labels, one per image"), (dict(y_train=Y * 1.0), "integers"),
-    (dict(y_train=Y - 1), "at least"), (dict(y_train=Y * 2), "without a gap"), (dict(y_train=Y * 0), "at least two"),
-    (dict(y_test=np.array([0, 1, 3])), "without a gap"),
-    (dict(classes=NAMED[:2]), "one string for each label from 0 to 2"), (dict(classes=np.arange(3)), "one string"),
-    (dict(classes=NAMED, y_train=Y * 0, y_test=np.zeros(3, int)), "at least two classes"),
-    (dict(classes=NAMED, y_train=Y % 2), "y_test has 2, which y_train lacks"),
-    (dict(classes=NAMED[[0, 1, 0]]), "a name twice among a, b, a")])
+    (dict(y_train=Y - 1), "at least"), (dict(y_train=Y * 2, y_test=np.zeros(3, int)), "without a gap"),
+    (dict(y_train=Y * 0), "y_train has 0 alone"), (dict(y_train=Y % 2), "y_test has 2, which y_train lacks"),
+    (dict(classes=NAMED[:2]), "a string for each label from 0 to 2"), (dict(classes=np.arange(3)), "a string"),
+    (dict(classes=NAMED[[0, 1, 0]]), "all different")])
 def test_wrong_arrays(tmp_path, changes, match):
     assert match in sentence(datasets.load, str(save(tmp_path / "own.npz", **changes)))

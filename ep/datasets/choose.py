@@ -58,7 +58,7 @@ def open_path(path):
             return cifar.read(found, layout)
     if path.is_dir():
         for place, name in ((path, None), *((path / kind, kind) for kind in idx.KINDS)):
-            if any(idx.holds(place, file) for file in idx.FILES):
+            if idx.holds(place):
                 return idx.load(name, place, download=False)
         if any(map(pictures_folder.has_picture, pictures_folder.folders_in(path, set()))):
             return pictures_folder.load(path)

@@ -82,7 +82,7 @@ def obtain(name, folder=None, download=True):
     """The folder of the four files, downloaded if need be. Raises EPError that says why there is none."""
     place, kind = downloads.place(folder), KINDS[name]
     for candidate in (place, place / name, *([Path(DEBIAN)] if name == "fashion-mnist" and not folder else [])):
-        if any(holds(candidate, file) for file in FILES):
+        if holds(candidate):
             return candidate
     if place.exists() and not place.is_dir():
         raise EPError(f"{place} is a file: name the folder that holds the four IDX files of {kind.title}")
@@ -95,8 +95,9 @@ def obtain(name, folder=None, download=True):
     return place / name
 
 
-def holds(place, name):
-    return any(path.is_file() for path in paths(place, name))
+def holds(place):
+    """Whether one of the four files is there."""
+    return any(path.is_file() for name in FILES for path in paths(place, name))
 
 
 def paths(place, name):
