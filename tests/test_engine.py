@@ -71,7 +71,7 @@ def rows_at_once(request, monkeypatch):
     """All rows of tiles at once, as in small networks; and as few as possible, as in large ones."""
     LOCAL.__dict__.clear()  # the buffers of other tests
     if request.param == "few":
-        for module, name in ((winograd, "CACHED"), (patches, "PATCHES"), (cpu, "STRIPE"), (cpu, "BLOCK")):
+        for module, name in ((winograd, "CACHED"), (patches, "PATCHES"), (cpu, "STRIPE")):
             monkeypatch.setattr(module, name, 1)
     yield
     LOCAL.__dict__.clear()
@@ -236,19 +236,6 @@ def test_every_method_of_a_convolution(tile, options, rows_at_once):
                                   ("hebbian_pair", (pre, mu, other, post, 0.3))):
             assert_close(getattr(fast, method)(*arguments, switches), getattr(synapse, method)(*arguments, switches))
         assert flat(switches) == flat(expected)  # still
-
-
-@pytest.mark.parametrize("name", ep.activations.ACTIVATIONS)
-def test_sigma_and_its_difference_in_blocks(name, rows_at_once):
-    """Units at both bounds and inside, reaching and leaving them, for layers of any factor w_n; also of two phases together."""
-    plain, rng = ep.activations.ACTIVATIONS[name], np.random.default_rng(0)
-    fast, terms = cpu.InBlocks(*plain), [(factor, rng.normal(size=(3, 5, 4, 6))) for factor in (1.0, 4.0, -1.5)]
-    u, s = plain.respond(terms)
-    assert all(abs(a - b).max() < 1e-14 for a, b in zip(fast.respond(terms), (u, s)))
-    for w in (0.1, 1.0, 7.0):
-        for phases in (1, 2):
-            d = [(factor, w * rng.normal(size=(3 * phases, 5, 4, 6))) for factor in (0.3, 1.0)]
-            assert abs(fast.deviate(u, s, d, w) - plain.deviate(u, s, d, w)).max() < 1e-13
 
 
 def test_results_are_not_overwritten():

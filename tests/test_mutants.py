@@ -70,9 +70,7 @@ SENT = (I.test_a_message_is_sent_once_and_none_by_a_layer_that_is_zero,)
 SWEEP_DOWN = (I.test_one_sweep_down_carries_the_nudge_to_the_first_layer,)
 OVER_RELAXED = (R.test_the_fixed_point_and_the_gradient_are_the_same, 1.3, "symmetric")
 RADIUS = (R.test_it_is_the_largest_eigenvalue_of_the_jacobian, "chain", 1.0)
-ENGINE = (E.test_every_relaxation_and_gradient, "symmetric", "checkerboard", CE, "max", HARD_SIGMOID)
 ENGINE_ASYMMETRIC = (E.test_every_relaxation_and_gradient, "asymmetric", "synchronous", SE, "max", HARD_SIGMOID)
-IN_BLOCKS = (E.test_sigma_and_its_difference_in_blocks, "hard-sigmoid", None)
 TIES = (E.test_max_pooling_from_zero, 4, "symmetric", "synchronous", (4, 4, 4, 4), 40)
 BATCH = (T.test_a_batch_from_its_chunks,)
 
@@ -364,15 +362,6 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
         "workspace(N, self.W.dtype).made((h, w, C), lambda: np.empty((h, w, N, C), self.W.dtype))",
         (E.test_results_are_not_overwritten,)),
     "engine: ties left to rounding": of("engine/cpu:Pooled.plain", "len(first) == 1 or ", "", TIES),
-    "engine: sigma without its slope": of("engine/cpu:InBlocks.respond", "self.slope, out", "1.0, out", IN_BLOCKS, ENGINE),
-    "engine: bounds exchanged": of(
-        "engine/cpu:InBlocks.deviate", "w * (low - at) if low else -w * at, w * (high - at)", "-w * (high - at), w * at",
-        IN_BLOCKS, ENGINE),
-    "engine: w_n forgotten at the bounds": of("engine/cpu:InBlocks.deviate", "w * (high - at), out", "high - at, out", IN_BLOCKS),
-    "engine: w_n forgotten beyond the bounds": of("engine/cpu:InBlocks.deviate", "offset *= w", "offset *= 1", IN_BLOCKS),
-    "engine: every unit inside its bounds": of(
-        "engine/cpu:InBlocks.deviate", "e += offset", "e += 0 * offset", IN_BLOCKS, ENGINE),
-    "engine: the last term only": of("engine/cpu:add_up", "out += a[part] if", "out[...] = a[part] if", IN_BLOCKS),
 
     # a training step
     "a mean over chunks": of("train/step:merged", "(one.images / N) * one.gradient", "(1 / len(parts)) * one.gradient", BATCH),

@@ -2,7 +2,6 @@
 
     TiledConv   a `Conv` between two layers: Winograd's convolution, or patches (winograd.py, patches.py)
     InputConv   a `Conv` from the input, of few channels
-    InBlocks    an `Activation` whose passes over memory are made block by block, in the cache
 
 Arrays are (N, H, W, C) outside, as everywhere. In memory those that are made here lie as (H, W, N, C): a row of a layer is
 then one run of W*N*C numbers. A convolution goes through its image in stripes of rows, and each stripe is pooled, or unpooled,
@@ -15,13 +14,11 @@ import threading
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..activations import Activation
 from ..synapse import Conv
 from .patches import Im2col, PatchProduct
 from .ways import way_down, way_up
 from .winograd import Scratch, WinogradProduct
 
-BLOCK = 1 << 16  # numbers of a block that is worked on while it is in the cache
 STRIPE = 1 << 17  # numbers of a convolution that still lie in the cache when they are pooled
 FEW = 128  # numbers of a patch of the input, k k C_in: as many columns side by side are no burden
 KEPT = 8  # numbers of images that a thread keeps buffers for: whole chunks, the rest of a batch, and halves of either
@@ -42,8 +39,6 @@ def prepared(network, largest_tile=4, map=map):
 
     other = copy.copy(network)
     other.synapses = list(map(ready, network.synapses, network.wiring))
-    if type(network.activation) is Activation:
-        other.activation = InBlocks(*network.activation)
     return other
 
 
@@ -324,67 +319,3 @@ class InputConv(Pooled, Conv):
             source = as_strided(padded[:, first:], (C_in, k, k, n, width * N), (channel, row, column, row, item), writeable=False)
             np.copyto(patches[:, :, :, :n], source)
             yield rows, patches[:, :, :, :n].reshape(-1, n * width * N), y[:n]
-
-
-# --- the activation ----------------------------------------------------------------------------------------------------------
-
-
-class InBlocks(Activation):
-    """`Activation`: sigma and its difference, made block by block, so that what one pass writes the next finds in the cache."""
-
-    def respond(self, terms):
-        like = largest(terms)
-        if like.ndim < 4 or any(a.dtype != like.dtype for _, a in terms):
-            return super().respond(terms)
-        s = np.empty_like(like)
-        u = like if len(terms) == 1 and terms[0][0] == 1 else np.empty_like(like)
-        for part in blocks(like):
-            if u is not like:
-                add_up(terms, part, u[part])
-            if self.slope is None:
-                s[part] = self.sigma(u[part])
-            else:
-                v = np.multiply(u[part], self.slope, out=s[part])
-                np.clip(v, *self.bounds, out=v)
-        return u, s
-
-    def deviate(self, u, s, terms, w):
-        """For sigma = clip(v, low, high), v = slope u, with e = slope d:
-
-            w clip(v + e/w) - w s = clip( e + w (v - s), w (low - s), w (high - s) )       v - s is 0, exactly, inside the bounds
-        """
-        like = largest(terms)
-        if like.ndim < 4 or like.shape != u.shape or any(a.dtype != like.dtype for _, a in [*terms, (1, u)]):
-            return super().deviate(u, s, terms, w)
-        delta = np.empty_like(like)
-        for part in blocks(like):
-            if self.slope is None:
-                delta[part] = super().deviate(u[part], s[part], [(factor, a[part]) for factor, a in terms], w)
-                continue
-            e, at = add_up([(self.slope * factor, a) for factor, a in terms], part, delta[part]), s[part]
-            offset = self.slope * u[part]
-            offset -= at
-            offset *= w
-            e += offset
-            low, high = self.bounds
-            np.clip(e, w * (low - at) if low else -w * at, w * (high - at), out=e)
-        return delta
-
-
-def largest(terms):
-    return max((a for _, a in terms), key=len)
-
-
-def blocks(a):
-    """Parts of (N, H, W, C), a few rows each, that fit into the cache together with what is computed from them."""
-    rows = max(1, BLOCK // max(1, a[:, :1].size))
-    return [(slice(None), slice(i, i + rows)) for i in range(0, a.shape[1], rows)]
-
-
-def add_up(terms, part, out):
-    """out <- the sum of the terms in this part."""
-    (factor, a), *others = sorted(terms, key=lambda term: term[0] == 1)  # a factor costs no pass in the first term
-    np.multiply(a[part], factor, out=out)
-    for factor, a in others:
-        out += a[part] if factor == 1 else factor * a[part]
-    return out
