@@ -370,8 +370,10 @@ def test_parts_of_ones_own_work_beside_the_engines():
 
 
 def test_what_stays_as_it_is():
-    """More padding than the kernel covers; complex weights; complex nudging and other dtypes take the methods of the core."""
+    """More padding than the kernel covers, a stride, complex weights; complex nudging and other dtypes take the core's way."""
     conv = network("average", size=12).synapses[1]
+    strided = ep.Conv(conv.W, conv.b, conv.pre_shape, stride=2, pool="none")
+    assert cpu.exchanged(strided, False) is strided and "stride" in cpu.why_not(strided)
     padded = ep.Conv(conv.W, conv.b, conv.pre_shape, padding=3, pool="none")
     assert cpu.exchanged(padded, False) is padded and "padding" in cpu.why_not(padded)
     complex_one = ep.Conv(conv.W + 0j, conv.b + 0j, conv.pre_shape, pool="average")

@@ -25,7 +25,7 @@ import test_ops
 import test_papers_code
 import test_radius as R
 import test_training as T
-from cases import ANGLE, CE, SE, Case
+from cases import ANGLE, SE, Case
 
 from ep.activations import HARD_SIGMOID
 from ep.engine.cpu import LOCAL

@@ -53,7 +53,7 @@ def exchanged(synapse, from_input, largest_tile=4):
         return synapse
     if not from_input:
         return TiledConv(synapse, largest_tile)
-    return InputConv(synapse) if synapse.stride == 1 and synapse.W[..., 0].size <= FEW else synapse
+    return InputConv(synapse) if synapse.W[..., 0].size <= FEW else synapse
 
 
 def why_not(synapse):
@@ -64,6 +64,8 @@ def why_not(synapse):
         return "its weights are complex"
     if getattr(synapse.b, "dtype", synapse.W.dtype) != synapse.W.dtype:  # the way down of an asymmetric one has no bias
         return "its parameters have several types"
+    if synapse.stride > 1:
+        return "it leaves pixels out (its stride)"
     if synapse.pool.window is None:
         return "its pooling does not say which windows it has"
     return "its padding is more than its kernel covers" if synapse.padding >= len(synapse.W) else None
@@ -164,7 +166,6 @@ class TiledConv(Pooled, Conv):
     def __init__(self, conv, largest_tile):
         vars(self).update(vars(conv))
         self.way_up, self.way_down = way_up(conv, largest_tile), way_down(conv, largest_tile)
-
         self.kernels = {}
 
     def kernel(self, direction):
