@@ -71,7 +71,7 @@ def rows_at_once(request, monkeypatch):
     """All rows of tiles at once, as in small networks; and as few as possible, as in large ones."""
     LOCAL.__dict__.clear()  # the buffers of other tests
     if request.param == "few":
-        for module, name in ((winograd, "CACHED"), (patches, "PATCHES"), (cpu, "STRIPE")):
+        for module, name in ((winograd, "CACHED"), (patches, "PATCHES")):
             monkeypatch.setattr(module, name, 1)
     yield
     LOCAL.__dict__.clear()
@@ -218,9 +218,9 @@ def own_pooling():
 def test_every_method_of_a_convolution(tile, options, rows_at_once):
     """Drives, given switches, winners and products, on sizes that neither tiles nor windows divide, by synapse."""
     net, rng = network(**options), np.random.default_rng(1)
-    for synapse, (i, _) in zip(net.synapses, net.wiring):
-        fast = cpu.exchanged(synapse, i == 0, tile)
-        assert type(fast) is (TiledConv if i else cpu.InputConv)
+    for synapse in net.synapses:
+        fast = cpu.exchanged(synapse, tile)
+        assert type(fast) is TiledConv
         pre, other = rng.normal(size=(2, 3, *synapse.pre_shape))
         post, mu = rng.normal(size=(2, 3, *synapse.post_shape))
         (v, switches), (v_expected, expected) = fast.drive_post(pre), synapse.drive_post(pre)
@@ -361,7 +361,7 @@ def test_parts_of_ones_own_work_beside_the_engines():
     """Convolutions are exchanged around them; the sentence names what stays, and why."""
     net = own_parts()
     fast, (x, y, _) = engine.prepared(net), example(net)
-    assert [type(synapse) for synapse in fast.synapses] == [cpu.InputConv, ep.Conv, Doubled]
+    assert [type(synapse) for synapse in fast.synapses] == [TiledConv, ep.Conv, Doubled]
     assert "Doubled stays as it is" in engine.choice(net)[1] and "Conv stays as it is: its pooling" in engine.choice(net)[1]
     for phases in (ep.Phases(6, 4), ep.Phases(6, 4, deviations=False)):
         found, expected = (ep.eqprop_gradient(n, x, y, phases, nudging=SYMMETRIC) for n in (fast, net))
@@ -373,11 +373,11 @@ def test_what_stays_as_it_is():
     """More padding than the kernel covers, a stride, complex weights; complex nudging and other dtypes take the core's way."""
     conv = network("average", size=12).synapses[1]
     strided = ep.Conv(conv.W, conv.b, conv.pre_shape, stride=2, pool="none")
-    assert cpu.exchanged(strided, False) is strided and "stride" in cpu.why_not(strided)
+    assert cpu.exchanged(strided) is strided and "stride" in cpu.why_not(strided)
     padded = ep.Conv(conv.W, conv.b, conv.pre_shape, padding=3, pool="none")
-    assert cpu.exchanged(padded, False) is padded and "padding" in cpu.why_not(padded)
+    assert cpu.exchanged(padded) is padded and "padding" in cpu.why_not(padded)
     complex_one = ep.Conv(conv.W + 0j, conv.b + 0j, conv.pre_shape, pool="average")
-    assert cpu.exchanged(complex_one, False) is complex_one
+    assert cpu.exchanged(complex_one) is complex_one
     net = ep.convnet([3, 4], (8, 8, 2), 3, pool="average", activation=ep.SHIFTED_SIGMOID, dtype="float64")
     x, y, start = example(net)
     assert_same(ep.relax(engine.prepared(net), x, 3, y, 0.1 + 0.1j, start=start), ep.relax(net, x, 3, y, 0.1 + 0.1j, start=start))

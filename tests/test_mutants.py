@@ -345,23 +345,21 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "engine: W on the way down": of(
         "engine/cpu:exchanged", "exchanged(getattr(synapse, name),", "exchanged(getattr(synapse, synapse.parts[0]),",
         ENGINE_ASYMMETRIC),
-    "engine: the kernel of the other way": of(
-        "engine/cpu:TiledConv.kernel", 'if direction == "up"', 'if direction != "up"', TIES),
     "engine: a stale kernel": of(
         "engine/cpu:TiledConv.kernel", "is not self.W", "is None",
         (E.test_kernels_follow_new_weights_but_not_a_change_in_place,)),
     "engine: bias twice": of("engine/cpu:TiledConv.drive_post", "b=rows_of(", "b=2 * rows_of(", SYNAPSES),
     "engine: bias in the linear way": of("engine/cpu:TiledConv.linear_post", "switches)[0]", "switches, self.b)[0]", SYNAPSES),
-    "engine: switches that thaw": of("engine/cpu:Pooled.pool_stripes", "if switches is None:", "if True:", SYNAPSES),
+    "engine: switches that thaw": of("engine/cpu:TiledConv.pool_stripes", "if switches is None:", "if True:", SYNAPSES),
     "engine: images of the last call": of("engine/cpu:TiledConv.products", "up.input[...] = inside(pre)", "pass", SYNAPSES),
     "engine: one product for two": of("engine/cpu:TiledConv.products", "(0, 1)[:len(posts)]", "(0,)", SYNAPSES),
     "engine: product without the gain": of(
         "engine/cpu:TiledConv.hebbian_pair", "inside(mu_pre), gain", "inside(mu_pre), 1", SYNAPSES),
     "engine: results that are overwritten": of(
-        "engine/cpu:Pooled.pool_stripes", "np.empty((h, w, N, C), self.W.dtype)",
+        "engine/cpu:TiledConv.pool_stripes", "np.empty((h, w, N, C), self.W.dtype)",
         "workspace(N, self.W.dtype).made((h, w, C), lambda: np.empty((h, w, N, C), self.W.dtype))",
         (E.test_results_are_not_overwritten,)),
-    "engine: ties left to rounding": of("engine/cpu:Pooled.plain", "len(first) == 1 or ", "", TIES),
+    "engine: ties left to rounding": of("engine/cpu:TiledConv.plain", "len(first) == 1 or ", "", TIES),
 
     # a training step
     "a mean over chunks": of("train/step:merged", "(one.images / N) * one.gradient", "(1 / len(parts)) * one.gradient", BATCH),

@@ -1,7 +1,6 @@
-"""Synapses for a CPU: the same numbers as those of ep/synapse.py but for rounding, with less copying and fewer multiplications.
+"""A `Conv` for a CPU: the same numbers as that of ep/synapse.py but for rounding, with less copying and fewer multiplications.
 
-    TiledConv   a `Conv` between two layers: Winograd's convolution, or patches (winograd.py, patches.py)
-    InputConv   a `Conv` from the input, of few channels
+It is Winograd's convolution, or one by patches (winograd.py, patches.py; ways.py says which).
 
 Arrays are (N, H, W, C) outside, as everywhere. In memory those that are made here lie as (H, W, N, C): a row of a layer is
 then one run of W*N*C numbers. A convolution goes through its image in stripes of rows, and each stripe is pooled, or unpooled,
@@ -12,15 +11,12 @@ import copy
 import threading
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from ..synapse import Conv
 from .patches import Im2col, PatchProduct
 from .ways import way_down, way_up
 from .winograd import Scratch, WinogradProduct
 
-STRIPE = 1 << 17  # numbers of a convolution that still lie in the cache when they are pooled
-FEW = 128  # numbers of a patch of the input, k k C_in: as many columns side by side are no burden
 KEPT = 8  # numbers of images that a thread keeps buffers for: whole chunks, the rest of a batch, and halves of either
 MOST = 64  # buffers of one number of images
 
@@ -31,29 +27,24 @@ def prepared(network, largest_tile=4, map=map):
 
     largest_tile: 4 or 2 for Winograd's F(4x4, 3x3) or F(2x2, 3x3), 1 for im2col. map: of `worker_threads`, to share the work.
     """
-    def ready(synapse, ends):
-        made = exchanged(synapse, ends[0] == 0, largest_tile)
+    def ready(synapse):
+        made = exchanged(synapse, largest_tile)
         if type(made) is TiledConv:
             made.kernel("up"), made.kernel("down")
         return made
 
     other = copy.copy(network)
-    other.synapses = list(map(ready, network.synapses, network.wiring))
+    other.synapses = list(map(ready, network.synapses))
     return other
 
 
-def exchanged(synapse, from_input, largest_tile=4):
+def exchanged(synapse, largest_tile=4):
     """The synapse that takes the place of this one: itself, if there is none."""
     if synapse.parts:
         other = copy.copy(synapse)
-        for name in synapse.parts:  # of a `Filtered` only the filters see the input
-            vars(other)[name] = exchanged(getattr(synapse, name), from_input and name != "conv", largest_tile)
+        vars(other).update({name: exchanged(getattr(synapse, name), largest_tile) for name in synapse.parts})
         return other
-    if why_not(synapse):
-        return synapse
-    if not from_input:
-        return TiledConv(synapse, largest_tile)
-    return InputConv(synapse) if synapse.W[..., 0].size <= FEW else synapse
+    return synapse if why_not(synapse) else TiledConv(synapse, largest_tile)
 
 
 def why_not(synapse):
@@ -110,8 +101,34 @@ def workspace(N, dtype):
     return kept[N, dtype]
 
 
-class Pooled:
-    """What the convolutions here share: pooling and unpooling by stripes, and when they are left to `Conv`."""
+# --- the convolution ---------------------------------------------------------------------------------------------------
+
+
+class TiledConv(Conv):
+    """`Conv` in stripes. Its kernels are transformed when they are first asked for, and stale once W is changed in place."""
+
+    def __init__(self, conv, largest_tile):
+        vars(self).update(vars(conv))
+        self.way_up, self.way_down = way_up(conv, largest_tile), way_down(conv, largest_tile)
+        self.kernels = {}
+
+    def kernel(self, direction):
+        """W in the form that the way "up" or "down" wants; made anew if the synapse has got another W."""
+        if self.kernels.get(direction, (None,))[0] is not self.W:
+            transform = self.way_up.kernel_up if direction == "up" else self.way_down.kernel_down
+            self.kernels[direction] = self.W, transform(self.W)
+        return self.kernels[direction][1]
+
+    def convolutions(self, N):
+        """(way up, way down, product) of this thread: shared by all convolutions of this shape."""
+        space = workspace(N, self.W.dtype)
+
+        def make():
+            up, down = self.way_up.make(N, space.scratch), self.way_down.make(N, space.scratch)
+            patches = type(up) is Im2col or up.h * up.w == 1 and up.m == 2  # not worth transforming dW back
+            return up, down, PatchProduct(up, len(self.W)) if patches else WinogradProduct(up)
+
+        return space.made((self.way_up, self.way_down, self.pool.window), make)
 
     def plain(self, first, *others):
         """Whether this is left to `Conv`: another dtype than that of the weights, or one image.
@@ -148,43 +165,6 @@ class Pooled:
     def unpool_rows(self, v, switches, windows, y):
         """P^T of these windows of v, into the rows of y (rows, W', N, C) that they cover."""
         self.pool.unpool(v[:, windows], switches if switches is None else switches[:, windows], y.shape[:2], out=outside(y))
-
-
-def rows_of(b, N):
-    """b for N images, (N, C): it is added over runs of N*C numbers, not of C."""
-    rows = np.empty((N, *b.shape), b.dtype)
-    rows[...] = b
-    return rows
-
-
-# --- a convolution between two layers -------------------------------------------------------------------------------------
-
-
-class TiledConv(Pooled, Conv):
-    """`Conv` in stripes. Its kernels are transformed when they are first asked for, and stale once W is changed in place."""
-
-    def __init__(self, conv, largest_tile):
-        vars(self).update(vars(conv))
-        self.way_up, self.way_down = way_up(conv, largest_tile), way_down(conv, largest_tile)
-        self.kernels = {}
-
-    def kernel(self, direction):
-        """W in the form that the way "up" or "down" wants; made anew if the synapse has got another W."""
-        if self.kernels.get(direction, (None,))[0] is not self.W:
-            transform = self.way_up.kernel_up if direction == "up" else self.way_down.kernel_down
-            self.kernels[direction] = self.W, transform(self.W)
-        return self.kernels[direction][1]
-
-    def convolutions(self, N):
-        """(way up, way down, product) of this thread: shared by all convolutions of this shape."""
-        space = workspace(N, self.W.dtype)
-
-        def make():
-            up, down = self.way_up.make(N, space.scratch), self.way_down.make(N, space.scratch)
-            patches = type(up) is Im2col or up.h * up.w == 1 and up.m == 2  # not worth transforming dW back
-            return up, down, PatchProduct(up, len(self.W)) if patches else WinogradProduct(up)
-
-        return space.made((self.way_up, self.way_down, self.pool.window), make)
 
     def drive_post(self, pre, switches=None):
         if self.plain(pre):
@@ -260,63 +240,13 @@ class TiledConv(Pooled, Conv):
         return product.result(fill, (0, 1)[:len(posts)])
 
 
+def rows_of(b, N):
+    """b for N images, (N, C): it is added over runs of N*C numbers, not of C."""
+    rows = np.empty((N, *b.shape), b.dtype)
+    rows[...] = b
+    return rows
+
+
 def column_sums(a):
     """Sum over all axes but the last."""
     return np.ascontiguousarray(inside(a)).reshape(-1, a.shape[-1]).sum(0)
-
-
-# --- the convolution of the input ------------------------------------------------------------------------------------------
-
-
-class InputConv(Pooled, Conv):
-    """`Conv` of images of few channels, by patches (C_in k k, rows W' N): runs of W' N numbers.
-
-    It goes block by block of rows: their patches are made, multiplied and pooled while they are in the cache.
-    """
-
-    def __init__(self, conv):
-        vars(self).update(vars(conv))
-
-    def drive_post(self, pre, switches=None):
-        if self.plain(pre) or switches is not None:
-            return super().drive_post(pre, switches)
-        return self.pool_stripes(self.convolved(pre), len(pre), None, b=rows_of(self.b, len(pre)))
-
-    def convolved(self, x):
-        """W * x in stripes."""
-        W = self.W.transpose(2, 0, 1, 3).reshape(-1, self.W.shape[3])  # (C_in k k, C_out)
-        for rows, patches, y in self.blocks(x):
-            np.matmul(patches.T, W, out=y.reshape(-1, y.shape[3]))
-            yield rows, y
-
-    def hebbian(self, pre, post, switches):
-        if self.plain(pre, post):
-            return super().hebbian(pre, post, switches)
-        dW, (k, _, C_in, C_out), size = 0.0, self.W.shape, self.pool.window
-        for rows, patches, y in self.blocks(pre):
-            windows = self.windows(rows)
-            y[:, size * self.post_shape[1]:] = 0  # columns, and rows, that no window covers
-            y[size * self.post_shape[0] - rows.start:] = 0
-            self.unpool_rows(post, switches, windows, y)
-            dW = dW + patches @ y.reshape(-1, C_out)
-        return {"W": dW.reshape(C_in, k, k, C_out).transpose(1, 2, 0, 3), "b": column_sums(post)}
-
-    def blocks(self, x):
-        """Yields (rows, patches (C_in k k, rows W' N), y (rows, W', N, C_out) to be used for these rows)."""
-        N, p, (H, W, C_in), (height, width) = len(x), self.padding, self.pre_shape, self.conv_shape
-        k, C_out, size = len(self.W), self.W.shape[3], self.pool.window
-        at_once = min(size * max(1, STRIPE // (size * width * N * C_out)), height)
-
-        def make():
-            padded = np.zeros((C_in, H + 2 * p, W + 2 * p, N), x.dtype)
-            return padded, np.empty((C_in, k, k, at_once, width * N), x.dtype), np.zeros((at_once, width, N, C_out), x.dtype)
-
-        padded, patches, y = workspace(N, x.dtype).made((self.pre_shape, k, p, self.post_shape), make)
-        padded[:, p:p + H, p:p + W] = x.transpose(3, 1, 2, 0)
-        channel, row, column, item = padded.strides
-        for first in range(0, height, at_once):
-            rows = slice(first, min(first + at_once, height))
-            n = rows.stop - first
-            source = as_strided(padded[:, first:], (C_in, k, k, n, width * N), (channel, row, column, row, item), writeable=False)
-            np.copyto(patches[:, :, :, :n], source)
-            yield rows, patches[:, :, :, :n].reshape(-1, n * width * N), y[:n]
