@@ -54,8 +54,8 @@ def without(key, settings):
 
 
 @pytest.mark.parametrize("meta, named", [
-    (META | dict(format=1), "format 1, and this version reads format 2"), (without("epoch", META), "lacks epoch"),
-    (without("config", META), "lacks config"), (META | dict(config=META["config"] | dict(smoothing=0.1)), "smoothing"),
+    (META | dict(format=1), "format 1, and this version reads format 2"),
+    (META | dict(config=META["config"] | dict(smoothing=0.1)), "smoothing"),
     (META | dict(config=META["config"] | dict(nudging="six-point")), "does not know nudging six-point"),
     (META | dict(config=without("beta", META["config"])), "differ in beta")])
 def test_checkpoints_of_another_version(tmp_path, meta, named):

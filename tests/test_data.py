@@ -371,14 +371,6 @@ def test_a_damaged_archive_on_disk(tmp_path):
     assert os.listdir(tmp_path) == [cifar.CIFAR10.archive]
 
 
-def test_the_official_addresses():
-    """What is asked for where nobody replaces it: names, hashes, sizes of CIFAR's page."""
-    for layout, file, md5 in ((cifar.CIFAR10, "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
-                              (cifar.CIFAR100, "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8")):
-        assert (layout.url, layout.md5) == (f"https://www.cs.toronto.edu/~kriz/{file}", md5)
-        assert sum(layout.train.values()) == 50_000 and sum(layout.test.values()) == 10_000
-
-
 # --- preparing --------------------------------------------------------------------------------------------------------
 
 
