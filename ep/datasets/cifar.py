@@ -44,7 +44,6 @@ class Layout(NamedTuple):
     classes: tuple
     url: str
     md5: str
-    size: str
     pickled: tuple  # names by which the Python version is recognised
     mean: tuple | None = None  # None: measured on the training images
     std: tuple | None = None
@@ -74,7 +73,7 @@ class Layout(NamedTuple):
 CIFAR10 = Layout(
     "cifar10", "CIFAR-10", "cifar-10-batches-bin",
     {f"data_batch_{n}.bin": 10_000 for n in range(1, 6)}, {"test_batch.bin": 10_000}, 1, CLASSES,
-    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", "about 162 MB",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530",
     ("cifar-10-batches-py", "data_batch_1", "cifar-10-python.tar.gz"), mean=CIFAR10_MEAN, std=CIFAR10_STD, sets=(
         # of a lossless copy in another order: 5,000 + 1,000 different images of each class, whose training images have the
         # published mean (125.307, 122.950, 113.865) and standard deviation (62.993, 62.089, 66.705); not of the archive itself
@@ -82,7 +81,7 @@ CIFAR10 = Layout(
         "899683d46c3a8c66fd56e1af12202e69fe5a4517be10b0f68e04c78fe585c57c"))
 CIFAR100 = Layout(
     "cifar100", "CIFAR-100", "cifar-100-binary", {"train.bin": 50_000}, {"test.bin": 10_000}, 2, FINE,
-    "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", "about 161 MB",
+    "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8",
     ("cifar-100-python", "cifar-100-python.tar.gz"), sets=(
         # of a lossless copy, a folder of pictures for each class: 500 + 100 images of each, whose training images have the
         # published mean (129.304, 124.070, 112.434) and standard deviation (68.170, 65.392, 70.418); not of the archive itself
@@ -124,7 +123,7 @@ def obtain(layout, place, download):
                       "EP_DATA, or allow the download")
     try:
         with downloads.prepared(place / layout.folder, layout.title) as folder:
-            archive = downloads.fetch(f"{layout.title} to {place}", layout.url, layout.md5, folder.parent, layout.size)
+            archive = downloads.fetch(layout.title, layout.url, layout.md5, folder.parent)
             unpack(layout, archive, folder)
     except EPError as error:
         return None, f"{absent} and {error}"
