@@ -10,9 +10,9 @@ Such a network relaxes by itself, and an instrument reads its states. These thin
 n stands for standard normal numbers, others at each place, and rms for the root mean square. The *device* is the network that
 relaxes. The rule multiplies two states that were read, as if both ways were the same. The input is known, and is not read.
 
-All numbers are drawn from default_rng([seed, kind, phase, image, *place]), by each image for itself, so they do not depend on
-threads, or on which images are relaxed together. Drift and mismatch are the same for all images. Nothing of this may be recorded
-as a CUDA graph, which would draw the same numbers for ever.
+All numbers are drawn from default_rng([seed, kind, phase, image, *place]), by each image for itself: they depend neither on
+threads nor on which images are relaxed together. Drift and mismatch are the same for all images. A CUDA graph must not record
+this: it would repeat the same numbers for ever.
 """
 
 import copy
@@ -89,18 +89,16 @@ class Imperfections:
         if self.drift:
             rng = self.rng(DRIFT, phase, 0)
             network = with_weights(network, lambda W: W + self.drift * rms(W) * normal(rng, W))
-        device, ways = copy.copy(network), zip(network.synapses, network.wiring)
-        if self.mismatch:
-            device.synapses = [self.two_ways(synapse, k) if i > 0 and synapse.parameters() else synapse
-                               for k, (synapse, (i, _)) in enumerate(ways)]
+        device = copy.copy(network)
+        device.synapses = list(network.synapses)
+        for k, (synapse, (i, _)) in enumerate(zip(network.synapses, network.wiring)):
+            if self.mismatch and i > 0 and synapse.parameters():
+                if not synapse.has_phi or not hasattr(synapse, "W"):
+                    raise EPError("mismatch is for synapses with the same weights W on both ways, up and down: synapse "
+                                  f"{k + 1} is a {type(synapse).__name__}")
+                n = normal(np.random.default_rng([self.seed, MISMATCH, k]), synapse.W)
+                device.synapses[k] = Asymmetric(synapse, synapse.W * (1 + self.mismatch * n))
         return device
-
-    def two_ways(self, synapse, k):
-        if not synapse.has_phi or not hasattr(synapse, "W"):
-            raise EPError("mismatch is for synapses with the same weights W on both ways, up and down: synapse "
-                          f"{k + 1} is a {type(synapse).__name__}")
-        n = normal(np.random.default_rng([self.seed, MISMATCH, k]), synapse.W)
-        return Asymmetric(synapse, synapse.W * (1 + self.mismatch * n))
 
     def disturbance(self, network: Network, phase: int, images: int) -> Callable[[int, Array], Array] | None:
         """`disturb` of `relax` for this phase; None where updates are perfect."""
