@@ -10,7 +10,7 @@ from helpers import example, flat, relative, sentence
 import ep
 from ep import Imperfections, Nudging, engine
 from ep.backend import to_host
-from ep.imperfections import MISMATCH, normal
+from ep.imperfections import MISMATCH, READ, UPDATE, normal
 
 PHASES = ep.Phases(30, 12, deviations=False)
 NUDGING = Nudging.symmetric(0.1)
@@ -102,6 +102,15 @@ def test_chunks_change_nothing(xp, name):
     assert relative(mean, whole.gradient) < 1e-9
     states = [np.concatenate([to_host(part.nudged[0].states[0]) for part in parts])]
     assert relative(states, whole.nudged[0].states[:1]) < 1e-12
+
+
+@pytest.mark.parametrize("kind", [UPDATE, READ])
+def test_an_image_has_the_same_noise_in_any_chunk(xp, kind):
+    """Bit for bit, the second draw as well as the first."""
+    a = xp.ones((5, 4, 3, 2), dtype="float32")
+    whole, part = Imperfections(place=(1, 2)).noise(kind, 1, 5), Imperfections(place=(1, 2), first=3).noise(kind, 1, 2)
+    for _ in range(2):
+        assert (flat(whole(a)[3:]) == flat(part(a[3:]))).all()
 
 
 @pytest.mark.parametrize("name", ["read noise", "update noise"])
