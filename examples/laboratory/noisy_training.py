@@ -2,7 +2,7 @@
 
     python examples/laboratory/noisy_training.py                  # embedded images; 12 trainings, 5 to 10 minutes of one core
     python examples/laboratory/noisy_training.py --data DIR --rows "read noise" --gains 1 --channels 16 32 64 \\
-        --train-images 10000 --epochs 1                           # CIFAR-10: 3 trainings
+        --train-images 10000 --test-images 2000 --epochs 1        # CIFAR-10: 3 trainings, 3 minutes of one core
 
 Each row is one training with the settings of --preset recurrent (symmetric nudging by states, beta 0.2, max-pooling), the same
 initial weights, batches and number of updates. Only the device differs (ep.Imperfections), and the gain: at a gain below 1 the
@@ -126,7 +126,8 @@ def main():
         cosine = smallest_cosine(network, device, dataset, config, rule)
         row = dict(name=name, gain=gain, **imperfections, way_down=rule, updates=updates, test_accuracy=right,
                    test_images=config.test_images, smallest_cosine=cosine, mean_steps_free=T, cpu_seconds=seconds,
-                   channels=args.channels, images=dataset.source)
+                   channels=args.channels, images=dataset.name, train_images=args.train_images, epochs=args.epochs,
+                   batch_size=args.batch_size)
         with open(args.out / "noisy_training.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
         what = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in imperfections.items())
