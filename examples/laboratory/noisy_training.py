@@ -2,7 +2,7 @@
 
     python examples/laboratory/noisy_training.py                  # embedded images; 12 trainings, 5 to 10 minutes of one core
     python examples/laboratory/noisy_training.py --data DIR --rows "read noise" --gains 1 --channels 16 32 64 \\
-        --train-images 10000 --test-images 2000 --epochs 1        # CIFAR-10: 3 trainings, 3 minutes of one core
+        --train-images 4000 --epochs 1                            # CIFAR-10: 3 trainings, 2 minutes of one core
 
 Each row is one training with the settings of --preset recurrent (symmetric nudging by states, beta 0.2, max-pooling), the same
 initial weights, batches and number of updates. Only the device differs (ep.Imperfections), and the gain: at a gain below 1 the
