@@ -1,6 +1,6 @@
 """How much noise may an instrument add to the states that rule (4) reads, at which gain and beta?
 
-    python examples/14_read_noise.py               # embedded images; 1 to 2 minutes of one core; runs/read_noise/
+    python examples/14_read_noise.py               # embedded images; 40 seconds of one core; runs/read_noise/
 
 A network that is built of physics relaxes by itself, and an instrument reads its states. This trains one small ConvNet at each
 gain (average pooling and a smooth sigma, so that nothing jumps; images of half the width), relaxes it free and nudged, and adds

@@ -1,6 +1,6 @@
 """What does a network that is built of physics still learn: read noise, few bits, and two ways of a synapse that differ?
 
-    python examples/laboratory/noisy_training.py                  # embedded images; 12 trainings, 5 to 10 minutes of one core
+    python examples/laboratory/noisy_training.py                  # embedded images; 12 trainings, 5 minutes of one core
     python examples/laboratory/noisy_training.py --data DIR --rows "read noise" --gains 1 --channels 16 32 64 \\
         --train-images 4000 --epochs 1                            # CIFAR-10: 3 trainings, 2 minutes of one core
 
