@@ -18,9 +18,11 @@ feedback mu and delta carry the factor w_n of their layer (network.py), and the 
 gradient of asymmetric networks (vectorfield.py), too, which have no Phi.
 """
 
-from .backend import Array
+from collections.abc import Mapping
+
+from .backend import Array, States
 from .checks import instance
-from .dynamics import Estimate, checked_beta, estimate, relax, response
+from .dynamics import Estimate, Relaxation, checked, checked_beta, estimate, relax, response
 from .errors import EPError
 from .network import Network
 from .nudging import Nudging
@@ -50,11 +52,41 @@ def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
     if phases.deviations:
         mu, nudged = response(network, y, free, nudging, phases.nudged, transposed)
         gradient = network.parameter_adjoint(x, free.states, free.switches, mu)
-    else:
-        nudged = nudged_phases(network, x, y, phases, nudging, free, inputs)
-        gradient = difference_of_states(network, x, free, nudged, nudging)
-    gradient |= network.readout_gradient(free.states, y)  # the softmax readout's own weights, at s*
-    return estimate(network, gradient, free, y, nudged)
+        gradient |= network.readout_gradient(free.states, y)  # the softmax readout's own weights, at s*
+        return estimate(network, gradient, free, y, nudged)
+    nudged = nudged_phases(network, x, y, phases, nudging, free, inputs)
+    return eqprop_from_states(network, x, y, free, dict(zip(nudging.points, nudged)), nudging)
+
+
+def eqprop_from_states(network: Network, x: Array, y: Array, free: Relaxation | States,
+                       nudged: Mapping[complex, Relaxation | States], nudging: Nudging) -> Estimate:
+    """Estimate dL/dtheta (batch mean) from states, whoever relaxed them: `relax`, or an instrument that reads a device. (4)
+
+    x, y, nudging as for `eqprop_gradient`. The states of a phase are [s_1 ... s_L], each (N, *shape of the layer), or a
+    `Relaxation`; those alone have the switches that max-pooling chooses at them.
+    free        s*; nudged {beta_k: s^{beta_k}} for every point of the nudging
+    An asymmetric network has no Phi to differentiate: its gradient is (7), as by transposed=False.
+    Raises EPError for points without states, for states of a wrong shape, and where (4) has no finite factors w_n.
+    """
+    points = instance(nudging, Nudging, "nudging").points
+    if missing := [beta for beta in points if beta not in nudged]:
+        raise EPError(f"expected the states at every point of the nudging, {points}: got none at {missing[0]}")
+    check_energy(network, transposed=False)
+    x, y = network.examples(x, y)
+    at_rest, *phases = [measured(network, x, states) for states in (free, *(nudged[beta] for beta in points))]
+    gradient = difference_of_states(network, x, at_rest, phases, nudging)
+    gradient |= network.readout_gradient(at_rest.states, y)  # the softmax readout's own weights, at s*
+    return estimate(network, gradient, at_rest, y, phases)
+
+
+def measured(network, x, states):
+    """A `Relaxation` as it is; states alone as one that ended in them."""
+    if isinstance(states, Relaxation):
+        return states
+    states = checked(network, x, None, 0.0, states)[3]
+    layers = [x, *states]
+    switches = [synapse.winners(layers[i]) for synapse, (i, _) in zip(network.synapses, network.wiring)]
+    return Relaxation(states, switches, 0, states)
 
 
 def nudged_phases(network, x, y, phases, nudging, free, inputs):

@@ -12,7 +12,7 @@ import ep
 PACKAGE = Path(ep.__file__).parent
 CORE = [  # the files that people read, lowest first
     {"errors"}, {"backend"}, {"checks"}, {"nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
-    {"network", "phase"}, {"dynamics", "builders"}, {"eqprop", "bptt", "rbp"}, {"papers_code", "gdu", "radius"}]
+    {"network", "phase"}, {"dynamics", "builders"}, {"eqprop", "bptt", "rbp"}, {"papers_code", "gdu", "radius", "imperfections"}]
 DOORS = [  # everything else: exchangeable parts, data sets, training
     {"engine.winograd", "engine.patches", "engine.blas", "engine.kernels", "datasets.augment", "datasets.download",
      "train.checkpoint", "train.machine", "train.curves", "train.watch", "train.claim", "train.step"},
