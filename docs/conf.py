@@ -41,7 +41,7 @@ exclude_patterns = ["_build", "paper_table/*"]
 TOOLS = {"predict", "trained"}  # examples that answer no question of their own
 FIGURES = {"cifar10_sym_ep": ["run.png"]}  # examples whose figure has another name
 CORE = ["nudging", "ops", "activations", "synapse", "cost", "vectorfield", "network", "phase", "dynamics", "eqprop", "bptt",
-        "rbp", "gdu", "radius", "papers_code", "builders"]
+        "rbp", "gdu", "radius", "papers_code", "imperfections", "builders"]
 
 
 class NumberedByLabel(MathDomain):

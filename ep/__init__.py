@@ -20,6 +20,7 @@ Bias" (arXiv:2006.03824). Read the files in this order; each imports only from t
     gdu.py         EP and BPTT step by step                                 equation (5)
     radius.py      how recurrent a network is: its spectral radius          equation (13)
     papers_code.py what the paper's published code chose otherwise
+    imperfections.py  noise, coarse weights and mismatch of a physical network
     builders.py    mlp(), convnet(), resnet(), load()
 
 This is the core, and it needs NumPy alone. The rest is never needed to understand it: ep.engine has synapses that are faster on a
@@ -59,9 +60,10 @@ from .builders import CONNECTIONS, convnet, load, mlp, resnet
 from .checks import check_derivatives
 from .cost import SoftmaxCrossEntropy, SquaredError
 from .dynamics import deviate, relax, residual, response
-from .eqprop import eqprop_gradient
+from .eqprop import eqprop_from_states, eqprop_gradient
 from .errors import EPError
 from .gdu import eqprop_increments
+from .imperfections import Imperfections, imperfect_gradient
 from .network import Network
 from .nudging import Nudging
 from .ops import AVERAGE_POOL, MAX_POOL, NO_POOL, Pooling
@@ -90,9 +92,10 @@ def __getattr__(name):
 
 __all__ = [
     "AVERAGE_POOL", "Activation", "Asymmetric", "CLIP", "CONNECTIONS", "Conv", "Dense", "EPError", "FEEDBACK_UPDATES",
-    "Filtered", "HARD_SIGMOID", "Identity", "MAX_POOL", "NO_POOL", "Network", "Nonlinear", "Nudging", "Phase", "Phases",
-    "Pooling", "RELU6", "SHIFTED_SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "Synapse", "TANH", "alignment",
-    "array_module", "asymmetric", "best_omega", "bptt_gradient", "bptt_increments", "check_derivatives", "convnet",
-    "deviate", "device_module", "eqprop_gradient", "eqprop_increments", "kolen_pollack", "load", "mlp", "papers_gradient",
-    "rbp_gradient", "relax", "residual", "resnet", "response", "spectral_radius", "to_host",
+    "Filtered", "HARD_SIGMOID", "Identity", "Imperfections", "MAX_POOL", "NO_POOL", "Network", "Nonlinear", "Nudging",
+    "Phase", "Phases", "Pooling", "RELU6", "SHIFTED_SIGMOID", "SoftmaxCrossEntropy", "SquaredError", "Synapse", "TANH",
+    "alignment", "array_module", "asymmetric", "best_omega", "bptt_gradient", "bptt_increments", "check_derivatives",
+    "convnet", "deviate", "device_module", "eqprop_from_states", "eqprop_gradient", "eqprop_increments",
+    "imperfect_gradient", "kolen_pollack", "load", "mlp", "papers_gradient", "rbp_gradient", "relax", "residual", "resnet",
+    "response", "spectral_radius", "to_host",
 ]

@@ -29,9 +29,7 @@ from .train import commandline, parallel
 
 CUPY = "pip install 'cupy-cuda13x[ctk]'  # where nvidia-smi says CUDA 13; with CUDA 12: pip install 'cupy-cuda12x[ctk]'"
 DOWNLOAD = """python -c "from ep import datasets; datasets.load('cifar10')"  # downloads and checks it"""
-READS = {True: "which reads device memory", False: "which does not read, or does not say that it reads, device memory"}
-ASK_MPI = """from mpi4py import MPI; from ep import doctor; from ep.train import parallel
-print(*MPI.Get_library_version().strip(chr(0)).split(",")[0].split()[:3], doctor.READS[parallel.cuda_aware(MPI.COMM_WORLD)])"""
+ASK_MPI = 'from mpi4py import MPI; print(*MPI.Get_library_version().strip(chr(0)).split(",")[0].split()[:3])'
 
 
 def machine():
@@ -40,17 +38,10 @@ def machine():
 
 
 def numpy_blas():
-    """Which library multiplies matrices. Raises EPError if the environment chooses its kernels: it may choose slow ones."""
+    """Which library multiplies matrices."""
     libraries = [f"{library['internal_api']} {library['version']} ({library.get('architecture', 'unknown')} kernels, "
                  f"{library['num_threads']} threads)" for library in threadpool_info() if library["user_api"] == "blas"]
-    found = f"{np.__version__} with {' and '.join(libraries) or 'a BLAS that threadpoolctl does not know'}"
-    if pinned := pins():
-        raise EPError(f"{found}; {', '.join(pinned)} is set and may choose slower kernels than this processor has")
-    return found
-
-
-def pins():
-    return [name for name in os.environ if name.startswith("OPENBLAS_") and name != "OPENBLAS_NUM_THREADS"]
+    return f"{np.__version__} with {' and '.join(libraries) or 'a BLAS that threadpoolctl does not know'}"
 
 
 def self_test(device):
@@ -90,8 +81,7 @@ def mpi():
     world = parallel.world()
     if world.comm is not None:
         machines = len(set(world.exchange(platform.node())))
-        return (f"{world.size} ranks on {machines} machine(s) find each other through an MPI {READS[world.reads_device_memory]}; "
-                f"each takes {world.cores()} thread(s)")
+        return f"{world.size} ranks on {machines} machine(s) find each other; each takes {world.cores()} thread(s)"
     library = output(sys.executable, "-c", ASK_MPI)
     mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if not mpiexec:
@@ -111,7 +101,7 @@ def output(*command):
 def checks(folder):
     """[(what, function, remedy if it raises)]"""
     return [("Python", platform.python_version, ""), ("machine", machine, ""),
-            ("NumPy", numpy_blas, f"unset {' '.join(pins())}"),
+            ("NumPy", numpy_blas, ""),
             ("CPU backend", partial(self_test, "cpu"), "pip install --force-reinstall 'numpy>=2.0'"),
             ("GPU driver", driver, "sudo ubuntu-drivers install  # on Ubuntu; elsewhere as the system installs NVIDIA's driver"),
             ("CuPy", lambda: backend.imported_cupy().__version__, CUPY),

@@ -90,7 +90,7 @@ class Relaxation:
 
 def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None, beta: complex = 0.0, *,
           start: States | None = None, switches: list | None = None, inputs: dict | None = None,
-          trajectory: list | None = None) -> Relaxation:
+          trajectory: list | None = None, disturb: Callable[[int, Array], Array] | None = None) -> Relaxation:
     """Iterate (1) from `start` (default: all states zero) as `phase` says; returns a `Relaxation`.
 
     x (N, *input shape). phase: a `Phase`, or a number of steps.
@@ -99,6 +99,7 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
     from the input keeps its own, for x does not change.
     inputs: network.input_drives(x), if they are known already: they are the same in every phase.
     trajectory: a list that gets (states, u, switches) of the start, where there is no u, and of the end of every step.
+    disturb: disturb(n, s) is what a device makes of the new state s (N, ...) of layer n (imperfections.py).
     Raises EPError for x, y or states that do not fit, and for complex beta in a network that is not holomorphic.
     """
     phase, (x, y, beta, start) = Phase.of(phase), checked(network, x, y, beta, start)
@@ -118,7 +119,7 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
 
     def update(n, terms):
         u[n - 1], s = sigmas[n - 1].respond(terms)  # s_n <- sigma(u_n)
-        messages.move(n, s)
+        messages.move(n, s if disturb is None else disturb(n, spread(s, len(x))))
 
     def remember():
         trajectory.append((for_each_image(states, len(x)), for_each_image(u, len(x)), messages.switches()))
@@ -135,7 +136,7 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
     def go_on(rest, phase):
         return relax(network, x[rest], phase, None if y is None else y[rest], beta, start=cut(states, rest),
                      switches=None if switches is None else cut(switches, rest),
-                     inputs={k: tuple(cut(message, rest)) for k, message in inputs.items()})
+                     inputs={k: tuple(cut(message, rest)) for k, message in inputs.items()}, disturb=disturb)
 
     return others_go_on(together, phase, go_on)
 

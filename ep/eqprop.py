@@ -2,23 +2,27 @@
 
     L(theta)  = C(s*, y)                                                the loss: the cost at the free fixed point
     dL/dtheta = d/dbeta [ -dPhi/dtheta (s^beta) ]  at beta = 0           the theorem                           (3)
-    g         = - sum_k c_k dPhi/dtheta (s^{beta_k})                     its estimate                          (4)
+    g         = - sum_k c_k dPhi/dtheta (s^{beta_k})                     its estimate at points beta_k, weights c_k     (4)
 
-Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta. The main job (ep/train) does this by default.
+Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta. This and (4), the difference of nudged states,
+are the default of the main job (ep/train). In code, (4) is a `Phases` with deviations=False.
 
-A second form of the same, for `Phases` with deviations. dPhi/dtheta is a product of two states, and its change is, to first
-order, the change of each times the other, added up. So (3) can also be written with
-mu_n = - w_n ds_n^beta/dbeta, what the layers answer when they are nudged:
+A first reading may stop here. There is a second form of the same, for `Phases` with deviations. A product of two states changes,
+to first order, by the change of each times the other. Let mu_n = - ds_n^beta/dbeta say how layer n answers the nudge. Then (3) is
 
-    dL/dtheta_k = hebbian(s_i*, mu_j) + (w_j/w_i) hebbian_down(mu_i, s_j*)    for the synapse k: i -> j        (12)
+    dL/dtheta = hebbian(s_i*, mu_j) + hebbian_down(mu_i, s_j*)                of the synapse from layer i to layer j    (12)
 
-and mu is estimated by the same points and weights, - sum_k c_k delta^{beta_k} (dynamics.py). It loses no digits where feedback is
-weak, and it is the gradient for asymmetric networks too, where (4) does not exist. (w_n = 1 unless feedback is weak.)
+and mu is estimated at the same points, - sum_k c_k delta^{beta_k}, from the deviations delta = s^beta - s*. These are relaxed
+themselves (dynamics.py). So (12) loses no digits where feedback is weak; (4) does, for it subtracts nearly equal numbers. At weak
+feedback mu and delta carry the factor w_n of their layer (network.py), and the second product of (12) gets w_j/w_i. (12) is the
+gradient of asymmetric networks (vectorfield.py), too, which have no Phi.
 """
 
-from .backend import Array
+from collections.abc import Mapping
+
+from .backend import Array, States
 from .checks import instance
-from .dynamics import Estimate, checked_beta, estimate, relax, response
+from .dynamics import Estimate, Relaxation, checked, checked_beta, estimate, relax, response
 from .errors import EPError
 from .network import Network
 from .nudging import Nudging
@@ -30,11 +34,10 @@ def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
     """Estimate dL/dtheta (batch mean); returns an `Estimate`.
 
     x (N, *input shape); y (N,) labels or (N, classes) targets.
-    phases      a `Phases`: the free phase starts at zero, the nudged ones at s*. With phases.deviations by equation (12),
-                without by (4), the difference of nudged states
+    phases      a `Phases`: the free phase starts at zero, the nudged ones at s*. By (12) with phases.deviations, else by (4)
     nudging     a `Nudging`: points beta_k and weights c_k
-    transposed  for asymmetric networks: True is the exact gradient (asymmetric EP), False is vector-field EP
-    Raises EPError for inputs of a wrong shape, complex nudging of a network that is not holomorphic, and for the exact
+    transposed  for asymmetric networks (vectorfield.py): True is the exact gradient (asymmetric EP), False is vector-field EP
+    Raises EPError for inputs of a wrong shape, for complex nudging of a network that is not holomorphic, and for the exact
     gradient of an asymmetric network from differences of states.
     """
     instance(nudging, Nudging, "nudging")
@@ -51,19 +54,49 @@ def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
     if phases.deviations:
         mu, nudged = response(network, y, free, nudging, phases.nudged, transposed)
         gradient = network.parameter_adjoint(x, free.states, free.switches, mu)
-    else:
-        nudged = nudged_phases(network, x, y, phases, nudging, free, inputs)
-        gradient = difference_of_states(network, x, free, nudged, nudging)
-    gradient |= network.readout_gradient(free.states, y)  # the softmax readout's own weights, at s*
-    return estimate(network, gradient, free, y, nudged)
+        gradient |= network.readout_gradient(free.states, y)  # the softmax readout's own weights, at s*
+        return estimate(network, gradient, free, y, nudged)
+    nudged = nudged_phases(network, x, y, phases, nudging, free, inputs)
+    return eqprop_from_states(network, x, y, free, dict(zip(nudging.points, nudged)), nudging)
+
+
+def eqprop_from_states(network: Network, x: Array, y: Array, free: Relaxation | States,
+                       nudged: Mapping[complex, Relaxation | States], nudging: Nudging) -> Estimate:
+    """Estimate dL/dtheta (batch mean) from states, whoever relaxed them: `relax`, or an instrument that reads a device. (4)
+
+    x, y, nudging as for `eqprop_gradient`. The states of a phase are [s_1 ... s_L], each (N, *shape of the layer), or a
+    `Relaxation`; those alone have the switches that max-pooling chooses at them.
+    free        s*; nudged {beta_k: s^{beta_k}} for every point of the nudging
+    An asymmetric network has no Phi to differentiate: its gradient is (7), as by transposed=False.
+    Raises EPError for points without states, for states of a wrong shape, and where (4) has no finite factors w_n.
+    """
+    points = instance(nudging, Nudging, "nudging").points
+    if missing := [beta for beta in points if beta not in nudged]:
+        raise EPError(f"expected the states at every point of the nudging, {points}: got none at {missing[0]}")
+    check_energy(network, transposed=False)
+    x, y = network.examples(x, y)
+    at_rest, *phases = [measured(network, x, states) for states in (free, *(nudged[beta] for beta in points))]
+    gradient = difference_of_states(network, x, at_rest, phases, nudging)
+    gradient |= network.readout_gradient(at_rest.states, y)  # the softmax readout's own weights, at s*
+    return estimate(network, gradient, at_rest, y, phases)
+
+
+def measured(network, x, states):
+    """A `Relaxation` as it is; states alone as one that ended in them."""
+    if isinstance(states, Relaxation):
+        return states
+    states = checked(network, x, None, 0.0, states)[3]
+    layers = [x, *states]
+    switches = [synapse.winners(layers[i]) for synapse, (i, _) in zip(network.synapses, network.wiring)]
+    return Relaxation(states, switches, 0, states)
 
 
 def nudged_phases(network, x, y, phases, nudging, free, inputs):
     """[`Relaxation` at beta_k for every k], all from s*.
 
-    A phase at beta = 0 relaxes on for K steps like the others, unless the free phase has converged: what is still moving at
-    s* then moves in all of them, and sum_k c_k = 0 cancels it. One that stopped at s* would leave that drift, divided by
-    beta, in the estimate. (Without a tolerance nobody asks whether it has converged: a GPU would wait for the answer.)
+    A phase at beta = 0 relaxes on for K steps like the others, unless the free phase has converged. What still moves at s* then
+    moves in all of them, and sum_k c_k = 0 cancels it. A phase that stopped at s* would leave that drift, divided by beta, in
+    the estimate. (Without a tolerance nobody asks whether it has converged: a GPU would wait for the answer.)
     """
     return [free if beta == 0 and phases.free.tolerance > 0 and free.converged else
             relax(network, x, phases.nudged, y, beta, start=free.states, inputs=inputs) for beta in nudging.points]

@@ -1,19 +1,23 @@
 """Synapses: each one is a number Phi_n(pre, post), and its three derivatives are all that EP and BPTT need.
 
-    Phi_n(pre, post) = < post, P(W * pre) + b >           per example; * convolution or product, P pooling
+    Phi_n(pre, post) = < post, P(W * pre) + b >           per example: how well two layers agree; P is pooling, or nothing
 
-    drive_post  = dPhi_n/dpost  = P(W * pre) + b           bottom-up: the forward pass of a layer
-    drive_pre   = dPhi_n/dpre   = W^T * P^T(post)          top-down: unpool, then transposed convolution
-    hebbian     = dPhi_n/dtheta = (pre o P^T(post), post)  a product o of what its two layers know; summed over the images
+    drive_post  = dPhi_n/dpost  = P(W * pre) + b           what goes up: the forward pass of a layer
+    drive_pre   = dPhi_n/dpre   = W^T * P^T(post)          what comes down: unpool, then transposed convolution
+    hebbian     = dPhi_n/dtheta = (pre o P^T(post), post)  of W and of b; summed over the images
 
-Three faces of one number: < drive_post(pre), post > = < pre, drive_pre(post) > + < b, post > = < theta, hebbian >.
-This identity is the contract of a synapse; `tests/test_identities.py` holds every synapse to it.
+pre (N, *pre_shape) and post (N, *post_shape) are the states of two layers; a shape is (units,) or (H, W, C). W * pre is a matrix
+product or a convolution, W^T * its transpose. pre o post has an entry for every weight: the product of the two states that it
+joins, summed over the places of a convolution. An image is a row, so in arrays these are pre @ W, post @ W.T and pre.T @ post.
 
-Max-pooling sends on the largest number of each window. Which corner of the window that was is called the *switch* of the
-window. The switches depend on pre; once they are given, P is linear. So drive_post returns them beside the drive, and the other
-methods take them.
+Each drive is named after the layer that it acts on: drive_post(pre) goes up, and drive_pre(post) comes down. The derivatives are
+three faces of one number. Phi_n is linear in post, in theta and, but for the bias, in pre, so each of them times its variable is
+Phi_n again. This is the contract of a synapse; `tests/test_identities.py` holds every one to it (< , > adds up the products):
 
-    pre  (N, *pre_shape)    post  (N, *post_shape)    shapes are tuples: (units,) or (H, W, C)
+    Phi_n = < post, drive_post(pre) > = < pre, drive_pre(post) > + < b, post > = < theta, hebbian(pre, post) >    of one image
+
+Max-pooling sends on the largest number of each window. The *switch* of a window is the corner where that was. Switches depend on
+pre; once they are given, P is linear. So drive_post returns them beside the drive, and the other methods take them.
 """
 
 import copy
@@ -32,9 +36,8 @@ class Synapse:
     """The contract of a synapse, and what follows from it. A synapse of one's own inherits from this class.
 
     It has `pre_shape` and `post_shape`, `drive_post` and `drive_pre`; if it has parameters, also `parameters` and `hebbian`; and
-    if it has a bias, `linear_post`. Everything else follows, and may be replaced by something faster.
-
-    Switches are None, an array whose first axis is that of the images, or a tuple of such.
+    if it has a bias, `linear_post`. Everything else follows, and may be replaced by something faster. Switches are None, an
+    array whose first axis is that of the images, or a tuple of such.
     """
 
     pre_shape: tuple
@@ -115,6 +118,9 @@ class Nonlinear(Synapse):
     """
 
     bilinear = holomorphic = False
+
+    def winners(self, pre: Array) -> Any:
+        return None
 
 
 class Dense(Synapse):
@@ -207,8 +213,7 @@ class Identity(Synapse):
 
         drive_post = pre        drive_pre = post        hebbian = {}, for there is no theta
 
-    It has no bias either: the upper layer gets its own from the synapses that the skip goes around. Raises EPError for a shape
-    that is none.
+    It has no bias: the synapses that it goes around bring that of the upper layer. Raises EPError for a shape that is none.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:

@@ -3,7 +3,8 @@
     python examples/01_eqprop_by_hand.py         # a few seconds; NumPy only, nothing is imported from ep
 
 Equilibrium propagation on a network of 2 inputs, 8 hidden and 2 output units, compared with finite differences of the
-loss, and then used to learn XOR. (Twice: free, and nudged. The symmetric estimate nudges both ways and relaxes three times.)
+loss, and then used to learn XOR. Twice: free, and *nudged*, with the output pulled towards the right answer by a strength beta.
+The symmetric estimate pulls one way and pushes the other, so it relaxes three times.
 It prints:
 
     largest error of the gradient, relative to its largest entry
@@ -26,16 +27,17 @@ rng = np.random.default_rng(0)
 x = np.array([[0, 0], [0, 1], [1, 0], [1, 1.0]])  # four examples, one per row
 y = np.array([[1, 0], [0, 1], [0, 1], [1, 0.0]])  # XOR, one-hot
 
-theta = {
+theta = {  # the parameters
     "W1": rng.normal(0, 1.0, (2, 8)), "b1": rng.normal(0, 0.5, 8),  # joins x and s1
     "W2": rng.normal(0, 0.5, (8, 2)), "b2": rng.normal(0, 0.5, 2),  # joins s1 and s2, in both directions
 }
 
-# The network is one scalar function of its states, the primitive function (one number per example):
+# s1 and s2 are the states of the hidden and of the output units. The network is one function of them, one number per example:
 #
-#     Phi(x, s) = s1 . (W1^T x + b1) + s2 . (W2^T s1 + b2)
+#     Phi(x, s) = s1 . (W1 x + b1) + s2 . (W2 s1 + b2)       how well neighbouring layers agree
 #
-# Each unit looks at how Phi changes with its own state, and at nothing else. Repeating this is the whole dynamics:
+# (In arrays an example is a row, so W1 x is x @ W1, and what comes down by W2^T is s2 @ W2.T.) Each unit looks at how Phi changes
+# with its own state, and at nothing else; an output unit feels its cost C, too. Repeating this is the whole dynamics:
 #
 #     s <- sigma( dPhi/ds - beta dC/ds )
 
@@ -45,11 +47,11 @@ def sigma(u):
 
 
 def cost(s, y):
-    return 0.5 * ((s[1] - y) ** 2).sum(1).mean()  # C = 1/2 ||s2 - y||^2
+    return 0.5 * ((s[1] - y) ** 2).sum(1).mean()  # the mean of C = 1/2 ||s2 - y||^2; in `relax` every example has its own C
 
 
 def relax(theta, s, beta=0.0, steps=50):
-    """The fixed point s^beta. beta = 0: the free phase, a prediction. beta != 0: the output is nudged towards y."""
+    """The fixed point s^beta. beta = 0: free, a prediction. beta > 0: the output is pulled towards y; beta < 0: pushed away."""
     s1, s2 = s
     for _ in range(steps):
         u1 = x @ theta["W1"] + theta["b1"] + s2 @ theta["W2"].T  # dPhi/ds1: from below, and from above
@@ -59,7 +61,7 @@ def relax(theta, s, beta=0.0, steps=50):
 
 
 def dPhi_dtheta(s):
-    """What a synapse knows: the product of the two states it joins (batch mean)."""
+    """What a connection knows: the product of the two states it joins (mean over the examples)."""
     s1, s2 = s
     N = len(x)
     return {"W1": x.T @ s1 / N, "b1": s1.mean(0), "W2": s1.T @ s2 / N, "b2": s2.mean(0)}
@@ -69,7 +71,7 @@ zeros = np.zeros((4, 8)), np.zeros((4, 2))
 
 
 def eqprop(theta, points, weights):
-    """g = - sum_k c_k dPhi/dtheta (s^{beta_k}): the gradient of the loss L = C(s*): a free phase, then one per point."""
+    """g = - sum_k c_k dPhi/dtheta (s^{beta_k}), points beta_k, weights c_k: it estimates the gradient of the loss L = C(s*)."""
     s_free = relax(theta, zeros)
     g = {name: 0.0 for name in theta}
     for beta, c in zip(points, weights):

@@ -17,14 +17,15 @@ function relaxed(c) {
   const x = flat(of.x.slice(0, c.points)), labels = of.y.slice(0, c.points), y = targets(labels), energies = [];
   const found = ep.eqpropGradient(network, x, y, c.settings), exact = ep.exactGradient(network, x, y, c.settings);
   const { free, nudging, gradient, loss } = found;
-  ep.relax(network, x, ep.phasesOf(c.settings).free, (t, group, s) => {
+  const watch = (t, group, s) => {
     const E = ep.energy(network, s);
     energies[t - 1] = E.reduce((sum, v) => sum + v, 0) / E.length;  // the last group of a step has the last word
-  });
+  };
+  ep.relax(network, x, ep.phasesOf(c.settings).free, { watch });
   return {
-    factors_of_layers: ns.map((n) => ep.weight(network, n)), states: layers(free.s), u: layers(free.u), residual: free.residual,
+    factors_of_layers: ns.map((n) => ep.factor(network, n)), states: layers(free.s), u: layers(free.u), residual: free.residual,
     history: free.history.map((r, t) => [r, energies[t]]), energy: [...ep.energy(network, free.s)], nudging, loss,
-    deviations: found.phases.filter((phase) => phase).map(({ delta }) => layers(delta)), gradient: named(gradient),
+    nudged: found.phases.filter((phase) => phase).map(({ s, delta }) => layers(delta ?? s)), gradient: named(gradient),
     correct: correct(free.s[L], labels), exact: named(exact.gradient), fixed_point: layers(exact.free.s),
     converged: exact.converged,
   };

@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import zipfile
 from unittest.mock import Mock
 
 import numpy as np
@@ -55,8 +54,8 @@ def without(key, settings):
 
 
 @pytest.mark.parametrize("meta, named", [
-    (META | dict(format=1), "format 1, and this version reads format 2"), (without("epoch", META), "lacks epoch"),
-    (without("config", META), "lacks config"), (META | dict(config=META["config"] | dict(smoothing=0.1)), "smoothing"),
+    (META | dict(format=1), "format 1, and this version reads format 2"),
+    (META | dict(config=META["config"] | dict(smoothing=0.1)), "smoothing"),
     (META | dict(config=META["config"] | dict(nudging="six-point")), "does not know nudging six-point"),
     (META | dict(config=without("beta", META["config"])), "differ in beta")])
 def test_checkpoints_of_another_version(tmp_path, meta, named):
@@ -109,7 +108,7 @@ READERS = {"network": lambda path: [*(network := ep.load(path)).parameters().val
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """{kind: (its bytes, what is read from it)} of one file of each kind, and of the data compressed in three ways."""
+    """{kind: (its bytes, what is read from it)} of one file of each kind, and of the data compressed."""
     folder, rng, found = tmp_path_factory.mktemp("whole"), np.random.default_rng(0), {}
     network = ep.convnet([2], (6, 6, 1), 3)
     network.about = dict(classes=list("abc"))
@@ -119,18 +118,9 @@ def whole(tmp_path_factory):
     arrays = dict(x_train=x, y_train=y, x_test=x[:10], y_test=y[:10])
     np.savez(folder / "data.npz", **arrays)
     np.savez_compressed(folder / "data-deflated.npz", **arrays)
-    for name, method in (("bzip2", zipfile.ZIP_BZIP2), ("lzma", zipfile.ZIP_LZMA)):
-        rewrite(folder / "data.npz", folder / f"data-{name}.npz", lambda name, content: content, method)
     for path in folder.iterdir():
         found[path.stem] = path.read_bytes(), READERS[path.stem.split("-")[0]](path)
     return found
-
-
-def rewrite(path, target, change, method=zipfile.ZIP_STORED):
-    """The .npz file with other members, change(name, bytes), whose checksums are right."""
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w", method) as new:
-        for name in old.namelist():
-            new.writestr(name, change(name, old.read(name)))
 
 
 def damaged(content, rng):
@@ -161,29 +151,6 @@ def test_damaged_files(whole, tmp_path, instances):
             refused += 1
             assert str(path) in str(error) and "\n" not in str(error) and error.exit_code == 2, (kind, k, error)
     assert refused > 0.8 * instances
-
-
-HEADERS = {b"{'descr'": b"{{{{{{{{", b"'descr'": b"'desCr'", b"False": b"Fal\x00e", b"'shape': (": b"'shape': [",
-           b"(2": b"(99999999", b"(": b"(-", b"<": b">", b"|u1": b"|O8", b"'<U": b"'<V", b"<f4": b"<M8", b"}": b" "}
-
-
-@pytest.mark.parametrize("kind", READERS)
-def test_arrays_whose_headers_lie(whole, tmp_path, kind):
-    """The checksums are right, the headers are not: another type, another shape, more than any memory."""
-    (tmp_path / "whole.npz").write_bytes(whole[kind][0])
-    refused = 0
-    for (old, new), liar in itertools.product(HEADERS.items(), zipfile.ZipFile(tmp_path / "whole.npz").namelist()):
-        def change(name, content, old=old, new=new, liar=liar):
-            head, data = content[:128], content[128:]
-            return (head.replace(old, new, 1)[:128].ljust(127) + b"\n" if name == liar else head) + data
-
-        rewrite(tmp_path / "whole.npz", tmp_path / "h.npz", change)
-        try:
-            READERS[kind](tmp_path / "h.npz")
-        except EPError as error:
-            refused += 1
-            assert "\n" not in str(error) and "--chunk" not in str(error), (old, liar)
-    assert refused > 20
 
 
 def foreign(folder):

@@ -53,7 +53,7 @@ def test_under_mpiexec():
     code, out, err = on_ranks(2, "-c", gpu, CUDA_VISIBLE_DEVICES="4,5")
     assert code == 0 and out.count("CPU backend") == 1, (out, err)
     assert "ok GPU backend    rank 0: GPU 4\nok GPU backend    rank 1: GPU 5\n" in out
-    assert "2 ranks on 1 machine(s) find each other through an MPI which " in out and "device memory" in out
+    assert "2 ranks on 1 machine(s) find each other; each takes " in out
     done = subprocess.run([launcher(), "-n", "1", sys.executable, "-m", "ep.doctor"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "\nok MPI " in done.stdout, (done.stdout, done.stderr)
 
@@ -94,17 +94,6 @@ def test_a_cpu_that_computes_wrong_numbers(report, quick, monkeypatch, spoil):
     spoil(monkeypatch)
     code, lines, _ = report()
     assert code == 1 and lines["CPU backend"][0] == "--" and "computes wrong numbers" in lines["CPU backend"][1]
-
-
-def test_pinned_kernels_are_named(report, quick, monkeypatch):
-    """OPENBLAS_CORETYPE may halve the speed; the number of threads does not matter here."""
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    assert report()[1]["NumPy"][0] == "ok"
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    code, lines, out = report()
-    assert code == 0 and "OPENBLAS_CORETYPE is set" in lines["NumPy"][1] and "\n    unset OPENBLAS_CORETYPE\n" in out
 
 
 def test_a_gpu_driver(monkeypatch, tmp_path):

@@ -71,7 +71,7 @@ def rows_at_once(request, monkeypatch):
     """All rows of tiles at once, as in small networks; and as few as possible, as in large ones."""
     LOCAL.__dict__.clear()  # the buffers of other tests
     if request.param == "few":
-        for module, name in ((winograd, "CACHED"), (patches, "PATCHES"), (cpu, "STRIPE"), (cpu, "BLOCK")):
+        for module, name in ((winograd, "CACHED"), (patches, "PATCHES")):
             monkeypatch.setattr(module, name, 1)
     yield
     LOCAL.__dict__.clear()
@@ -196,8 +196,6 @@ def test_rounding_in_float32(m, bound):
 
 # --- a synapse in the place of another ------------------------------------------------------------------------------------
 
-OWN = ops.MAX_POOL._replace(name="own", window=None)  # a pooling of which nothing but the five fields is known
-
 
 def own_pooling():
     """Every third pixel: windows of another size, of which the engine knows nothing."""
@@ -215,14 +213,14 @@ def own_pooling():
 @every_tile
 @pytest.mark.parametrize("options", [
     dict(), dict(size=22, paddings=[1, 1, 0]), dict(size=12, channels=(3, 4), kernel=5, paddings=[2, 1]),
-    dict(size=9, channels=(3, 4), pool="none"), dict(size=14, pool="average"), dict(size=14, channels=(3, 4), pool=OWN)],
-    ids=["max", "valid", "5x5", "no pooling", "average", "own"])
+    dict(size=9, channels=(3, 4), pool="none"), dict(size=14, pool="average")],
+    ids=["max", "valid", "5x5", "no pooling", "average"])
 def test_every_method_of_a_convolution(tile, options, rows_at_once):
     """Drives, given switches, winners and products, on sizes that neither tiles nor windows divide, by synapse."""
     net, rng = network(**options), np.random.default_rng(1)
-    for synapse, (i, _) in zip(net.synapses, net.wiring):
-        fast = cpu.exchanged(synapse, i == 0, tile)
-        assert type(fast) is (TiledConv if i else cpu.InputConv)
+    for synapse in net.synapses:
+        fast = cpu.exchanged(synapse, tile)
+        assert type(fast) is TiledConv
         pre, other = rng.normal(size=(2, 3, *synapse.pre_shape))
         post, mu = rng.normal(size=(2, 3, *synapse.post_shape))
         (v, switches), (v_expected, expected) = fast.drive_post(pre), synapse.drive_post(pre)
@@ -238,19 +236,6 @@ def test_every_method_of_a_convolution(tile, options, rows_at_once):
                                   ("hebbian_pair", (pre, mu, other, post, 0.3))):
             assert_close(getattr(fast, method)(*arguments, switches), getattr(synapse, method)(*arguments, switches))
         assert flat(switches) == flat(expected)  # still
-
-
-@pytest.mark.parametrize("name", ep.activations.ACTIVATIONS)
-def test_sigma_and_its_difference_in_blocks(name, rows_at_once):
-    """Units at both bounds and inside, reaching and leaving them, for layers of any factor w_n; also of two phases together."""
-    plain, rng = ep.activations.ACTIVATIONS[name], np.random.default_rng(0)
-    fast, terms = cpu.InBlocks(*plain), [(factor, rng.normal(size=(3, 5, 4, 6))) for factor in (1.0, 4.0, -1.5)]
-    u, s = plain.respond(terms)
-    assert all(abs(a - b).max() < 1e-14 for a, b in zip(fast.respond(terms), (u, s)))
-    for w in (0.1, 1.0, 7.0):
-        for phases in (1, 2):
-            d = [(factor, w * rng.normal(size=(3 * phases, 5, 4, 6))) for factor in (0.3, 1.0)]
-            assert abs(fast.deviate(u, s, d, w) - plain.deviate(u, s, d, w)).max() < 1e-13
 
 
 def test_results_are_not_overwritten():
@@ -373,11 +358,11 @@ class OwnCost(ep.SquaredError):
 
 
 def test_parts_of_ones_own_work_beside_the_engines():
-    """Convolutions are exchanged around them, pooling included; the sentence names what stays, and why."""
+    """Convolutions are exchanged around them; the sentence names what stays, and why."""
     net = own_parts()
     fast, (x, y, _) = engine.prepared(net), example(net)
-    assert [type(synapse) for synapse in fast.synapses] == [cpu.InputConv, TiledConv, Doubled]
-    assert "Doubled stays as it is" in engine.choice(net)[1]
+    assert [type(synapse) for synapse in fast.synapses] == [TiledConv, ep.Conv, Doubled]
+    assert "Doubled stays as it is" in engine.choice(net)[1] and "Conv stays as it is: its pooling" in engine.choice(net)[1]
     for phases in (ep.Phases(6, 4), ep.Phases(6, 4, deviations=False)):
         found, expected = (ep.eqprop_gradient(n, x, y, phases, nudging=SYMMETRIC) for n in (fast, net))
         assert_same(found.free, expected.free)
@@ -385,12 +370,14 @@ def test_parts_of_ones_own_work_beside_the_engines():
 
 
 def test_what_stays_as_it_is():
-    """More padding than the kernel covers; complex weights; complex nudging and other dtypes take the methods of the core."""
+    """More padding than the kernel covers, a stride, complex weights; complex nudging and other dtypes take the core's way."""
     conv = network("average", size=12).synapses[1]
+    strided = ep.Conv(conv.W, conv.b, conv.pre_shape, stride=2, pool="none")
+    assert cpu.exchanged(strided) is strided and "stride" in cpu.why_not(strided)
     padded = ep.Conv(conv.W, conv.b, conv.pre_shape, padding=3, pool="none")
-    assert cpu.exchanged(padded, False) is padded and "padding" in cpu.why_not(padded)
+    assert cpu.exchanged(padded) is padded and "padding" in cpu.why_not(padded)
     complex_one = ep.Conv(conv.W + 0j, conv.b + 0j, conv.pre_shape, pool="average")
-    assert cpu.exchanged(complex_one, False) is complex_one
+    assert cpu.exchanged(complex_one) is complex_one
     net = ep.convnet([3, 4], (8, 8, 2), 3, pool="average", activation=ep.SHIFTED_SIGMOID, dtype="float64")
     x, y, start = example(net)
     assert_same(ep.relax(engine.prepared(net), x, 3, y, 0.1 + 0.1j, start=start), ep.relax(net, x, 3, y, 0.1 + 0.1j, start=start))

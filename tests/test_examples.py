@@ -233,6 +233,20 @@ def test_feedback_gain(example, no_cifar, tmp_path):
     assert is_picture(tmp_path / "feedback_gain.png")
 
 
+def test_read_noise(example, tmp_path):
+    """Noise drowns layer 1 at a weak gain, by gamma^-(L - 1), and no law is needed where there is none; the law says how far."""
+    lines = example("14_read_noise", *"--train-images 32 --epochs 1 --images 6 --draws 2".split()).splitlines()
+    at = {line.split()[1][:-1]: k for k, line in enumerate(lines) if line.startswith("gain")}
+    A = {gain: numbers(lines[k + 1])[0] for gain, k in at.items()}
+    assert 0.3 < A["0.03"] / A["1"] * 0.03**2 < 3 and A["1"] < A["0.3"] < A["0.1"] < A["0.03"]
+    tables = {gain: [numbers(line) for line in lines[k + 3:k + 7]] for gain, k in at.items()}
+    for quiet, *noisy in tables.values():
+        assert min(quiet[2::2]) > 0.98
+        assert all(abs(row[6] - row[8]) < 0.35 for row in noisy), tables  # symmetric, measured and predicted
+    assert tables["1"][2][6] > 3 * tables["0.03"][2][6]
+    assert is_picture(tmp_path / "read_noise.png")
+
+
 def small_network(monkeypatch, feedback, *options):
     """What examples/trained.py returns where nothing is shipped."""
     monkeypatch.syspath_prepend(str(EXAMPLES))

@@ -18,7 +18,7 @@ from ep.engine import gpu
 
 pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True)]
 SHORT = ep.Phases(4, 2)
-counted = pytest.mark.skipif(running() is None, reason="nothing counts here: run it on cupy_on_cpu")
+counted = pytest.mark.skipif(not running(), reason="nothing counts here: run it on cupy_on_cpu")
 
 
 def example(xp, connections="symmetric", **options):

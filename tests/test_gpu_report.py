@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from cupy_on_cpu import running
 
 from ep.errors import EPError
 
@@ -16,8 +15,7 @@ import gpu_report  # noqa: E402
 
 
 def on_a_gpu(test):
-    marks = (pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True),
-             pytest.mark.skipif(running() == "rules", reason="the rules have no device to wait for"))
+    marks = (pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True))
     for mark in marks:
         test = mark(test)
     return test

@@ -96,6 +96,19 @@ def test_which_side(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.slow
+def test_noisy_training(monkeypatch, capsys, tmp_path):
+    """A line for each device that the options choose, from trainings that differ."""
+    import noisy_training
+    monkeypatch.setattr(noisy_training, "ROWS", [noisy_training.ROWS[k] for k in (2, 3, 9, 11)])  # the second has another gain
+    monkeypatch.setattr(sys, "argv", ["x.py", *"--channels 2 3 4 --train-images 16 --test-images 8 --epochs 1 --batch-size 8 "
+                                      "--gains 1 --out".split(), str(tmp_path)])
+    noisy_training.main()
+    rows = [json.loads(line) for line in (tmp_path / "noisy_training.jsonl").read_text().splitlines()]
+    assert len({row["smallest_cosine"] for row in rows}) == len(rows) == 3 and {row["updates"] for row in rows} == {2}
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
 def test_one_sided_states(monkeypatch, capsys, tmp_path):
     """At a large beta switches change: frozen ones are nearer to the exact gradient, and those of deviations are frozen."""
     import one_sided_states

@@ -12,16 +12,16 @@ import ep
 PACKAGE = Path(ep.__file__).parent
 CORE = [  # the files that people read, lowest first
     {"errors"}, {"backend"}, {"checks"}, {"nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
-    {"network", "phase"}, {"dynamics", "builders"}, {"eqprop", "bptt", "rbp"}, {"papers_code", "gdu", "radius"}]
+    {"network", "phase"}, {"dynamics", "builders"}, {"eqprop", "bptt", "rbp"}, {"papers_code", "gdu", "radius", "imperfections"}]
 DOORS = [  # everything else: exchangeable parts, data sets, training
     {"engine.winograd", "engine.patches", "engine.blas", "engine.kernels", "datasets.augment", "datasets.download",
      "train.checkpoint", "train.machine", "train.curves", "train.watch", "train.claim", "train.step"},
     {"engine.ways", "engine.gpu", "datasets.pictures"},
     {"engine.cpu", "engine.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
-    {"engine", "datasets.synthetic", "datasets.cifar", "datasets.folder", "datasets.arrays"},
+    {"engine", "datasets.synthetic", "datasets.cifar"}, {"datasets.folder", "datasets.arrays"},
     {"datasets.idx"}, {"datasets.choose"}, {"datasets"}, {"train.loop"},
     {"train.settings", "train.parallel", "train.equilibrium"}, {"train.experiment"}, {"train.runs"}, {"train.job"},
-    {"train", "train.__main__", "doctor"}]
+    {"train", "train.__main__", "datasets.__main__", "doctor"}]
 LEVEL = {module: level for level, modules in enumerate([*CORE, *DOORS]) for module in modules}
 FORBIDDEN_IN_THE_CORE = {"threading", "concurrent", "multiprocessing", "mpi4py", "argparse", "threadpoolctl", "queue"}
 

@@ -23,12 +23,6 @@ from ep.train import job, runs
 plot_curves, slow = runs.plot_curves, pytest.mark.slow
 
 
-def table_of(path):
-    """The lines of a log.csv as dictionaries of numbers, by nothing but its commas; an empty cell is None."""
-    names, *lines = (line.split(",") for line in path.read_text().splitlines())
-    return [dict(zip(names, (float(cell) if cell else None for cell in cells), strict=True)) for cells in lines]
-
-
 def assert_bit_for_bit(one, other):
     """Two run folders with the same parameters, the same optimizer and the same log."""
     mine, others = (read_npz(folder / "checkpoint.npz") for folder in (one, other))
@@ -36,26 +30,18 @@ def assert_bit_for_bit(one, other):
     assert without_time(one / "log.jsonl") == without_time(other / "log.jsonl")
 
 
-def test_log_as_a_table(tmp_path):
-    """A key that only a later line has, a missing value, every digit of a float; without a line, no header either."""
-    lines = [dict(epoch=1, loss=0.1 + 0.2), dict(epoch=2, loss=None, angle_2=1e-300)]
-    (tmp_path / "log.csv").write_text(runs.as_csv(lines))
-    assert table_of(tmp_path / "log.csv") == [dict(lines[0], angle_2=None), lines[1]]
-    assert runs.as_csv([]) == ""
-
-
 def test_run_folder(start, tmp_path):
     """Everything that the header promises is there, but for the picture, and the numbers in it agree with each other."""
     code, out, err = start(*TINY, "--out", tmp_path / "run")
     assert code == 0, err
     assert {f.name for f in (tmp_path / "run").iterdir()} == {
-        "config.json", "log.jsonl", "log.csv", "checkpoint.npz", "result.json", "network.npz"}
+        ".lock", "config.json", "log.jsonl", "checkpoint.npz", "result.json", "network.npz"}
     trained = read_npz(tmp_path / "run" / "checkpoint.npz")
     for name, w in ep.load(tmp_path / "run" / "network.npz").parameters().items():
         assert np.array_equal(w, trained[f"parameter/{name}"])
     assert "SYNTHETIC DATA - THIS IS NOT CIFAR-10" in out and "expected time" in out
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in log] == [1, 2] and table_of(tmp_path / "run" / "log.csv") == log
+    assert [line["epoch"] for line in log] == [1, 2]
     assert {"train_loss", "train_accuracy", "steps_free", "residual", "gradient_norm_readout", "stuck_4", "cosine_readout",
             "settled_images"} <= log[0].keys()
     result = json.loads((tmp_path / "run" / "result.json").read_text())

@@ -1,27 +1,14 @@
 """Wrong rules, each of which an ordinary test of this suite must catch: the tests are tested.
 
-A mutant is one replacement in the source, and the checks that must notice it: each passes as the source is, and fails with it.
-
-    MUTANTS    of the core, its engine and a training step: planted in this process, one after the other, whenever the tests run
-    JOBS       of the main job: each takes a process and seconds, so they run on demand,
-               python tests/test_mutants.py                 with every option of every example, ignored: ten minutes of one core
-               python tests/test_mutants.py nudging flip    those whose name contains one of the words; --list prints the names
-
-A mutant whose text has left the source is an error of its own: bring it up to date. What code for a GPU can do wrong is in
-test_planted_gpu_bugs.py.
+A mutant is one replacement in the source of the core, its engine or a training step, and the checks that must notice it: each
+passes as the source is, and fails with it. They are planted in this process, one after the other. A mutant whose text has left
+the source is an error of its own: bring it up to date. What code for a GPU can do wrong is in test_planted_gpu_bugs.py.
 """
 
-import argparse
 import ast
 import functools
 import importlib
 import inspect
-import os
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +26,7 @@ import test_own_energy as O
 import test_papers_code
 import test_radius as R
 import test_training as T
-from cases import ANGLE, CE, SE, Case
+from cases import ANGLE, SE, Case
 
 from ep.activations import CLIP, HARD_SIGMOID, TANH
 from ep.engine.cpu import LOCAL
@@ -51,7 +38,7 @@ class Mutant(NamedTuple):
     where: str  # a file from ROOT, and ":qualified.name" of the function in it
     right: str
     wrong: str
-    checks: tuple  # of (test, *arguments), or names of tests as pytest takes them
+    checks: tuple  # of (test, *arguments)
 
 
 def of(where, right, wrong, *checks):
@@ -84,9 +71,7 @@ SENT = (I.test_a_message_is_sent_once_and_none_by_a_layer_that_is_zero,)
 SWEEP_DOWN = (I.test_one_sweep_down_carries_the_nudge_to_the_first_layer,)
 OVER_RELAXED = (R.test_the_fixed_point_and_the_gradient_are_the_same, 1.3, "symmetric")
 RADIUS = (R.test_it_is_the_largest_eigenvalue_of_the_jacobian, "chain", 1.0)
-ENGINE = (E.test_every_relaxation_and_gradient, "symmetric", "checkerboard", CE, "max", HARD_SIGMOID)
 ENGINE_ASYMMETRIC = (E.test_every_relaxation_and_gradient, "asymmetric", "synchronous", SE, "max", HARD_SIGMOID)
-IN_BLOCKS = (E.test_sigma_and_its_difference_in_blocks, "hard-sigmoid", None)
 TIES = (E.test_max_pooling_from_zero, 4, "symmetric", "synchronous", (4, 4, 4, 4), 40)
 BATCH = (T.test_a_batch_from_its_chunks,)
 BOTH_ENDS = (O.test_a_step_hears_both_ends_as_they_are_now, O.nonlinear, 1.0, "checkerboard")
@@ -391,32 +376,21 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "engine: W on the way down": of(
         "engine/cpu:exchanged", "exchanged(getattr(synapse, name),", "exchanged(getattr(synapse, synapse.parts[0]),",
         ENGINE_ASYMMETRIC),
-    "engine: the kernel of the other way": of(
-        "engine/cpu:TiledConv.kernel", 'if direction == "up"', 'if direction != "up"', TIES),
     "engine: a stale kernel": of(
         "engine/cpu:TiledConv.kernel", "is not self.W", "is None",
         (E.test_kernels_follow_new_weights_but_not_a_change_in_place,)),
     "engine: bias twice": of("engine/cpu:TiledConv.drive_post", "b=rows_of(", "b=2 * rows_of(", SYNAPSES),
     "engine: bias in the linear way": of("engine/cpu:TiledConv.linear_post", "switches)[0]", "switches, self.b)[0]", SYNAPSES),
-    "engine: switches that thaw": of("engine/cpu:Pooled.pool_stripes", "if switches is None:", "if True:", SYNAPSES),
+    "engine: switches that thaw": of("engine/cpu:TiledConv.pool_stripes", "if switches is None:", "if True:", SYNAPSES),
     "engine: images of the last call": of("engine/cpu:TiledConv.products", "up.input[...] = inside(pre)", "pass", SYNAPSES),
     "engine: one product for two": of("engine/cpu:TiledConv.products", "(0, 1)[:len(posts)]", "(0,)", SYNAPSES),
     "engine: product without the gain": of(
         "engine/cpu:TiledConv.hebbian_pair", "inside(mu_pre), gain", "inside(mu_pre), 1", SYNAPSES),
     "engine: results that are overwritten": of(
-        "engine/cpu:Pooled.pool_stripes", "np.empty((h, w, N, C), self.W.dtype)",
+        "engine/cpu:TiledConv.pool_stripes", "np.empty((h, w, N, C), self.W.dtype)",
         "workspace(N, self.W.dtype).made((h, w, C), lambda: np.empty((h, w, N, C), self.W.dtype))",
         (E.test_results_are_not_overwritten,)),
-    "engine: ties left to rounding": of("engine/cpu:Pooled.plain", "len(first) == 1 or ", "", TIES),
-    "engine: sigma without its slope": of("engine/cpu:InBlocks.respond", "self.slope, out", "1.0, out", IN_BLOCKS, ENGINE),
-    "engine: bounds exchanged": of(
-        "engine/cpu:InBlocks.deviate", "w * (low - at) if low else -w * at, w * (high - at)", "-w * (high - at), w * at",
-        IN_BLOCKS, ENGINE),
-    "engine: w_n forgotten at the bounds": of("engine/cpu:InBlocks.deviate", "w * (high - at), out", "high - at, out", IN_BLOCKS),
-    "engine: w_n forgotten beyond the bounds": of("engine/cpu:InBlocks.deviate", "offset *= w", "offset *= 1", IN_BLOCKS),
-    "engine: every unit inside its bounds": of(
-        "engine/cpu:InBlocks.deviate", "e += offset", "e += 0 * offset", IN_BLOCKS, ENGINE),
-    "engine: the last term only": of("engine/cpu:add_up", "out += a[part] if", "out[...] = a[part] if", IN_BLOCKS),
+    "engine: ties left to rounding": of("engine/cpu:TiledConv.plain", "len(first) == 1 or ", "", TIES),
 
     # a training step
     "a mean over chunks": of("train/step:merged", "(one.images / N) * one.gradient", "(1 / len(parts)) * one.gradient", BATCH),
@@ -425,13 +399,6 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "a NaN that is lost": of("train/step:step", "float(np.maximum(residual, changes[-1]))", "max(residual, changes[-1])",
                              (T.test_merging_keeps_a_nan,)),
 }
-
-
-def part_of(where):
-    """(the part in which the text of a mutant stands, the whole file)."""
-    name, _, function = where.partition(":")
-    source = (ROOT / name).read_text(encoding="utf-8")
-    return ast.get_source_segment(source, definition(source, function)) if function else source, source
 
 
 def definition(source, function):
@@ -446,9 +413,10 @@ def definition(source, function):
 
 def mutated(mutant):
     """The whole file with the replacement."""
-    part, source = part_of(mutant.where)
-    once = not mutant.where.endswith(".py")  # in a whole file: wherever it stands
-    if part.count(mutant.right) < 1 or once and part.count(mutant.right) > 1:
+    name, _, function = mutant.where.partition(":")
+    source = (ROOT / name).read_text(encoding="utf-8")
+    part = ast.get_source_segment(source, definition(source, function))
+    if part.count(mutant.right) != 1:
         raise LookupError(f"'{mutant.right}' is not in {mutant.where} any more, or not once: bring this mutant up to date")
     return source.replace(part, part.replace(mutant.right, mutant.wrong))
 
@@ -489,168 +457,3 @@ def test_a_wrong_rule_is_caught(name, monkeypatch):
             with pytest.raises(AssertionError):
                 run(check)
         LOCAL.__dict__.clear()  # buffers of the mutant
-
-
-# --- the main job and the examples, on demand ---------------------------------------------------------------------------------
-
-RANDOM = "tests/test_training.py::test_what_is_random_depends_on_seed_epoch_and_step"
-VISITED = "tests/test_training.py::test_epoch_visits_every_image_once_in_seeded_order"
-OPTIONS, EXPERIMENT = "tests/test_options.py", "tests/test_experiment.py"
-
-
-def acts(option, example="cifar10_sym_ep"):
-    return f"{OPTIONS}::test_an_option_acts[{example}-{option}]"
-
-
-def job(test, file, right, wrong):
-    return Mutant(f"ep/train/{file}.py", right, wrong, (test,))
-
-
-JOBS = {
-    "schedule of the free phase in nudged ones": job(
-        acts("--schedule-nudged"), "experiment", "config.schedule_nudged, **both", "config.schedule, **both"),
-    "over-relaxation forgotten": job(acts("--omega"), "experiment", ", omega=config.omega)", ")"),
-    "no tolerance": job(acts("--tolerance"), "experiment", "config.schedule, config.tolerance,", "config.schedule, 0.0,"),
-    "always deviations": job(
-        acts("--nudged-phases"), "experiment", 'deviations=config.nudged_phases == "deviations")', "deviations=True)"),
-    "conventions forgotten": job(acts("--conventions"), "experiment", 'if config.conventions == "paper":', "if False:"),
-    "Kolen-Pollack forgotten": job(acts("--feedback-update"), "experiment", "combined(step.gradient)", "dict(step.gradient)"),
-    "never transposed": job(
-        f"{EXPERIMENT}::test_exact_updates_go_through_the_transpose", "experiment",
-        "transposed=FEEDBACK_UPDATES[config.feedback_update][0]", "transposed=False"),
-    "always EP": job(
-        acts("--algorithm"), "experiment", 'if config.algorithm == "bptt":\n        return partial(bptt_gradient',
-        "if False:\n        return partial(bptt_gradient"),
-    "Kolen-Pollack with BPTT": job(
-        f"{EXPERIMENT}::test_backpropagation_through_time_gives_feedback_weights_their_own_gradient", "experiment",
-        'connections="asymmetric"), dict(feedback_update="exact")', 'connections="asymmetric"), dict()'),
-    "always symmetric": job(acts("--nudging"), "experiment", "NUDGINGS[config.nudging]", 'NUDGINGS["symmetric"]'),
-    "beta forgotten": job(acts("--beta"), "experiment", "(config.beta, rng", "(0.1, rng"),
-    "chunks of 16": job(acts("--chunk"), "experiment", "x, y, map, config.chunk)", "x, y, map)"),
-    "scale forgotten": job(acts("--scale"), "experiment", "scale=config.scale,", ""),
-    "gain forgotten": job(acts("--feedback"), "experiment", "feedback=config.feedback, ", ""),
-    "seed of the weights forgotten": job(
-        acts("--seed"), "experiment", "feedback=config.feedback, seed=config.seed)", "feedback=config.feedback)"),
-    "cost forgotten": job(acts("--cost"), "experiment", "cost=COSTS[config.cost]", 'cost=COSTS["cross-entropy"]'),
-    "never calibrated": job(acts("--initial-drive"), "experiment", "calibrate(network, x, config.initial_drive)", "pass"),
-    "weight decay forgotten": job(
-        acts("--weight-decay"), "experiment", "config.weight_decay, config.anneal", "0.02, config.anneal"),
-    "annealing forgotten": job(
-        f"{EXPERIMENT}::test_adam_is_annealed_over_all_steps", "experiment", "config.anneal_epochs, steps", "1, steps"),
-    "never warms up": job(acts("--warm-up"), "experiment", "config.warm_up)\n", "0)\n"),
-    "a drift-free phase that is counted": job(
-        f"{EXPERIMENT}::test_the_phases_that_are_counted_are_those_that_run", "experiment", ' or config.conventions == "paper"',
-        ""),
-    "ignored options are let through": job(
-        f"{OPTIONS}::test_what_is_refused_would_be_ignored", "settings", "if names and not only.acts(config):", "if False:"),
-    "order from another seed": job(RANDOM, "loop", 'default_rng([whole(seed, "seed"), epoch])', "default_rng([0, epoch])"),
-    "augmentation from another seed": job(
-        RANDOM, "loop", "default_rng([seed, epoch, number])", "default_rng([0, epoch, number])"),
-    "the last batch is left out": job(VISITED, "loop", "return -(-images // batch_size)", "return images // batch_size"),
-    "all test images": job(
-        acts("--test-images"), "runs", "dataset.test_images[:n], dataset.test_labels[:n]",
-        "dataset.test_images, dataset.test_labels"),
-    "one epoch": job(acts("--epochs"), "runs", "range(self.epoch, config.epochs)", "range(self.epoch, 1)"),
-    "changed settings are let through": job(
-        "tests/test_main_job.py::test_a_run_is_neither_changed_nor_overwritten", "commandline", "    if changed:",
-        "    if False:"),
-    "no augmentation": job(acts("--flip"), "job", "batch = datasets.augment(batch, rng, config.pad, config.flip)", "pass"),
-    "no crops": job(acts("--pad"), "job", "rng, config.pad, config.flip)", "rng, 0, config.flip)"),
-    "no mirror images": job(acts("--flip"), "job", "rng, config.pad, config.flip)", "rng, config.pad, False)"),
-    "other training images": job(acts("--train-images"), "job", "dataset.train_images[:n])", "dataset.train_images[-n:])"),
-    "nothing held out": job(
-        acts("--validation-images"), "job", "datasets.hold_out(dataset, args.validation_images or 0)", "dataset"),
-    "the asymmetric recipe is symmetric": Mutant(
-        "examples/cifar10_asym_ep.py", ', connections="asymmetric")', ")", (f"{OPTIONS}::test_every_example_is_here",)),
-}
-
-
-@pytest.mark.parametrize("name", MUTANTS | JOBS)
-def test_every_mutant_is_up_to_date(name):
-    """Its text stands in the source, once, in the place where it says."""
-    mutated((MUTANTS | JOBS)[name])
-
-
-def ignored():
-    """{name: mutant} for every option of every example: the value on the command line is replaced by the default."""
-    import test_options
-
-    mutants, main_job = {}, "ep/train/job.py"
-    for name in test_options.PROGRAMS:
-        for action in test_options.actions_of(name):
-            option = action.option_strings[0] if action.option_strings else action.dest
-            uses = f"args.{action.dest}"
-            own = main_job if name == test_options.MAIN else str(test_options.source_of(name).relative_to(ROOT))
-            source, shared = (ROOT / own).read_text(), "examples/trained.py"
-            lent = uses not in source and uses in (ROOT / shared).read_text()
-            file = shared if lent and re.search(r"^(import|from) trained\b", source, re.MULTILINE) else own
-            mutants[f"{name} {option}"] = Mutant(file, *without(action, (ROOT / file).read_text()), (acts(option, name),))
-    return mutants
-
-
-def without(action, source):
-    """(right, wrong): every use of an option in the source, and its default in that place."""
-    default = f"__import__('pathlib').Path({str(action.default)!r})" if isinstance(action.default, Path) else repr(action.default)
-    if f"args.{action.dest}" in source:
-        return f"args.{action.dest}", default
-    if "cli.given(args, settings.OPTIONS)" in source:  # a setting of the main job
-        return "settings.OPTIONS)", f'settings.OPTIONS.keys() - {{"{action.dest}"}})'
-    if f'"{action.dest}"' in source:  # in the list of those that are taken over
-        return f'"{action.dest}"', '"nothing"'
-    return f"parser.parse_args().{action.dest}", default
-
-
-def without_option(mutant):
-    """The source with every use of an option replaced, but no assignment to it and no longer name."""
-    first, *parts = (ROOT / mutant.where).read_text(encoding="utf-8").split(mutant.right)
-    result = first
-    for part in parts:
-        kept = mutant.right.startswith("args.") and (part[:1].isidentifier() or part.startswith(" = "))
-        result += (mutant.right if kept else mutant.wrong) + part
-    if mutant.wrong not in result or not parts:
-        raise LookupError(f"'{mutant.right}' is not in {mutant.where} any more: bring this mutant up to date")
-    return result
-
-
-def fails(copy, *tests):
-    """Whether one of the tests fails in the copy; anything but a pass or a failure is an error of this file."""
-    one_thread = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"), "1")
-    environment = {**os.environ, **one_thread, "PYTHONPATH": str(copy)}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--slow", *tests]
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
-    if done.returncode not in (0, 1):
-        raise SystemExit(f"error: {' '.join(tests)} cannot be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    if " passed" not in done.stdout and " failed" not in done.stdout:
-        return None  # skipped: it needs what is not installed
-    return done.returncode == 1
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*", help="only mutants whose name contains one of these")
-    parser.add_argument("--list", action="store_true", help="print them, and run nothing")
-    args = parser.parse_args()
-    sources = {name: (mutant, mutated(mutant)) for name, mutant in JOBS.items()}
-    sources |= {name: (mutant, without_option(mutant)) for name, mutant in ignored().items()}
-    sources = {name: pair for name, pair in sources.items() if not args.words or any(word in name for word in args.words)}
-    if args.list:
-        print(*(f"{name:60} {mutant.checks[0]}" for name, (mutant, _) in sources.items()), sep="\n")
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy, survived = Path(folder, "copy"), []
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "runs", "build", "__pycache__", ".pytest_cache"))
-        if fails(copy, *dict.fromkeys(mutant.checks[0] for mutant, _ in sources.values())):
-            raise SystemExit("error: one of these tests fails without any mutant; run pytest")
-        for name, (mutant, source) in sources.items():
-            file = copy / mutant.where.partition(":")[0]
-            file.write_text(source, encoding="utf-8")
-            caught = fails(copy, mutant.checks[0])
-            shutil.copy(ROOT / file.relative_to(copy), file)
-            print(f"{ {True: 'caught', False: 'SURVIVED', None: 'skipped'}[caught]:9} {name}", flush=True)
-            survived += [name] if caught is False else []
-    print(f"{len(survived)} of {len(sources)} survived" + ": " * bool(survived) + ", ".join(survived))
-    raise SystemExit(bool(survived))
-
-
-if __name__ == "__main__":
-    main()

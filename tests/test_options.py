@@ -311,6 +311,11 @@ OTHERS = {  # example: (its patches, its base options, {option and value: what i
     "13_depth": (patched(32), "--blocks 1 --channels 2 --images 2", {
         "--blocks 2 3": "(6, 8)", "--channels 3": "", "--feedback 0.1": "", "--images 3": "",
         "--out elsewhere": "elsewhere/depth.png"}),
+    "14_read_noise": (patched(32, CHANNELS=(2, 2, 2), BETAS=[0.125], AT=0.125, NOISES={0.0: "", 1e-3: ""}),
+                      "--train-images 16 --epochs 1 --images 2 --draws 1", {
+        "--train-images 24": "uint8[24, ", "--epochs 2": lambda a, b: len(lines(b, "train_epoch")) == 2 * len(
+            lines(a, "train_epoch")), "--images 3": "[3, 16, 16, 3]", "--draws 2": "", "--out elsewhere":
+        "elsewhere/read_noise.png"}),
     "asymmetric_alignment": (patched(32, ANGLES=(90.0, 0.0), SEEDS=(0,), T=12, K=6), "", {
         "--out elsewhere": "elsewhere/asymmetric_alignment.png"}),
     "predict": (predict, "", {

@@ -250,6 +250,15 @@ def test_ep_by_states_is_the_slope_of_the_loss(make, gain):
     is_the_slope_of_the_loss(network, estimate.gradient)
 
 
+def test_states_alone_are_enough():
+    """Those that somebody else has relaxed, or measured: the same gradient, for there are no switches to know."""
+    network, nudging, phases = nonlinear(), Nudging.symmetric(0.1), Phases(REST, REST, deviations=False)
+    estimate = ep.eqprop_gradient(network, X, Y, phases, nudging=nudging)
+    nudged = {beta: phase.states for beta, phase in zip(nudging.points, estimate.nudged)}
+    again = ep.eqprop_from_states(network, X, Y, estimate.free.states, nudged, nudging)
+    assert relative(again.gradient, estimate.gradient) == 0
+
+
 @at_every_gain
 def test_a_lateral_bilinear_synapse_has_every_gradient(gain):
     """By deviations, BPTT and RBP: D has the sum of both ways on its diagonal."""
@@ -358,6 +367,17 @@ def test_the_log_knows_the_bounds_of_each_layer():
     network.feedback = 0.0
     step = merged([part(network, ep.eqprop_gradient(network, X, Y, Phases(3, 3), nudging=Nudging.symmetric(0.1)))])
     assert step.stuck == [0.0, 1.0]  # 1 is no bound of RELU6
+
+
+def test_a_device_keeps_each_layer_between_its_own_bounds():
+    """With noise in every update; and it has no mismatch of a nonlinear synapse."""
+    network = lateral(0.5, [ep.TANH, ep.CLIP, ep.RELU6])
+    disturb = ep.Imperfections(update_noise=100.0).disturbance(network, 0, 3)
+    for n, (low, high) in enumerate([(-1, 1), (0, 1), (0, 6)], start=1):
+        assert set(disturb(n, random_states(network)[n - 1]).ravel()) == {low, high}
+    synapse = memory(5, 4)
+    synapse.W = synapse.U
+    assert "mismatch" in sentence(ep.Imperfections(mismatch=0.1).device, joined(synapse, wiring=[(1, 2)]))
 
 
 @pytest.mark.parametrize("make, said", [

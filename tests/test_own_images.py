@@ -1,12 +1,11 @@
 """From images of one's own to a trained network and a prediction: the main job and predict.py on folders and arrays."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import EXAMPLES, refused
+from helpers import refused
 from PIL import Image
 
 import ep
@@ -59,21 +58,6 @@ def test_a_folder_of_pictures(run, example, tmp_path, classes):
         assert "has other classes or another shape" in refused(example(name, *options, "--data", other))
 
 
-def test_a_layout_that_is_a_question(run, example, tmp_path):
-    """The answer is an option, and a run that is resumed, or looked at, keeps it; the first lines say what is read."""
-    write_folder(tmp_path / "shapes" / "train", 2)
-    write_folder(tmp_path / "shapes" / "more", 1)
-    question = ("cifar10_sym_ep", *FEW, "--data", tmp_path / "shapes", "--out", tmp_path / "run")
-    assert "--dataset folder-of-classes or --dataset folder-of-splits" in refused(example(*question))
-    assert not (tmp_path / "run").exists()
-    banner = "classes (training + test): disc, ring, each 8 + 2\nnote: not used: more/ (beside the training images)\n"
-    assert banner in run(*question, "--dataset", "folder-of-splits")
-    assert banner in run("cifar10_sym_ep", "--resume", tmp_path / "run", "--epochs", 2)
-    look = ("predict", "--model", tmp_path / "run" / "network.npz", "--out", tmp_path / "predict.png")
-    assert "where they are with --data" in refused(example(*look))
-    assert "a test image of class disc" in run(*look, "--data", tmp_path / "shapes")
-
-
 def test_resuming_finds_the_images_again(run, example, tmp_path, monkeypatch):
     """By the absolute path in the configuration, from another working directory too; or by --data where they were moved."""
     folder, resume = write_folder(tmp_path / "shapes", 3), ("cifar10_sym_ep", "--resume", tmp_path / "run")
@@ -87,16 +71,11 @@ def test_resuming_finds_the_images_again(run, example, tmp_path, monkeypatch):
     run(*resume, "--data", tmp_path / "moved")
 
 
-def test_home_is_expanded_in_every_path_option(tmp_path, monkeypatch):
-    """Quoted, so that no shell has done it. No option of a path is a bare string or a bare Path."""
+def test_home_is_expanded(tmp_path, monkeypatch):
+    """Quoted, so that no shell has done it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for kind in (cli.path, cli.figure):
         assert Path(kind("~/a.png")) == tmp_path / "a.png"
-    names = ("--data", "--out", "--run", "--runs", "--model", "--resume")
-    added = [f'{add}("{name}"' for name in names for add in ("add", "argument")]
-    for path in (*EXAMPLES.glob("*.py"), Path(cli.__file__)):
-        for line in path.read_text().splitlines():
-            assert re.search("type=(cli.)?(path|figure)", line) or not any(words in line for words in added), f"{path}: {line}"
 
 
 @pytest.mark.parametrize("shape,floats", [((28, 28, 1), False), ((12, 16, 2), True)])

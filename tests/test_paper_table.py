@@ -45,12 +45,13 @@ def test_rows_differ_only_by_what_they_name():
 
 
 def test_every_estimator_of_a_comparison_has_as_many_trials_and_seeds():
-    """Nudgings at the preset's gain, where BPTT and backpropagation have nothing to choose; squared error; every gain."""
+    """Nudgings at the preset's gain, and at full feedback, where the controls have nothing to choose; squared error."""
     nudgings = ("one-sided", "random-sign", "symmetric", "four-point")
-    squared, gains = ([name for name in table.ROWS if part in name and "states" not in name] for part in ("squared", "-gain-"))
-    for group, seeds in (nudgings, 3), (squared, 1), (gains, 1):
+    full = [f"full-{nudging}-{kind}" for nudging in ("one-sided", "symmetric", "four-point") for kind in ("states", "deviations")]
+    squared = [name for name in table.ROWS if "squared" in name]
+    for group, seeds in (nudgings, 3), (full, 3), (squared, 1):
         assert {(len(table.ROWS[name].trials), table.ROWS[name].seeds) for name in group} == {(3, seeds)}
-    assert len(squared) == 3 and len(gains) == 3 * len(table.GAINS)
+    assert len(squared) == 3
 
 
 @pytest.mark.parametrize("nudging, algorithm, steps", [("symmetric", "eqprop", 50), ("four-point", "eqprop", 100),
@@ -66,7 +67,7 @@ def test_cost_counts_the_phases_that_run(nudging, algorithm, steps):
 
 def tiny(monkeypatch, **rows):
     common = "--dataset synthetic --preset cpu --channels 4 4 4 4 --train-images 32 --test-images 32 --batch-size 16 --epochs 2"
-    blocks = {"full": "", "preset": common, "squared": "", "gains": f"{common} --scale 2"}
+    blocks = {"full": f"{common} --scale 2", "preset": common, "squared": ""}
     monkeypatch.setattr(table, "COMMON", blocks)
     monkeypatch.setattr(table, "TRIAL", dict.fromkeys(table.COMMON, "--test-images 16 --epochs 1"))
     monkeypatch.setattr(table, "ROWS", {name.replace("_", "-"): row for name, row in rows.items()})
@@ -100,20 +101,20 @@ def test_the_plan_has_trials_before_their_rows():
     blocks = [table.ROWS[job.row].block for job in jobs]
     assert blocks == sorted(blocks, key=list(table.COMMON).index)
     assert {job.stem for job in jobs if job.row == "symmetric" and not job.trial} == {f"symmetric-{seed}" for seed in range(3)}
-    assert {table.ROWS[job.row].block for job in table.plan(Namespace(block="gains"))} == {"gains"}
+    assert {table.ROWS[job.row].block for job in table.plan(Namespace(block="full"))} == {"full"}
 
 
 @pytest.mark.slow
 def test_table_of_trainings(run, monkeypatch, tmp_path):
     """Numbers of the tables are those of the logs, the rows have the trial that was best, and a second call trains nothing."""
-    tiny(monkeypatch, bptt_gain_1=table.Row("gains", "--algorithm bptt --steps-free 4 --steps-nudged 2"),
+    tiny(monkeypatch, full_bptt=table.Row("full", "--algorithm bptt --steps-free 4 --steps-nudged 2"),
          symmetric=table.Row("preset", "--nudging symmetric", 2, ("--beta 0.1", "--beta 0.9"), paper="88.3%"))
     places = ("--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 2)
     code, out, err = run(*places)
     assert code == 0 and "**" in out, err
     stems = {str(path.relative_to(tmp_path / "out"))[:-len(".jsonl")] for path in (tmp_path / "out").rglob("*.jsonl")}
     trials = {"choices/symmetric-beta-0.1-0", "choices/symmetric-beta-0.9-0"}
-    assert stems == {"symmetric-0", "symmetric-1", "bptt-gain-1-0"} | trials
+    assert stems == {"symmetric-0", "symmetric-1", "full-bptt-0"} | trials
     read = {stem: json.loads((tmp_path / "out" / f"{stem}.json").read_text()) for stem in stems}
     log = {stem: list(map(json.loads, (tmp_path / "out" / f"{stem}.jsonl").read_text().splitlines())) for stem in stems}
     assert {len(log[stem]) for stem in stems if "/" not in stem} == {2} and len(log["choices/symmetric-beta-0.9-0"]) == 1
@@ -129,8 +130,12 @@ def test_table_of_trainings(run, monkeypatch, tmp_path):
     assert cells[4].startswith("{:.1%}, {:.1%} (of 32".format(*(np.mean([line[key] for line in last]) for key in (
         "accuracy_at_T", "fixed_point_accuracy"))))
     assert cells[5] == f"{min(line['smallest_cosine'] for line in last):.3f}"
-    assert cells[6] == f"{max(line['residual'] for line in last):.0e}" and cells[9:11] == ["4", "2 + 2"]
-    assert "bptt-gain-1" in (tmp_path / "out" / "gains.md").read_text().splitlines()[2]
+    regime = ("cosine_one_pass", "largest_cosine_feed_forward", "spectral_radius", "largest_spectral_radius")
+    one_pass, feed_forward, radius, largest = (f"{np.mean([line[key] for line in last]):.2f}" for key in regime)
+    assert cells[6] == f"{one_pass}, {feed_forward}" and cells[8] == f"{radius} ({largest})"
+    assert cells[7] == f"{np.mean([line['accuracy_without_feedback'] for line in last]):.1%}"
+    assert cells[9] == f"{max(line['residual'] for line in last):.0e}" and cells[10:12] == ["4", "2 + 2"]
+    assert "full-bptt" in (tmp_path / "out" / "full.md").read_text().splitlines()[2]
     assert f"**`--beta {beta}` {max(held_out):.1%}**" in (tmp_path / "out" / "choices.md").read_text()
     assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
@@ -146,7 +151,7 @@ def test_backpropagation_beside_ep_without_feedback(run, monkeypatch, tmp_path):
     tiny(monkeypatch, feed_forward=table.Row("preset", "--feedback 0 --nudging symmetric --beta 0.01 --steps-free 1"),
          pytorch=table.Row("preset", ""))
     more = "--dataset synthetic --preset cpu --channels 8 8 16 16 --train-images 960 --test-images 200 --batch-size 16 --epochs 2"
-    monkeypatch.setattr(table, "COMMON", {"preset": f"{more} --warm-up 5", "squared": "", "gains": ""})
+    monkeypatch.setattr(table, "COMMON", {"full": "", "preset": f"{more} --warm-up 5", "squared": ""})
     code, out, err = run("--out", tmp_path / "out", "--runs", tmp_path / "runs", "--workers", 2)
     assert code == 0, err
     ours, theirs = (table.result_of(tmp_path / "out" / f"{name}-0")["result"] for name in ("feed-forward", "pytorch"))

@@ -1,7 +1,7 @@
 """A bug of each kind that code for a GPU can have, planted, and the check that finds it.
 
-Where the real CuPy runs on a CPU ("executed") and where its rules do ("rules") different checks see different bugs;
-docs/cupy_without_gpu.md has the table. Each test first makes sure that the check passes without the bug.
+The checks need the real CuPy on a CPU (cupy_on_cpu); docs/cupy_without_gpu.md has the table. Each test first makes sure that
+the check passes without the bug.
 """
 
 import inspect
@@ -20,11 +20,8 @@ from ep import eqprop
 from ep.backend import array_module
 from ep.engine import graph, kernels
 
-pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True)]
-
-
-def only_on(*names):
-    return pytest.mark.skipif(running() not in names, reason=f"this check is one of {' and '.join(names)} in cupy_on_cpu")
+pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True),
+              pytest.mark.skipif(not running(), reason="the checks are those of cupy_on_cpu.executed")]
 
 
 def with_sigma(network, sigma):
@@ -32,7 +29,6 @@ def with_sigma(network, sigma):
     return network
 
 
-@only_on("executed", "rules")
 @pytest.mark.parametrize("hidden", [False, True], ids=["plain", "cast back"])
 def test_a_float64_leak_is_seen(xp, hidden):
     """Also where the result is float32 again: the names of the kernels tell, or the types of all results."""
@@ -46,7 +42,6 @@ def test_a_float64_leak_is_seen(xp, hidden):
         check_float32(xp, with_sigma(network, leaking))
 
 
-@only_on("executed", "rules")
 @pytest.mark.parametrize("look", [lambda u: float(u.max()), lambda u: bool((u > 9).any()), lambda u: u[0].get()],
                          ids=["float", "bool", "get"])
 def test_a_synchronisation_in_the_loop_is_counted(xp, look):
@@ -66,7 +61,6 @@ def planted(monkeypatch, name, right, wrong):
     monkeypatch.setattr(kernels, "compiled", kernels.compiled.__wrapped__)  # whatever it compiles is forgotten afterwards
 
 
-@only_on("executed")
 @pytest.mark.parametrize("name, right, wrong, check", [
     ("max_pool", "y1 > most", "y1 >= most",  # the last of equals wins
      lambda xp: test_kernels.test_pooling(xp, 4, 6, "float32", 5)),
@@ -96,7 +90,6 @@ def test_a_wrong_kernel_differs_from_its_twin(xp, monkeypatch, name, right, wron
         check(xp)
 
 
-@only_on("executed")
 @pytest.mark.parametrize("owner, name, right, wrong, check", [
     (graph.Recorder, "__call__", "a.copy() for a in results", "a for a in results", test_graph.test_chunks_of_a_batch),
     (graph.Recorder, "__call__", "parts, network.feedback, key", "parts, key", test_graph.test_what_is_recorded_anew),
@@ -116,7 +109,6 @@ def test_a_wrong_recording_is_found(xp, monkeypatch, owner, name, right, wrong, 
         check(xp)
 
 
-@only_on("executed")
 def test_a_write_beyond_the_end_is_found(xp):
     """The guards on both sides of every array tell, also when the array has been freed."""
     from cupy_on_cpu import device
@@ -129,7 +121,6 @@ def test_a_write_beyond_the_end_is_found(xp):
     assert device.found_overruns() == ["something was written behind an array of 20 bytes"]
 
 
-@only_on("executed")
 def test_every_test_is_asked_for_overruns(xp, request):
     """When it is over, by the plugin: the bug need not be in an array that the test looks at."""
     from cupy_on_cpu import executed
@@ -140,7 +131,6 @@ def test_every_test_is_asked_for_overruns(xp, request):
     executed.pytest_runtest_teardown(request.node)
 
 
-@only_on("executed")
 def test_a_kernel_that_does_not_compile_is_an_error(xp, monkeypatch):
     planted(monkeypatch, "max_pool", "T most", "U most")
     with pytest.raises((RuntimeError, array_module(xp.zeros(1)).cuda.compiler.CompileException)):

@@ -1,4 +1,4 @@
-"""Residual networks of any depth: alive at the start, every layer's gradient, by the engine as by the core, trained and resumed.
+"""Residual networks of any depth: alive at the start, every layer's gradient, by the engine as by the core, trained.
 
 What is proved of every network is proved of a residual one in test_identities.py, test_gradients.py and test_gdu.py.
 """
@@ -8,7 +8,6 @@ import functools
 import numpy as np
 import pytest
 from cases import data
-from helpers import relative
 from test_engine import SYMMETRIC, assert_same
 
 import ep
@@ -24,7 +23,6 @@ from ep.network import Network
 from ep.nudging import Nudging
 from ep.synapse import Identity
 from ep.train import equilibrium, experiment
-from ep.train.checkpoint import restore, save_checkpoint
 from ep.train.loop import train_epoch
 
 DEPTHS = {4: 1, 8: 3, 14: 6, 26: 12, 50: 24}  # layers, the readout among them, and how many blocks these are
@@ -168,8 +166,8 @@ def test_a_difference_of_states_fails_at_depth():
 # --- training ---------------------------------------------------------------------------------------------------------------
 
 
-def test_training_learns_and_resumes_bit_for_bit(tmp_path):
-    """--network resnet on 64 images: the loss falls; from a checkpoint in the middle it goes on to the same parameters."""
+def test_training_learns():
+    """--network resnet on 64 images: the loss falls."""
     rng = np.random.default_rng(0)
     labels = (np.arange(64) % 4).astype(np.uint8)
     images = np.clip(rng.normal(120, 30, (64, 16, 16, 3)) + 25 * labels[:, None, None, None], 0, 255).astype("uint8")
@@ -180,21 +178,10 @@ def test_training_learns_and_resumes_bit_for_bit(tmp_path):
                                 batch_size=16, epochs=6, warm_up=2, chunk=8, lr=(5e-3,), flip=False)
     assert config.feedback == 0.001 and config.initial_drive > 0 and len(config.scale) == 2
 
-    def start():
-        network, optimizer, gradient = experiment.build(config, x=dataset.normalise(images))
-        return network, optimizer, gradient, []
-
-    def train(network, optimizer, gradient, losses, epochs):
-        for epoch in epochs:
-            train_epoch(network, images, labels, gradient, optimizer, batch_size=16, epoch=epoch,
-                        prepare=lambda batch, rng: dataset.normalise(batch), on_step=lambda _, e: losses.append(e.loss))
-
-    whole, half, rest = start(), start(), start()
-    assert whole[0].unsaveable is None and len(whole[0].shapes) == 14
-    train(*whole, range(6))
-    assert np.mean(whole[3][-4:]) < 0.6 * np.mean(whole[3][:4])
-    train(*half, range(3))
-    save_checkpoint(tmp_path / "checkpoint.npz", *half[:2], {})
-    restore(tmp_path / "checkpoint.npz", *rest[:2])
-    train(*rest, range(3, 6))
-    assert relative(rest[0].parameters(), whole[0].parameters()) == 0 and rest[3] == whole[3][12:]
+    network, optimizer, gradient = experiment.build(config, x=dataset.normalise(images))
+    assert network.unsaveable is None and len(network.shapes) == 14
+    losses = []
+    for epoch in range(6):
+        train_epoch(network, images, labels, gradient, optimizer, batch_size=16, epoch=epoch,
+                    prepare=lambda batch, rng: dataset.normalise(batch), on_step=lambda _, e: losses.append(e.loss))
+    assert np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])

@@ -1,4 +1,4 @@
-// The page with the shipped network: a picture comes in, conv.js relaxes, and every sweep is shown.
+// The page with the shipped network of full feedback: a picture comes in, conv.js relaxes, and every step is shown.
 
 "use strict";
 
@@ -7,11 +7,12 @@
   const network = CONV.makeNetwork(CIFAR_NETWORK),
     { classes, mean, std, L } = network,
     number = PICTURES.number;
-  const SETTLED = 1e-5,
-    MOST = 40,
+  const SETTLED = 1e-4,
+    MOST = 150,
+    PAUSE = window.matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 90, // ms for a step, so that it can be seen
     SIDE = 32;
   const COLOURS = ["accent", "a", "b"];
-  const page = { sweeps: [], moment: 0, run: 0 };
+  const page = { steps: [], alone: null, order: [], moment: 0, run: 0 };
 
   const percent = (p) => `${(100 * p).toFixed(1)}%`;
 
@@ -85,73 +86,72 @@
 
   // --- relaxing ----------------------------------------------------------------------------------------------------------------
 
-  // Sweeps until the residual is 10^-5, one at a time, so that the page can be used meanwhile.
+  // Steps until the residual is 10^-4, one at a time, so that they can be seen and the page can be used meanwhile.
   function relax() {
     const run = ++page.run,
-      relaxation = CONV.begin(network, input()),
-      start = performance.now();
-    page.sweeps = [];
+      relaxation = CONV.begin(network, input());
+    page.steps = [];
+    page.alone = CONV.probabilities(network, CONV.alone(network, relaxation));
     const next = () => {
       if (run !== page.run) return; // another picture has come
-      CONV.sweep(network, relaxation);
-      const { s, residual } = relaxation;
-      page.sweeps.push({
-        s: s.slice(),
-        residual,
-        probabilities: CONV.probabilities(network, s),
-        time: performance.now() - start,
-      });
-      page.moment = page.sweeps.length - 1;
+      const start = performance.now();
+      CONV.step(network, relaxation);
+      const { s, residual } = relaxation,
+        time = performance.now() - start;
+      if (!page.steps.length) page.order = s.map((layer, n) => layer && largestFirst(n, layer));
+      page.steps.push({ s: s.slice(), residual, probabilities: CONV.probabilities(network, s), time });
+      page.moment = page.steps.length - 1;
       page.settled = residual <= SETTLED;
       draw();
-      if (!page.settled && page.sweeps.length < MOST) setTimeout(next, 0);
+      if (!page.settled && page.steps.length < MOST) setTimeout(next, Math.max(0, PAUSE - (performance.now() - start)));
     };
     setTimeout(next, 0);
+  }
+
+  // The channels of a layer, those with the largest mean first; those of the last layer as they are.
+  function largestFirst(n, s) {
+    const channels = network.layers[n].output[2],
+      means = new Float64Array(channels);
+    s.forEach((v, k) => (means[k % channels] += v));
+    const order = [...means.keys()];
+    return n === L ? order : order.sort((p, q) => means[q] - means[p]);
   }
 
   // --- drawing -----------------------------------------------------------------------------------------------------------------
 
   function draw() {
-    const { sweeps, moment, settled } = page;
-    if (!sweeps.length) return;
-    const { probabilities, residual, s } = sweeps[moment],
-      last = sweeps[sweeps.length - 1],
-      T = network.steps_free;
+    const { steps, moment, settled, alone } = page;
+    if (!steps.length) return;
+    const { probabilities, residual, s } = steps[moment],
+      last = steps[steps.length - 1];
     const order = classes.map((_, k) => k).sort((p, q) => probabilities[q] - probabilities[p]);
     const bar = (k) => `<div><span>${classes[k]}</span><div class="bar"><i style="width:${100 * probabilities[k]}%"></i>
-      <b style="left:${100 * sweeps[0].probabilities[k]}%"></b></div><output>${percent(probabilities[k])}</output></div>`;
+      <b style="left:${100 * alone[k]}%"></b></div><output>${percent(probabilities[k])}</output></div>`;
     $("answers").innerHTML = order.slice(0, 5).map(bar).join("");
-    $("moment").max = sweeps.length;
+    $("moment").max = steps.length;
     $("moment").value = moment + 1;
-    $("moment-text").textContent = `Sweep ${moment + 1} of ${sweeps.length}, residual ${number(residual)}.`;
-    const final = classes[last.probabilities.indexOf(Math.max(...last.probabilities))];
-    const change =
-      sweeps.length >= T ? Math.max(...last.probabilities.map((p, k) => Math.abs(p - sweeps[T - 1].probabilities[k]))) : 0;
+    $("moment-text").textContent = `Step ${moment + 1} of ${steps.length}, residual ${number(residual)}.`;
+    const likeliest = (p) => `${classes[p.indexOf(Math.max(...p))]} (${percent(Math.max(...p))})`,
+      took = steps.reduce((sum, { time }) => sum + time, 0) / 1000;
     Object.assign($("said").dataset, { settled, residual: last.residual, probabilities: last.probabilities.join(" ") });
     $("said").textContent = settled
-      ? `Fixed point reached: after ${sweeps.length} sweeps the residual is ${number(last.residual)} ` +
-        `(${number(last.time / 1000)} s). The answer is ${final}. ` +
-        `From sweep ${T} on no probability has changed by more than ${number(100 * change)}%.`
-      : sweeps.length < MOST
+      ? `Settled: after ${steps.length} steps the residual is ${number(last.residual)} (${number(took)} s of computing). ` +
+        `The answer is ${likeliest(last.probabilities)}. Without feedback it would be ${likeliest(alone)}.`
+      : steps.length < MOST
         ? "Settling …"
-        : `Not settled after ${MOST} sweeps: the residual is still ${number(last.residual)}.`;
+        : `Not settled after ${MOST} steps: the residual is still ${number(last.residual)}.`;
     for (let n = 1; n <= L; n++) drawLayer(n, s[n]);
     drawChart();
   }
 
-  // The channels of a layer side by side, those with the largest mean first.
+  // The channels of a layer side by side.
   function drawLayer(n, s) {
     const canvas = $(`layer-${n}`),
       [rows, columns, channels] = network.layers[n].output;
     const zoom = [0, 3, 4, 5][n],
       wide = canvas.clientWidth; // screen pixels for a state
     const across = n === L ? (wide > 500 ? 64 : 32) : Math.max(5, Math.floor(wide / ((columns + 1) * zoom)));
-    const means = Array.from({ length: channels }, (_, j) => {
-      let sum = 0;
-      for (let k = j; k < s.length; k += channels) sum += s[k];
-      return sum;
-    });
-    const order = n === L ? means.map((_, j) => j) : means.map((_, j) => j).sort((p, q) => means[q] - means[p]);
+    const order = page.order[n];
     const shown = n === L ? channels / across : Math.min(4, Math.ceil(channels / across)),
       gap = n === L ? 0 : 1;
     canvas.width = across * (columns + gap);
@@ -175,31 +175,32 @@
   }
 
   function drawChart() {
-    const { sweeps, moment } = page,
-      last = sweeps[sweeps.length - 1].probabilities;
+    const { steps, moment } = page,
+      last = steps[steps.length - 1].probabilities;
     const best = classes
       .map((_, k) => k)
       .sort((p, q) => last[q] - last[p])
       .slice(0, 3);
-    const log = ({ residual }) => 1 + Math.log10(Math.max(residual, 1e-6)) / 6;
+    const log = ({ residual }) => 1 + Math.log10(Math.max(residual, 1e-4)) / 4;
     PICTURES.curves($("chart"), {
       curves: [
         ...best.map((k, which) => ({
-          points: sweeps.map(({ probabilities }, t) => [t + 1, probabilities[k]]),
+          points: steps.map(({ probabilities }, t) => [t + 1, probabilities[k]]),
           colour: COLOURS[which],
         })),
-        { points: sweeps.map((sweep, t) => [t + 1, log(sweep)]), colour: "soft", dash: [5, 4] },
+        { points: steps.map((step, t) => [t + 1, log(step)]), colour: "soft", dash: [5, 4] },
       ],
       ticks: [
         [0, "0"],
         [0.5, "0.5"],
         [1, "1"],
       ],
-      spans: [[0, sweeps.length, "sweeps"]],
-      last: sweeps.length,
+      spans: [[0, steps.length, "steps"]],
+      last: steps.length,
       now: moment + 1,
     });
-    const line = (k, which) => `<span class="line" style="border-color:var(--${COLOURS[which]})"></span> ${classes[k]}. `;
+    const line = (k, which) =>
+      `<span class="whole"><span class="line" style="border-color:var(--${COLOURS[which]})"></span> ${classes[k]}.</span> `;
     $("legend").innerHTML = best.map(line).join("");
   }
 
@@ -208,8 +209,6 @@
   const figure = (n) => `<figure><h3>s<sub>${n}</sub> <span class="numbers" id="about-${n}"></span></h3>
     <canvas id="layer-${n}" class="pixels" role="img" aria-label="States of layer ${n}"></canvas></figure>`;
   $("layers").innerHTML = Array.from({ length: L }, (_, n) => figure(n + 1)).join("");
-  $("gain").textContent = network.gamma;
-  $("T").textContent = network.steps_free;
   $("source").textContent = network.source;
   $("file").addEventListener("change", () => read($("file").files[0]));
   for (const [event, over] of [

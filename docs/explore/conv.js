@@ -1,17 +1,19 @@
 // Relaxing a chain of convolutions with maximum pooling, one image: the numerics of cifar.html, and nothing else.
 //
-// As in ep/synapse.py and ep/dynamics.py. A layer is a Float64Array, channels last: (rows, columns, channels). A kernel W is
-// (k, k, channels below, channels above). The last layer is joined to a readout, o = softmax(W^T s_L + b).
+// As in ep/synapse.py and ep/dynamics.py, where the first synapse is a `Filtered`. A layer is a Float64Array, channels last:
+// (rows, columns, channels). A kernel W is (k, k, channels below, channels above). The last layer is joined to a readout,
+// o = softmax(W^T s_L + b).
 
 "use strict";
 
 const CONV = (() => {
   const size = ([rows, columns, channels]) => rows * columns * channels;
 
-  // The content of network.js -> { gamma, layers, readout, classes, ... } with kernels as numbers, and as their transposes.
-  function makeNetwork({ layers, readout, ...about }) {
+  // The content of network.js -> { gamma, omega, filters, layers, readout, classes, ... } with kernels as numbers, and transposed.
+  function makeNetwork({ filters, layers, readout, ...about }) {
     return {
-      ...about, L: layers.length, layers: [null, ...layers.map(makeLayer)],
+      ...about, filters: { ...filters, W: Float64Array.from(filters.W.flat(3)) },
+      L: layers.length, layers: [null, ...layers.map(makeLayer)],
       readout: { W: readout.W.map((row) => Float64Array.from(row)), b: Float64Array.from(readout.b) },
     };
   }
@@ -85,26 +87,41 @@ const CONV = (() => {
 
   const sigma = (u) => Math.min(1, Math.max(0, u / 2));                                          // clip(u/2, 0, 1)
 
+  // f(x) = max(0, (F * x, -F * x)): what the first layer sees of an image through the fixed filters
+  function seen({ filters }, x) {
+    const { out } = convolve(filters, x), J = filters.output[2], f = new Float64Array(2 * out.length);
+    out.forEach((v, k) => { f[2 * J * Math.floor(k / J) + (k % J) + (v < 0 ? J : 0)] = Math.abs(v); });
+    return f;
+  }
+
   // All states zero, and the drive of the input, which never changes.
   function begin(network, x) {
     const s = network.layers.map((layer) => layer && new Float64Array(layer.units));
-    return { s, switches: [], steps: 0, residual: Infinity, input: drivePost(network.layers[1], x) };
+    return { s, switches: [], steps: 0, residual: Infinity, input: drivePost(network.layers[1], seen(network, x)) };
   }
 
-  // One sweep upwards:   s_n <- sigma( drive_post(s_{n-1}) + gamma drive_pre(s_{n+1}) ),   n = 1, 2, ... L                   (1)
-  function sweep(network, relaxation) {
-    const { layers, L, gamma } = network, { s, switches, input } = relaxation;
-    let residual = 0;
-    for (let n = 1; n <= L; n++) {
-      const drive = n === 1 ? input : drivePost(layers[n], s[n - 1]), u = drive.u.slice();
-      switches[n] = drive.switches;
-      if (n < L && switches[n + 1]) drivePre(layers[n + 1], s[n + 1], switches[n + 1], u, gamma);
-      const old = s[n];
-      s[n] = u.map(sigma);
-      for (let k = 0; k < old.length; k++) residual = Math.max(residual, Math.abs(s[n][k] - old[k]));
-    }
+  // One step: the odd layers, then the even ones (checkerboard), over-relaxed by omega:
+  //     s_n <- clip( s_n + omega (u_n/2 - s_n), 0, 1 )        u_n = drive_post(s_{n-1}) + gamma drive_pre(s_{n+1})         (1), (14)
+  function step(network, relaxation) {
+    const { layers, L, gamma, omega } = network, { s, switches, input } = relaxation, old = s.slice();
+    for (const odd of [1, 0])
+      for (let n = 2 - odd; n <= L; n += 2) {                                            // the neighbours of n do not move now
+        const drive = n === 1 ? input : drivePost(layers[n], s[n - 1]), u = drive.u.slice();
+        switches[n] = drive.switches;
+        if (n < L && switches[n + 1]) drivePre(layers[n + 1], s[n + 1], switches[n + 1], u, gamma);
+        s[n] = s[n].map((v, k) => Math.min(1, Math.max(0, v + omega * (u[k] / 2 - v))));
+      }
     relaxation.steps += 1;
-    relaxation.residual = residual;
+    relaxation.residual = 0;
+    for (let n = 1; n <= L; n++)
+      s[n].forEach((v, k) => { relaxation.residual = Math.max(relaxation.residual, Math.abs(v - old[n][k])); });
+  }
+
+  // The same weights when nothing comes down: one pass from the input to the last layer.
+  function alone({ layers, L }, { input }) {
+    const s = [null];
+    for (let n = 1; n <= L; n++) s.push((n === 1 ? input : drivePost(layers[n], s[n - 1])).u.map(sigma));
+    return s;
   }
 
   // o = softmax(W^T s_L + b)
@@ -115,7 +132,7 @@ const CONV = (() => {
     return e.map((v) => v / total);
   }
 
-  return { makeNetwork, begin, sweep, probabilities };
+  return { makeNetwork, begin, step, alone, probabilities };
 })();
 
 if (typeof module !== "undefined") module.exports = CONV;

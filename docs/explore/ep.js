@@ -1,12 +1,15 @@
 // Equilibrium propagation for a chain of dense layers: the numerics of the page, and nothing else.
 //
 // The same steps as the Python package, under the same names, so that the two can be read side by side: Network.drives
-// (ep/network.py), relax and deviate (ep/dynamics.py), Nudging (ep/nudging.py), parameter_adjoint (ep/network.py), rbp_gradient
-// (ep/rbp.py), Adam (ep/train/optimizers.py). tests/test_explore.py compares the numbers of both.
+// (ep/network.py), relax and deviate (ep/dynamics.py), Nudging (ep/nudging.py), hebbian and parameter_adjoint (ep/network.py),
+// difference_of_states (ep/eqprop.py), rbp_gradient (ep/rbp.py), Adam (ep/train/optimizers.py). tests/test_explore.py compares
+// the numbers of both.
 //
 // A layer of N examples is a Float64Array of N * units numbers, example after example. A network has layers 0 ... L, and lists
 // are indexed by layer: s[0] is the input x, s[n] the states of layer n, W[n] (units below * units) and b[n] (units) the
-// parameters of the synapse from layer n - 1 to layer n. Nothing here knows the page; it runs in a browser and in Node.
+// parameters of the synapse from layer n - 1 to layer n. In formulas W carries a state up and W^T carries one down; an example is
+// a row, so W s is a @ W below. gamma is 1 in plain equilibrium propagation, and then every factor w_n is 1. Nothing here knows
+// the page; it runs in a browser and in Node.
 
 "use strict";
 
@@ -15,6 +18,11 @@ const EP = (() => {
   // --- the activation: sigma = tanh (ep/activations.py) ------------------------------------------------------------------------
 
   const sigma = Math.tanh;
+  function states(u) {
+    const s = new Float64Array(u.length);
+    for (let k = 0; k < u.length; k++) s[k] = sigma(u[k]);
+    return s;
+  }
   const dsigma = (u) => 1 - Math.tanh(u) ** 2;
   const xlogx = (v) => (v === 0 ? 0 : v * Math.log(v));
   const G = (s) => 0.5 * (xlogx(1 + s) + xlogx(1 - s));                                      // G' = sigma^-1 = atanh
@@ -32,7 +40,7 @@ const EP = (() => {
     return { sizes, L, W, b, gamma };
   }
 
-  const weight = (network, n) => network.gamma ** (n - network.L);                    // w_n = gamma^(n - L)              (10)
+  const factor = (network, n) => network.gamma ** (n - network.L);                    // w_n = gamma^(n - L)              (10)
 
   const zeros = (network, N) => network.sizes.map((units, n) => (n === 0 ? null : new Float64Array(N * units)));
 
@@ -59,16 +67,16 @@ const EP = (() => {
     return out;
   }
 
-  // u_n = W_n^T s_{n-1} + b_n  +  gamma W_{n+1} s_{n+1}
-  function drive(network, s, n) {
-    const { sizes, W, b, L, gamma } = network, u = new Float64Array(s[n].length);
-    for (let k = 0; k < u.length; k++) u[k] = b[n][k % sizes[n]];
+  // u_n = W_n s_{n-1} + b_n  +  gamma W_{n+1}^T s_{n+1}, written into `u`
+  function drive(network, s, n, u = new Float64Array(s[n].length)) {
+    const { sizes, W, b, L, gamma } = network;
+    for (let k = 0; k < u.length; k += sizes[n]) u.set(b[n], k);
     up(s[n - 1], W[n], sizes[n - 1], sizes[n], u);
     if (n < L) down(s[n + 1], W[n + 1], sizes[n], sizes[n + 1], u, gamma);
     return u;
   }
 
-  // (D^T mu)_n = W_{n+1} mu_{n+1}  +  gamma W_n^T mu_{n-1}: no input, no bias, and the gain is on the way up
+  // (D^T mu)_n = W_{n+1}^T mu_{n+1}  +  gamma W_n mu_{n-1}: no input, no bias, and the gain is on the way up
   function transposedDrive(network, mu, n) {
     const { sizes, W, L, gamma } = network, d = new Float64Array(mu[n].length);
     if (n < L) down(mu[n + 1], W[n + 1], sizes[n], sizes[n + 1], d);
@@ -76,11 +84,11 @@ const EP = (() => {
     return d;
   }
 
-  // E(x, s) = sum_n w_n [ sum_i G(s_n,i) - < W_n^T s_{n-1} + b_n, s_n > ], one number per example                       (2), (10)
+  // E(x, s) = sum_n w_n [ sum_i G(s_n,i) - < W_n s_{n-1} + b_n, s_n > ], one number per example                       (2), (10)
   function energy(network, s) {
     const { sizes, W, b, L } = network, N = s[L].length / sizes[L], E = new Float64Array(N);
     for (let n = 1; n <= L; n++) {
-      const J = sizes[n], a = up(s[n - 1], W[n], sizes[n - 1], J, new Float64Array(s[n].length)), w = weight(network, n);
+      const J = sizes[n], a = up(s[n - 1], W[n], sizes[n - 1], J, new Float64Array(s[n].length)), w = factor(network, n);
       for (let k = 0; k < a.length; k++) E[Math.floor(k / J)] += w * (G(s[n][k]) - (a[k] + b[n][k % J]) * s[n][k]);
     }
     return E;
@@ -103,16 +111,17 @@ const EP = (() => {
 
   // --- relaxing ----------------------------------------------------------------------------------------------------------------
 
-  // Iterate   s_n <- sigma(u_n)   from zero.                                                                                  (1)
+  // Iterate   s_n <- sigma( u_n + [n = L] beta (y - s_L) )   from zero, or from `start`.                                      (1)
   // x: Float64Array (N * units of x). phase: { steps, schedule, tolerance }. watch(t, group, s) is called after every group.
   // Returns { s, u, steps, residual, converged, history }: states s_n = sigma(u_n), history = [residual of every step].
-  function relax(network, x, phase, watch = null) {
-    const N = x.length / network.sizes[0], s = zeros(network, N), u = zeros(network, N);
+  function relax(network, x, phase, { y = null, beta = 0, start = null, watch = null } = {}) {
+    const { L } = network, N = x.length / network.sizes[0], s = start ? start.slice() : zeros(network, N), u = zeros(network, N);
     s[0] = x;
     const step = (t) => {
-      for (const group of SCHEDULES[phase.schedule](network.L)) {
-        for (const n of group) u[n] = drive(network, s, n);                               // all of them from the old values
-        for (const n of group) s[n] = u[n].map(sigma);
+      for (const group of SCHEDULES[phase.schedule](L)) {
+        for (const n of group) u[n] = drive(network, s, n, u[n] ?? undefined);            // all of them from the old values
+        if (beta !== 0 && group.includes(L)) force(s[L], y).forEach((f, k) => { u[L][k] += beta * f; });     // - beta dC/ds
+        for (const n of group) s[n] = states(u[n]);
         if (watch) watch(t, group, s);
       }
     };
@@ -131,7 +140,7 @@ const EP = (() => {
         for (const n of group) d[n] = transposedDrive(network, delta, n);
         if (d[L]) d[L].forEach((_, k) => { d[L][k] += beta * (y[k] - free.s[L][k] - delta[L][k]); });        // w_L = 1
         for (const n of group) {
-          const w = weight(network, n);
+          const w = factor(network, n);
           delta[n] = d[n].map((v, k) => w * difference(free.u[n][k], v / w));
         }
         if (watch) watch(t, group, delta);
@@ -169,13 +178,43 @@ const EP = (() => {
     "four-point": (b) => ({ points: [-b, -b / 2, b / 2, b], weights: [1, -8, 8, -1].map((c) => c / (6 * b)) }),  // O(beta^4)
   };
 
-  // mu_n = - sum_k c_k delta_n^{beta_k}: the response of the layers to nudging
-  function response(network, deviations, { points, weights }) {
-    return deviations.find((d) => d !== null).map((layer, n) => (n === 0 ? null : layer.map((_, k) =>
-      -points.reduce((sum, beta, p) => (beta === 0 ? sum : sum + weights[p] * deviations[p][n][k]), 0))));
+  // mu_n = - sum_k c_k w_n s_n^{beta_k}: the response of the layers to nudging, with the sign turned round
+  function response(network, states, { weights }) {
+    return states[0].map((layer, n) => (n === 0 ? null : layer.map((_, i) =>
+      -factor(network, n) * weights.reduce((sum, c, k) => sum + c * states[k][n][i], 0))));
+  }
+
+  // The same from deviations, - sum_k c_k delta_n^{beta_k}; where beta_k = 0 there is none, null
+  function responseOfDeviations(deviations, { weights }) {
+    return deviations.find((d) => d !== null).map((layer, n) => (n === 0 ? null : layer.map((_, i) =>
+      -weights.reduce((sum, c, k) => (deviations[k] ? sum + c * deviations[k][n][i] : sum), 0))));
   }
 
   // --- gradients ---------------------------------------------------------------------------------------------------------------
+
+  // dPhi/dW_n = w_n s_{n-1} s_n^T,     dPhi/db_n = w_n s_n,     means over the N examples: what each connection multiplies
+  function hebbian(network, s) {
+    const { sizes, L } = network, N = s[L].length / sizes[L], dPhi = {};
+    for (let n = 1; n <= L; n++) {
+      const I = sizes[n - 1], J = sizes[n], W = new Float64Array(I * J), b = new Float64Array(J), w = factor(network, n);
+      for (let e = 0; e < N; e++)
+        for (let j = 0; j < J; j++) {
+          const above = (w * s[n][e * J + j]) / N;
+          b[j] += above;
+          for (let i = 0; i < I; i++) W[i * J + j] += s[n - 1][e * I + i] * above;
+        }
+      dPhi[`${n}.W`] = W;
+      dPhi[`${n}.b`] = b;
+    }
+    return dPhi;
+  }
+
+  // g = - sum_k c_k dPhi/dtheta (s^{beta_k})                                                                                  (4)
+  function differenceOfStates(network, states, { weights }) {
+    const products = states.map((s) => hebbian(network, s));
+    return Object.fromEntries(Object.entries(products[0]).map(([name, first]) => [name, first.map((_, i) =>
+      -weights.reduce((sum, c, k) => sum + c * products[k][name][i], 0))]));
+  }
 
   // dL/dW_n = s_{n-1} mu_n^T + gamma mu_{n-1} s_n^T,     dL/db_n = mu_n,     means over the N examples                      (12)
   function products(network, s, mu) {
@@ -197,14 +236,20 @@ const EP = (() => {
     return gradient;
   }
 
-  // EP's estimate of dL/dtheta (eqprop_gradient). settings { T, K, schedule, beta, nudging }; y: targets (N * classes).
-  function eqpropGradient(network, x, y, settings) {
+  // EP's estimate of dL/dtheta (eqprop_gradient), by (4), or by (12) with settings.deviations. settings { T, K, schedule, beta,
+  // nudging, deviations }; y: targets (N * classes). watch: of the free phase; watchPoint(k): of the nudged phase at beta_k.
+  function eqpropGradient(network, x, y, settings, { watch = null, watchPoint = () => null } = {}) {
     const { free: up_, nudged: down_ } = phasesOf(settings), nudging = NUDGINGS[settings.nudging](settings.beta);
-    const free = relax(network, x, up_);
-    const phases = nudging.points.map((beta) => (beta === 0 ? null : deviate(network, y, beta, free, down_)));
-    const mu = response(network, phases.map((phase) => phase && phase.delta), nudging);
-    const N = x.length / network.sizes[0];
-    return { gradient: products(network, free.s, mu), loss: cost(free.s[network.L], y, N), mu, free, phases, nudging };
+    const N = x.length / network.sizes[0], free = relax(network, x, up_, { watch }), loss = cost(free.s[network.L], y, N);
+    if (!settings.deviations) {
+      const phases = nudging.points.map((beta, k) => relax(network, x, down_, { y, beta, start: free.s, watch: watchPoint(k) }));
+      const states = phases.map(({ s }) => s);
+      const mu = response(network, states, nudging), gradient = differenceOfStates(network, states, nudging);
+      return { gradient, loss, mu, free, phases, nudging };
+    }
+    const phases = nudging.points.map((beta, k) => (beta === 0 ? null : deviate(network, y, beta, free, down_, watchPoint(k))));
+    const mu = responseOfDeviations(phases.map((phase) => phase && phase.delta), nudging);
+    return { gradient: products(network, free.s, mu), loss, mu, free, phases, nudging };
   }
 
   // The gradient itself, at the fixed point (rbp_gradient): nothing is nudged, and both relaxations run until they converge.
@@ -261,8 +306,9 @@ const EP = (() => {
   }
 
   return {
-    makeNetwork, weight, energy, cost, SCHEDULES, relax, deviate, NUDGINGS, response, products, eqpropGradient, exactGradient,
-    phasesOf, cosine, predict, makeAdam, tanh: { sigma, dsigma, G, difference },
+    makeNetwork, factor, energy, cost, SCHEDULES, relax, deviate, NUDGINGS, response, responseOfDeviations, hebbian,
+    differenceOfStates, products, eqpropGradient, exactGradient, phasesOf, cosine, predict, makeAdam,
+    tanh: { sigma, dsigma, G, difference },
   };
 })();
 

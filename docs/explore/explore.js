@@ -18,6 +18,8 @@
     network: null,
     run: null,
     moment: { free: 0, nudged: 0 },
+    marked: null, // { n, i, j }: the connection from unit i of layer n - 1 to unit j of layer n
+    turn: 0,
     field: null,
     playing: null,
     training: null,
@@ -35,57 +37,60 @@
     const { network, settings } = page,
       x = Float64Array.from(page.input),
       y = targets([page.label]);
-    const { free: up, nudged: down } = EP.phasesOf(settings),
-      nudging = EP.NUDGINGS[settings.nudging](settings.beta);
-    const copy = (s) => s.map((layer) => layer && layer.slice());
-    const zero = sizes.map((units, n) => (n === 0 ? x : new Float64Array(units)));
-    const groups = EP.SCHEDULES[up.schedule](L).length,
-      frames = { free: [], nudged: [] };
-    frames.free.push({ t: 0, time: 0, s: zero, group: null, E: EP.energy(network, zero)[0] });
+    const copy = (s) => s.map((layer) => layer && layer.slice()),
+      zero = sizes.map((units, n) => (n === 0 ? x : new Float64Array(units)));
+    const groups = EP.SCHEDULES[EP.phasesOf(settings).free.schedule](L).length,
+      frames = { free: [{ t: 0, time: 0, s: zero, group: null, E: EP.energy(network, zero)[0] }], nudged: [] };
+    const passed = [[], [], [], []]; // by point: every layer after every group, states or deviations
+    const { gradient, mu, free, phases, nudging } = EP.eqpropGradient(network, x, y, settings, {
+      watch: (t, group, s) =>
+        frames.free.push({ t, time: frames.free.length / groups, s: copy(s), group, E: EP.energy(network, s)[0] }),
+      watchPoint: (k) => (t, group, layers) => passed[k].push({ t, group, layers: copy(layers) }),
+    });
 
-    const free = EP.relax(network, x, up, (t, group, s) => {
-      frames.free.push({ t, time: frames.free.length / groups, s: copy(s), group, E: EP.energy(network, s)[0] });
-    });
-    const trajectories = nudging.points.map((beta) => {
-      const passed = [];
-      const nudged =
-        beta === 0
-          ? null
-          : EP.deviate(network, y, beta, free, down, (t, group, delta) => passed.push({ t, group, delta: copy(delta) }));
-      return { beta, nudged, passed };
-    });
-    const moving = trajectories.filter(({ nudged }) => nudged),
-      most = trajectories.find(({ beta }) => beta === settings.beta);
-    frames.nudged.push({ t: 0, s: free.s, group: null, response: zero.map((layer, n) => (n === 0 ? null : layer)) });
-    most.passed.forEach(({ t, group, delta }, k) => {
-      const mu = EP.response(
-        network,
-        trajectories.map(({ passed }) => (passed.length ? passed[k].delta : null)),
-        nudging,
-      );
-      const s = free.s.map((layer, n) => (n === 0 ? x : layer.map((v, i) => v + delta[n][i] / EP.weight(network, n))));
-      frames.nudged.push({ t, s, group, response: mu.map((m) => m && m.map((v) => -v)) });
-    });
-    const mu = EP.response(
-      network,
-      trajectories.map(({ nudged }) => nudged && nudged.delta),
-      nudging,
-    );
+    // The states of the nudged phase at beta_k at one moment, 0 before the first step.
+    const statesAt = (k, moment) => {
+      if (moment === 0 || !passed[k].length) return free.s;
+      const { layers } = passed[k][moment - 1];
+      if (!settings.deviations) return layers;
+      return free.s.map((layer, n) => (n === 0 ? x : layer.map((v, i) => v + layers[n][i] / EP.factor(network, n))));
+    };
+    const most = nudging.points.indexOf(settings.beta);
+    for (let moment = 0; moment <= passed[most].length; moment++) {
+      const { t, group } = moment ? passed[most][moment - 1] : { t: 0, group: null },
+        points = nudging.points.map((_, k) => statesAt(k, moment)),
+        turned = EP.response(network, points, nudging);
+      frames.nudged.push({ t, group, points, s: points[most], mu: turned, response: minus(turned) });
+    }
     const exact = EP.exactGradient(network, x, y, settings),
-      answer = exact.mu.map((m) => m && m.map((v) => -v));
+      answer = minus(exact.mu),
+      { points } = frames.nudged[frames.nudged.length - 1];
     page.run = {
       frames,
       free,
       y,
       mu,
+      nudging,
       exact,
       answer,
-      estimate: EP.products(network, free.s, mu),
-      delta: most.nudged.delta,
+      estimate: gradient,
+      first: EP.hebbian(network, points[0]),
+      last: EP.hebbian(network, points[points.length - 1]),
+      moved: free.s.map((layer, n) => (n === 0 ? 0 : Math.max(...layer.map((v, i) => Math.abs(points[most][n][i] - v))))),
       scale: Math.max(1e-9, ...answer.slice(1).map((layer) => Math.max(...layer.map(Math.abs)))),
-      nudgedResidual: Math.max(...moving.map(({ nudged }) => nudged.residual)),
+      nudgedResidual: Math.max(...phases.map((phase) => (phase ? phase.residual : 0))),
       restingEnergy: EP.energy(network, exact.free.s)[0],
     };
+    page.marked ??= strongest(2, 0);
+  }
+
+  const minus = (layers) => layers.map((layer) => layer && layer.map((v) => -v));
+
+  // The connection between layers n - 1 and n whose exact gradient is the largest but `rank`.
+  function strongest(n, rank) {
+    const g = page.run.exact.gradient[`${n}.W`],
+      k = [...g.keys()].sort((p, q) => Math.abs(g[q]) - Math.abs(g[p]))[rank];
+    return { n, i: Math.floor(k / sizes[n]), j: k % sizes[n] };
   }
 
   // --- drawing -----------------------------------------------------------------------------------------------------------------
@@ -123,7 +128,7 @@
     const [canvas, slider, text] = PICTURE[phase],
       point = `(${page.input.map(number).join(", ")})`;
     const notes = sizes.map((units, n) =>
-      n === 0 ? point : nudged ? `weight w${LETTERS[n]} = ${number(EP.weight(network, n))}` : `${units} units`,
+      n === 0 ? point : nudged && network.gamma !== 1 ? `factor w${LETTERS[n]} = ${number(EP.factor(network, n))}` : `${units} units`,
     );
     PICTURES.network($(canvas), {
       sizes,
@@ -134,6 +139,7 @@
       scale: run.scale,
       target: nudged ? run.y : null,
       notes,
+      marked: page.marked,
     });
     $(slider).max = run.frames[phase].length - 1;
     $(slider).value = moment;
@@ -146,12 +152,56 @@
           ? "Nobody has nudged yet: the states are where the free phase ended."
           : "Before the first step all states are zero."
         : `${word} ${frame.t} of ${of}: ${group.length === 1 ? `layer ${group} was` : `layers ${group.join(", ")} were`} updated.`;
-    $(text).textContent = `${where} ${nudged ? moved() : `Energy ${number(frame.E)}.`}`;
+    $(text).textContent = `${where} ${nudged ? moved() : `Energy ${number(frame.E)}. ${product(frame.s)}`}`;
+    if (nudged) drawComparison(frame);
+  }
+
+  const digits = (v) => v.toFixed(4).replace("-", "−");
+  const ends = (s, { n, i, j }) => [s[n - 1][i], s[n][j]];
+  const unit = (n, k) => (n === 0 ? `input ${k + 1}` : n === L ? `output ${"AB"[k]}` : `layer ${n}, unit ${k + 1}`);
+
+  function product(s) {
+    const [below, above] = ends(s, page.marked);
+    return `The marked connection multiplies ${digits(below)} and ${digits(above)}: ${digits(below * above)}.`;
+  }
+
+  // What the marked connection knows at this moment of the nudged phases, and what it makes of it: rule (4), or (12).
+  function drawComparison(frame) {
+    const { marked, run, network, settings } = page,
+      { n, i, j } = marked,
+      w = EP.factor(network, n),
+      { points, weights } = run.nudging,
+      cells = (...row) => `<tr>${row.map((v) => `<td>${typeof v === "number" ? digits(v) : v}</td>`).join("")}</tr>`;
+    const products = frame.points.map((s) => ends(s, marked)[0] * ends(s, marked)[1]);
+    let rows = points.map((beta, k) => {
+      const kind = beta === 0 ? "not nudged: β = 0" : `${beta > 0 ? "pulled" : "pushed"}: β = ${number(beta)}`;
+      return cells(kind, ...ends(frame.points[k], marked), products[k]);
+    });
+    const two = `− their difference / ${settings.nudging === "symmetric" ? "2β" : "β"}`,
+      times = w === 1 ? "" : `, times w${LETTERS[n]}`;
+    let rule = `${points.length === 2 ? two : "− their sum, times c<sub>k</sub>"}${times} (4)`,
+      found = -weights.reduce((sum, c, k) => sum + c * w * products[k], 0);
+    if (settings.deviations) {
+      const [below, above] = ends(run.free.s, marked),
+        up = frame.mu[n][j],
+        down = n === 1 ? 0 : frame.mu[n - 1][i];
+      rows = [
+        cells(`s below, μ above`, below, up, below * up),
+        cells(`${w === 1 && network.gamma === 1 ? "" : "γ × "}μ below, s above`, down, above, network.gamma * down * above),
+      ];
+      rule = "their sum (12)";
+      found = below * up + network.gamma * down * above;
+    }
+    const entry = i * sizes[n] + j;
+    $("compared").innerHTML =
+      `<thead>${cells("", unit(n - 1, i), unit(n, j), "product")}</thead><tbody>${rows.join("")}</tbody>` +
+      `<tfoot>${cells(rule, "", "", found)}${cells("exact gradient", "", "", run.exact.gradient[`${n}.W`][entry])}</tfoot>`;
+    Object.assign($("compared").dataset, { found, entry, n });
   }
 
   function moved() {
-    const { run, settings, network } = page,
-      far = [1, 2, 3].map((n) => number(Math.max(...run.delta[n].map(Math.abs)) / EP.weight(network, n)));
+    const { run, settings } = page,
+      far = run.moved.slice(1).map(number);
     return (
       `After K = ${settings.K} the units of layers 1, 2, 3 have moved by ${far.join(", ")} at most, ` +
       `and the residual is ${number(run.nudgedResidual)}.`
@@ -197,15 +247,24 @@
           sizes[n],
           sizes[n - 1],
         ];
+  const HEATS = ["first", "last", "ep", "exact"];
 
   function drawGradient() {
-    const { estimate, exact, free } = page.run;
+    const { estimate, exact, free, first, last, nudging } = page.run,
+      { points } = nudging;
     names.forEach((name, k) => {
       const n = k + 1,
-        { cosine, ratio } = EP.cosine(estimate[name], exact.gradient[name]);
-      const largest = Math.max(...estimate[name].map(Math.abs), ...exact.gradient[name].map(Math.abs));
-      PICTURES.heat($(`ep-${n}`), ...shown(n, estimate[name]), largest);
-      PICTURES.heat($(`exact-${n}`), ...shown(n, exact.gradient[name]), largest);
+        { cosine, ratio } = EP.cosine(estimate[name], exact.gradient[name]),
+        { i, j } = page.marked;
+      const marked = page.marked.n !== n ? null : n < L ? [i, j] : [j, i];
+      const largest = (...matrices) => Math.max(...matrices.flatMap((matrix) => [...matrix].map(Math.abs)));
+      const states = largest(first[name], last[name]),
+        slopes = largest(estimate[name], exact.gradient[name]);
+      [first, last, estimate, exact.gradient].forEach((matrices, which) =>
+        PICTURES.heat($(`${HEATS[which]}-${n}`), ...shown(n, matrices[name]), which < 2 ? states : slopes, marked),
+      );
+      $(`first-${n}`).previousElementSibling.textContent = `product, β = ${number(points[0])}`;
+      $(`last-${n}`).previousElementSibling.textContent = `product, β = ${number(points[points.length - 1])}`;
       Object.assign($(`score-${n}`).dataset, { cosine, ratio });
       $(`score-${n}`).textContent = Number.isNaN(cosine)
         ? "no response: EP's gradient is zero"
@@ -225,14 +284,29 @@
       "16 rows: layer 1. 16 columns: layer 2.",
       "2 rows: the outputs. 16 columns: layer 2.",
     ];
+    const titles = ["", "", "− difference: EP", "exact"];
+    const heat = (kind, n) =>
+      `<div><span>${titles[HEATS.indexOf(kind)]}</span><canvas id="${kind}-${n}" role="img" data-layer="${n}"
+        aria-label="W${n}: ${kind === "first" ? "products in the first phase" : kind === "last" ? "products in the last phase" : kind}"
+        ></canvas></div>`;
     $("heats").innerHTML = names
       .map(
-        (_, k) => `<div class="heat"><h3>dL/dW<sub>${k + 1}</sub></h3><div class="pair">
-      <div><span>EP</span><canvas id="ep-${k + 1}" role="img" aria-label="EP's gradient of W${k + 1}"></canvas></div>
-      <div><span>exact</span><canvas id="exact-${k + 1}" role="img" aria-label="Exact gradient of W${k + 1}"></canvas></div></div>
+        (_, k) => `<div class="heat"><h3>W<sub>${k + 1}</sub></h3>
+      <div class="pair">${HEATS.map((kind) => heat(kind, k + 1)).join("")}</div>
       <p class="score" id="score-${k + 1}"></p><div class="bar"><i id="bar-${k + 1}"></i></div><p>${captions[k]}</p></div>`,
       )
       .join("");
+  }
+
+  // A square of a heat map was pressed: its connection is the marked one.
+  function mark({ target, offsetX, offsetY }) {
+    const n = Number(target.dataset.layer);
+    if (!n) return;
+    const [, rows, columns] = shown(n, page.network.W[n]),
+      row = Math.min(rows - 1, Math.floor((offsetY / target.clientHeight) * rows)),
+      column = Math.min(columns - 1, Math.floor((offsetX / target.clientWidth) * columns));
+    page.marked = n < L ? { n, i: row, j: column } : { n, i: column, j: row };
+    draw();
   }
 
   // --- the answer everywhere: a grid of inputs, all relaxed at once ------------------------------------------------------------
@@ -336,7 +410,7 @@
         compute();
         rest();
         draw();
-        due = page.learned.updates + 5;
+        due = page.learned.updates + 10;
       }
       drawLearning(
         `Update ${page.learned.updates} of ${EP_DATA.updates}: loss ${number(page.learned.losses[page.learned.updates - 1][1])}.`,
@@ -369,7 +443,8 @@
     const free = EP.relax(network, test, EP.phasesOf(settings).free),
       { gradient } = EP.eqpropGradient(network, all, target, settings);
     const rest = EP.relax(network, test, { ...EP.phasesOf(settings).free, steps: 3000, tolerance: 1e-9 });
-    const exact = EP.exactGradient(network, all, target, settings, 1500);
+    const exact = EP.exactGradient(network, all, target, settings, 1500),
+      alone = EP.relax({ ...network, gamma: 0 }, test, { steps: 1, schedule: "up" });
     const cosines = names.map((name) => EP.cosine(gradient[name], exact.gradient[name]).cosine);
     return (
       `Right answers among 200 other points: ${percent(correct(free.s[L], test_y))} after ${settings.T} steps ` +
@@ -377,6 +452,7 @@
       (rest.converged
         ? `${percent(correct(rest.s[L], test_y))} at the fixed point. `
         : "and not all of them reach a fixed point. ") +
+      `Without feedback: ${percent(correct(alone.s[L], test_y))}. ` +
       (exact.converged
         ? `Cosines of the next update with the exact gradient, layers 1 to 3: ${cosines.map(twoDigits).join(", ")}.`
         : "The exact gradient could not be computed: not all training points reach a fixed point.")
@@ -415,9 +491,11 @@
 
   const PRESETS = {
     start: {},
-    unsettled: { gamma: 1, T: 2 },
-    early: { schedule: "synchronous", T: 30, K: 2 },
+    unsettled: { T: 2, K: 2 },
+    early: { schedule: "synchronous", T: 60, K: 2 },
     large: { beta: 1, nudging: "one-sided" },
+    weak: { gamma: 0.05, T: 3, K: 2 },
+    deviations: { deviations: true },
   };
 
   function preset(name) {
@@ -433,6 +511,7 @@
     $("gamma").value = Math.log10(settings.gamma);
     $("beta").value = Math.log10(settings.beta);
     for (const name of ["T", "K", "nudging", "schedule"]) $(name).value = settings[name];
+    $("rule").value = settings.deviations ? "12" : "4";
     label();
   }
 
@@ -473,6 +552,16 @@
         label();
         refresh();
       });
+    $("rule").addEventListener("input", () => {
+      page.settings.deviations = $("rule").value === "12";
+      refresh();
+    });
+    $("heats").addEventListener("click", mark);
+    $("another").addEventListener("click", () => {
+      page.turn = (page.turn + 1) % 12;
+      page.marked = strongest([2, 3, 1][page.turn % 3], Math.floor(page.turn / 3));
+      draw();
+    });
     $("defaults").addEventListener("click", () => preset("start"));
     document
       .querySelectorAll("[data-preset]")
@@ -494,10 +583,9 @@
       radio.addEventListener("change", () => {
         page.task = radio.value;
         page.learned = null;
-        start(tasks[page.task].trained);
-        drawLearning("");
+        start(initial);
         move(page.input);
-        drawLearning(trainedText());
+        drawLearning(RANDOM);
       }),
     );
     $("train").addEventListener("click", () => (page.training === null ? train() : finish()));
@@ -505,7 +593,7 @@
       start(initial);
       page.learned = null;
       refresh();
-      drawLearning("Random weights: nothing has been learned.");
+      drawLearning(RANDOM);
     });
     $("trained").addEventListener("click", () => {
       start(tasks[page.task].trained);
@@ -548,11 +636,14 @@
     fold();
   }
 
+  const RANDOM = "Random weights: nothing has been learned.";
+
   function trainedText() {
     const { reached } = tasks[page.task];
     return (
       `These weights come from ${reached.updates} updates made in Python. They answer ${percent(reached.accuracy)} of the other ` +
-      `points rightly after T = ${EP_DATA.settings.T} steps, and ${percent(reached.at_fixed_point)} at the fixed point.`
+      `points rightly after T = ${EP_DATA.settings.T} steps, ${percent(reached.at_fixed_point)} at the fixed point, ` +
+      `and ${percent(reached.without_feedback)} without feedback.`
     );
   }
 
@@ -560,9 +651,9 @@
   fill();
   $("updates").textContent = EP_DATA.updates;
   document.querySelector(`input[name=task][value="${page.task}"]`).checked = true;
-  start(tasks[page.task].trained);
+  start(initial);
   choose(nearest(page.input));
   listen();
   refresh();
-  drawLearning(trainedText());
+  drawLearning(RANDOM);
 })();

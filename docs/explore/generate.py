@@ -18,8 +18,9 @@ HERE = Path(__file__).parent
 SIZES = [2, 16, 16, 2]  # x, s_1, s_2, s_3: one output unit for each class
 TARGET = 0.6  # the right output unit should be at +0.6 and the other one at -0.6: tanh reaches both without being saturated
 POINTS = 200  # for training, and as many others for the test
-SETTINGS = dict(gamma=0.05, beta=0.2, T=10, K=6, nudging="symmetric", schedule="sweeps")
-RATE, UPDATES = 0.01, 120  # of Adam, every update from all training points
+SETTINGS = dict(gamma=1.0, beta=0.1, T=40, K=20, nudging="symmetric", schedule="sweeps", deviations=False)
+SCALES = [8, 1, 1]  # of the initial weights: those of layer 1 are in no loop, and carry the scale
+RATE, UPDATES = 0.01, 200  # of Adam, every update from all training points
 SCHEDULES = {"synchronous": ("synchronous", "synchronous"), "checkerboard": ("checkerboard", "checkerboard"),
              "sweeps": ("up", "down")}  # of the free phase and of the nudged ones
 
@@ -61,14 +62,14 @@ def targets(y):
 
 
 def initial():
-    network = ep.mlp(SIZES, ep.TANH, ep.SquaredError, scale=2, feedback=SETTINGS["gamma"], seed=1, dtype="float64")
+    network = ep.mlp(SIZES, ep.TANH, ep.SquaredError, scale=SCALES, feedback=SETTINGS["gamma"], seed=1, dtype="float64")
     network.set_parameters({name: w.round(4) for name, w in network.parameters().items()})
     return network
 
 
 def phases(settings):
     free, nudged = SCHEDULES[settings["schedule"]]
-    return ep.Phases(ep.Phase(settings["T"], free), ep.Phase(settings["K"], nudged))
+    return ep.Phases(ep.Phase(settings["T"], free), ep.Phase(settings["K"], nudged), settings["deviations"])
 
 
 def nudging(settings):
@@ -100,6 +101,13 @@ def accuracy(network, x, y, phase):
     return float((network.predict(ep.relax(network, x, phase).states) == y).mean())
 
 
+def without_feedback(network, x, y):
+    """The accuracy of the same weights when nothing comes down; one sweep is then the fixed point."""
+    alone = ep.mlp(SIZES, ep.TANH, ep.SquaredError, feedback=0, dtype="float64")
+    alone.set_parameters(network.parameters())
+    return accuracy(alone, x, y, ep.Phase(1, "up"))
+
+
 def data():
     """What data.js contains."""
     tasks = {}
@@ -111,7 +119,8 @@ def data():
         free = ep.relax(network, test_x, phases(SETTINGS).free)
         tasks[task] = dict(title=title, x=x, y=y, test_x=test_x, test_y=test_y, trained=network.parameters(), reached=dict(
             updates=UPDATES, accuracy=accuracy(network, test_x, test_y, phases(SETTINGS).free), residual=free.residual,
-            at_fixed_point=accuracy(network, test_x, test_y, ep.Phase(5000, "up", tolerance=1e-9))))
+            at_fixed_point=accuracy(network, test_x, test_y, ep.Phase(5000, "up", tolerance=1e-9)),
+            without_feedback=without_feedback(network, test_x, test_y)))
     return dict(sizes=SIZES, target=TARGET, rate=RATE, updates=UPDATES, settings=SETTINGS,
                 initial=initial().parameters(), tasks=tasks)
 
@@ -125,12 +134,15 @@ CASES = [  # task, weights, number of points, what is changed in the settings
     ("moons", "initial", 1, {}),
     ("moons", "trained", 1, {}),
     ("spirals", "trained", 3, {}),
-    ("moons", "trained", 2, dict(schedule="synchronous", T=30, K=20)),
+    ("moons", "trained", 2, dict(schedule="synchronous", T=60, K=30)),
     ("spirals", "trained", 2, dict(schedule="checkerboard", gamma=0.3, T=25, K=12)),
-    ("moons", "initial", 2, dict(gamma=1.0, schedule="checkerboard", T=60, K=40, nudging="four-point", beta=0.5)),
+    ("moons", "initial", 2, dict(schedule="checkerboard", T=60, K=40, nudging="four-point", beta=0.5)),
     ("spirals", "initial", 2, dict(gamma=0.02, nudging="one-sided", beta=1.0, T=2, K=1)),
     ("moons", "trained", 2, dict(gamma=0.1, nudging="four-point", beta=0.01, T=3, K=2)),
-    ("moons", "trained", 1, dict(T=1, K=1, schedule="synchronous", beta=0.05)),
+    ("moons", "trained", 2, dict(deviations=True)),
+    ("spirals", "initial", 2, dict(gamma=0.05, nudging="one-sided", T=3, K=2, deviations=True)),
+    ("moons", "trained", 1, dict(gamma=0.1, nudging="four-point", schedule="synchronous", T=10, K=5, deviations=True)),
+    ("moons", "trained", 1, dict(T=1, K=1, schedule="synchronous", beta=0.05, deviations=True)),
 ]
 
 
@@ -141,14 +153,12 @@ def case(data, task, weights, n, changes):
     network.feedback = settings["gamma"]
     x, y = data["tasks"][task]["x"][:n], data["tasks"][task]["y"][:n]
     free = ep.relax(network, x, phases(settings).free)
-    deviations = [ep.deviate(network, targets(y), beta, free, phases(settings).nudged).states
-                  for beta in nudging(settings).points if beta != 0]
     found, truth = gradient(network, x, y, settings), exact(network, x, y, settings)
     return dict(
         task=task, weights=weights, points=n, settings=settings, factors_of_layers=network.energy_factors,
         states=free.states, u=free.u, residual=free.residual, history=trajectory(network, x, phases(settings).free),
         energy=network.energy(x, free.states), nudging=dict(points=nudging(settings).points, weights=nudging(settings).weights),
-        deviations=deviations, gradient=found.gradient, loss=found.loss, correct=found.correct,
+        nudged=[phase.states for phase in found.nudged], gradient=found.gradient, loss=found.loss, correct=found.correct,
         exact=truth.gradient, fixed_point=truth.free.states, converged=truth.free.converged)
 
 

@@ -106,8 +106,9 @@ const PICTURES = (() => {
   // --- the network: one box for every layer, the output on top -----------------------------------------------------------------
 
   // frame: { s, group, response }, s[0] = x; lanes: leave room for the bars of responses, with marks at the exact ones;
-  // target: null, or rings around the outputs; W[n] as in ep.js; notes[n]: text at the right of a layer
-  function network(canvas, { sizes, W, frame, exact, scale, target, notes, lanes }) {
+  // target: null, or rings around the outputs; W[n] as in ep.js; notes[n]: text at the right of a layer; marked: { n, i, j }, one
+  // connection, from unit i of layer n - 1 to unit j of layer n
+  function network(canvas, { sizes, W, frame, exact, scale, target, notes, lanes, marked }) {
     const [context, width, height] = prepare(canvas),
       c = palette(),
       L = sizes.length - 1;
@@ -119,6 +120,7 @@ const PICTURES = (() => {
       sizes[n] > 2 ? 16 + ((k + 0.5) * (width - 32)) / sizes[n] : width / 2 + (k - 0.5) * Math.min(180, width / 3);
     const radius = Math.min(11, (width - 32) / 16 / 2 - 2);
     for (let n = 1; n <= L; n++) edges(context, W[n], sizes, n, place, n === 1 ? top(0) : top(n - 1), top(n) + box, c);
+    line(context, place(marked.n - 1, marked.i), top(marked.n - 1), place(marked.n, marked.j), top(marked.n) + box, plain(c.ink));
     for (let n = 0; n <= L; n++) {
       const active = frame.group && frame.group.includes(n),
         y = top(n),
@@ -142,6 +144,7 @@ const PICTURES = (() => {
         const x = place(n, k);
         if (n === L && target) ring(context, x, centre, radius + 4, signed(c, target[k] / 0.6));
         circle(context, x, centre, radius, signed(c, frame.s[n][k]), plain(c.soft, 0.7));
+        if (k === (n === marked.n ? marked.j : n === marked.n - 1 ? marked.i : -1)) ring(context, x, centre, radius, plain(c.ink));
         if (n === L) {
           context.fillStyle = plain(c.soft);
           context.textAlign = k === 0 ? "right" : "left";
@@ -180,6 +183,15 @@ const PICTURES = (() => {
       context.strokeStyle = plain(w > 0 ? c.plus : c.minus, 0.1 + 0.45 * share);
       context.stroke();
     });
+  }
+
+  function line(context, x, y, toX, toY, colour) {
+    context.beginPath();
+    context.moveTo(x, y);
+    context.lineTo(toX, toY);
+    context.lineWidth = 3;
+    context.strokeStyle = colour;
+    context.stroke();
   }
 
   function circle(context, x, y, r, fill, line) {
@@ -287,7 +299,8 @@ const PICTURES = (() => {
 
   // --- heat: a matrix, row after row -------------------------------------------------------------------------------------------
 
-  function heat(canvas, matrix, rows, columns, largest) {
+  // marked: [row, column] of the entry that gets a frame, or null
+  function heat(canvas, matrix, rows, columns, largest, marked) {
     canvas.style.aspectRatio = `${columns} / ${rows === columns ? rows : 3 * rows}`; // two rows alone would be too flat to read
     const [context, width, height] = prepare(canvas),
       c = palette();
@@ -298,6 +311,11 @@ const PICTURES = (() => {
           y = Math.round((r * height) / rows);
         context.fillRect(x, y, Math.round(((k + 1) * width) / columns) - x, Math.round(((r + 1) * height) / rows) - y);
       }
+    if (!marked) return;
+    const [row, column] = marked;
+    context.lineWidth = 2;
+    context.strokeStyle = plain(c.ink);
+    context.strokeRect((column * width) / columns, (row * height) / rows, width / columns, height / rows);
   }
 
   // Three digits; a true minus sign.

@@ -10,7 +10,8 @@ Nothing is unpickled, so an array of Python objects is refused.
 import numpy as np
 
 from ..errors import EPError
-from ..npz import checked
+from ..npz import checked, write_npz
+from .cifar import recognised
 from .dataset import Dataset, measured
 from .download import reason
 
@@ -28,8 +29,14 @@ def load(path):
     classes = class_names(arrays, *labels, path)
     dtype = np.min_scalar_type(len(classes) - 1)
     mean, std = measured(images[0])
-    return Dataset(images[0], labels[0].astype(dtype), images[1], labels[1].astype(dtype), classes, "npz",
-                   f"arrays in {path.name}", str(path), mean=mean, std=std)
+    return recognised(Dataset(images[0], labels[0].astype(dtype), images[1], labels[1].astype(dtype), classes, "npz",
+                              f"arrays in {path.name}", str(path), mean=mean, std=std))
+
+
+def save(dataset, path):
+    """Write a data set to one .npz file that `load` reads: what takes a minute as 60,000 pictures is then read in a second."""
+    splits = (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels)
+    write_npz(path, dict(zip(NAMES, splits), classes=np.array(dataset.classes)))
 
 
 def read(path):
@@ -53,7 +60,7 @@ def checked_images(x, name):
         x = x[..., None]
     if x.ndim != 4 or 0 in x.shape:
         raise EPError(f"{name} has shape {x.shape}: expected images (N, H, W, C), or (N, H, W) without colour")
-    if x.shape[3] > 4 and (x.shape[1] in (1, 3) or x.shape[1] in (2, 4) and x.shape[2] > 4):
+    if x.shape[1] in (1, 3) and x.shape[3] > 4:
         raise EPError(f"{name} has shape {x.shape}, which looks like channels first: expected (N, H, W, C), that is "
                       "numpy.moveaxis(x, 1, -1)")
     if x.dtype == np.uint8:
@@ -77,21 +84,18 @@ def checked_labels(y, images, name):
 
 
 def class_names(arrays, y_train, y_test, path):
-    """The names in the file, else "class 0" ...; Raises EPError for labels that no training image has, or no name."""
+    """The names in the file, else "class 0" ...; EPError for fewer than two classes, one that is not trained, and unfit names."""
     present = np.unique(y_train)
+    if len(present) < 2 or len(strange := np.setdiff1d(y_test, present)):
+        wrong = f"y_test has {strange[0]}, which y_train lacks" if len(present) > 1 else f"y_train has {present[0]} alone"
+        raise EPError(f"{path}: labels have to be of at least two classes, each of those tested among those trained: {wrong}")
     if "classes" in arrays:
-        names, last = arrays["classes"], max(y_train.max(), y_test.max())
-        if names.ndim != 1 or names.dtype.kind != "U" or len(names) <= last:
-            raise EPError(f"{path}: classes has shape {names.shape} and type {names.dtype}: expected one string for each label "
-                          f"from 0 to {last}")
-        if len(np.unique(names)) < len(names):
-            raise EPError(f"{path}: classes has a name twice among {', '.join(names[:10])}: expected a different one for each")
-        if len(present) < 2 or (strange := np.setdiff1d(y_test, present)).size:
-            wrong = f"y_test has {strange[0]}, which y_train lacks" if len(present) > 1 else f"y_train has {present[0]} alone"
-            raise EPError(f"{path}: labels have to be of at least two classes, each of those tested among those trained: {wrong}")
+        names = arrays["classes"]
+        if names.ndim != 1 or names.dtype.kind != "U" or not len(np.unique(names)) == len(names) > present[-1]:
+            raise EPError(f"{path}: classes has shape {names.shape} and type {names.dtype}: expected a string for each label "
+                          f"from 0 to {present[-1]}, all different")
         return tuple(names.tolist())
-    if len(present) < 2 or present[-1] != len(present) - 1 or y_test.max() > present[-1]:
-        raise EPError(f"{path}: labels have to be 0, 1, 2 ... without a gap, each of them in y_train, and at least two: y_train "
-                      f"has {len(present)} from {present[0]} to {present[-1]}, y_test goes to {y_test.max()} (an array `classes` "
-                      "of names allows gaps)")
+    if present[-1] != len(present) - 1:
+        raise EPError(f"{path}: labels have to be 0, 1, 2 ... without a gap: y_train has {len(present)} from {present[0]} to "
+                      f"{present[-1]} (an array `classes` of names allows gaps)")
     return tuple(f"class {label}" for label in present)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from ..errors import EPError
@@ -11,7 +10,7 @@ from .dataset import Dataset
 
 NAMES = ("auto", *cifar.LAYOUTS, *idx.KINDS, "synthetic")
 OWN: dict[str, Callable[..., Dataset]] = {  # what Dataset.name says of one's own images: a path finds them again
-    "npz": arrays.load, **{name: partial(pictures_folder.load, name=name) for name in ("folder", *pictures_folder.ANSWERS)}}
+    "npz": arrays.load, "folder": pictures_folder.load}
 KNOWN = ("cifar-10-batches-bin or cifar-100-binary (or their archives), the four IDX files of MNIST, one sub-folder of pictures "
          "per class")
 
@@ -25,7 +24,6 @@ def load(name: str = "auto", folder: str | Path | None = None, download: bool = 
                   (arrays.py)
     auto          whatever is found in `folder`; without a folder CIFAR-10 if it is there or can be downloaded, else synthetic
     folder, npz   what is found at `folder`, as one of these two: so a run that is resumed finds its images again
-    folder-of-classes, folder-of-splits   the same, of pictures that can be read in these two ways (folder.py)
 
     download=False, or the environment variable EP_OFFLINE=1, never touches the network. Raises EPError for an unknown name, for
     a folder that holds no data set, and for files that are incomplete or damaged.
@@ -60,9 +58,9 @@ def open_path(path):
             return cifar.read(found, layout)
     if path.is_dir():
         for place, name in ((path, None), *((path / kind, kind) for kind in idx.KINDS)):
-            if any(idx.holds(place, file) for file in idx.FILES):
+            if idx.holds(place):
                 return idx.load(name, place, download=False)
-        if any(map(pictures_folder.has_picture, pictures_folder.folders_in(path, {}))):
+        if any(map(pictures_folder.has_picture, pictures_folder.folders_in(path, set()))):
             return pictures_folder.load(path)
         raise EPError(f"no data set in {path}: expected {KNOWN}; to download CIFAR-10 to there, give --dataset cifar10 too")
     raise EPError(f"{path} is no data set: expected an .npz file, an official archive of CIFAR, or a folder with {KNOWN}")

@@ -44,7 +44,6 @@ class Layout(NamedTuple):
     classes: tuple
     url: str
     md5: str
-    size: str
     pickled: tuple  # names by which the Python version is recognised
     mean: tuple | None = None  # None: measured on the training images
     std: tuple | None = None
@@ -74,7 +73,7 @@ class Layout(NamedTuple):
 CIFAR10 = Layout(
     "cifar10", "CIFAR-10", "cifar-10-batches-bin",
     {f"data_batch_{n}.bin": 10_000 for n in range(1, 6)}, {"test_batch.bin": 10_000}, 1, CLASSES,
-    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", "about 162 MB",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530",
     ("cifar-10-batches-py", "data_batch_1", "cifar-10-python.tar.gz"), mean=CIFAR10_MEAN, std=CIFAR10_STD, sets=(
         # of a lossless copy in another order: 5,000 + 1,000 different images of each class, whose training images have the
         # published mean (125.307, 122.950, 113.865) and standard deviation (62.993, 62.089, 66.705); not of the archive itself
@@ -82,8 +81,12 @@ CIFAR10 = Layout(
         "899683d46c3a8c66fd56e1af12202e69fe5a4517be10b0f68e04c78fe585c57c"))
 CIFAR100 = Layout(
     "cifar100", "CIFAR-100", "cifar-100-binary", {"train.bin": 50_000}, {"test.bin": 10_000}, 2, FINE,
-    "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", "about 161 MB",
-    ("cifar-100-python", "cifar-100-python.tar.gz"))
+    "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8",
+    ("cifar-100-python", "cifar-100-python.tar.gz"), sets=(
+        # of a lossless copy, a folder of pictures for each class: 500 + 100 images of each, whose training images have the
+        # published mean (129.304, 124.070, 112.434) and standard deviation (68.170, 65.392, 70.418); not of the archive itself
+        "36ce7a701fbea47796e570c34382aad50f2539687cfcbc6ae96e2f56530d29b6",
+        "d3cd5d87a1b9317a0982c8ef5535fe3b86da8da90b13ce5e9b23ea06400dd5eb"))
 LAYOUTS = {layout.name: layout for layout in (CIFAR10, CIFAR100)}
 
 
@@ -120,7 +123,7 @@ def obtain(layout, place, download):
                       "EP_DATA, or allow the download")
     try:
         with downloads.prepared(place / layout.folder, layout.title) as folder:
-            archive = downloads.fetch(f"{layout.title} to {place}", layout.url, layout.md5, folder.parent, layout.size)
+            archive = downloads.fetch(layout.title, layout.url, layout.md5, folder.parent)
             unpack(layout, archive, folder)
     except EPError as error:
         return None, f"{absent} and {error}"
@@ -184,10 +187,20 @@ def read(folder, layout):
     train, test = (_read_files(folder, files, layout) for files in (layout.train, layout.test))
     mean, std = (layout.mean, layout.std) if layout.mean else measured(train[0])
     source = provenance(folder) or layout.unverified
-    if source != layout.verified and layout.sets == (set_digest(*train), set_digest(*test)):
-        source = layout.recognised
-    return Dataset(*train, *test, layout.classes, layout.name, source, str(folder.absolute()), mean=mean, std=std,
-                   flip=True, pad=4)
+    dataset = Dataset(*train, *test, layout.classes, layout.name, source, str(folder.absolute()), mean=mean, std=std,
+                      flip=True, pad=4)
+    return dataset if source == layout.verified else recognised(dataset)
+
+
+def recognised(dataset):
+    """The data set; one whose images and labels are all those of CIFAR-10 or CIFAR-100, in whatever order, is known as that."""
+    for layout in LAYOUTS.values():
+        counts = sum(layout.train.values()), sum(layout.test.values())
+        if (len(dataset.classes), len(dataset.train_labels), len(dataset.test_labels)) == (len(layout.classes), *counts) and (
+                layout.sets == (set_digest(*dataset[:2]), set_digest(*dataset[2:4]))):
+            return dataset._replace(source=layout.recognised, classes=layout.classes, flip=True, pad=4,
+                                    mean=layout.mean or dataset.mean, std=layout.std or dataset.std)
+    return dataset
 
 
 def set_digest(images, labels):

@@ -4,7 +4,6 @@ pooch (and requests under it) is imported where something is downloaded, so that
 """
 
 import os
-import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,32 +27,24 @@ def allowed(download):
     return download and os.environ.get("EP_OFFLINE", "0") in ("", "0")
 
 
-def fetch(title, url, md5, folder, size=""):
+def fetch(title, url, md5, folder):
     """Download `url` into `folder`, check its MD5, and return the path. Raises EPError (exit code 1), and then leaves no file."""
     import pooch
 
-    print(f"downloading {title}{size and f' ({size})'} from {url}", file=sys.stderr)
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel("WARNING")  # the line above says already what is downloaded, and where to
     try:
-        path = pooch.retrieve(url, f"md5:{md5}", url.rsplit("/", 1)[1], folder, downloader=pooch.HTTPDownloader(progressbar=True))
+        return Path(pooch.retrieve(url, f"md5:{md5}", url.rsplit("/", 1)[1], folder, progressbar=True))
     except (OSError, ValueError) as error:  # of the file system, of requests, and of pooch if the hash differs
         other = isinstance(error, ValueError) and "hash" in str(error)
         why = f"is damaged or cut short: its MD5 is not {md5}; try again later" if other else f"failed: {reason(error)}"
         raise EPError(f"the download of {title} from {url} {why}", exit_code=1) from None
-    finally:
-        logger.setLevel(level)
-    return Path(path)
 
 
 @contextmanager
 def prepared(target, title):
-    """A folder to write into, which becomes `target` if all goes well; if not, nothing that was made is left behind.
+    """A folder to write into, which becomes `target` if all goes well; if not, what was written is not left behind.
 
     It lies beside `target`, so that the renaming is atomic. Where another process was faster, its `target` stays.
     """
-    made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as temporary:
@@ -64,10 +55,6 @@ def prepared(target, title):
                 os.replace(folder, target)
     except OSError as error:
         raise EPError(f"{title} cannot be written to {target}: {reason(error)}", exit_code=1) from None
-    finally:
-        for folder in made:  # the innermost first
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
 
 
 def reason(error):

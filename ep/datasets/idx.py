@@ -8,7 +8,6 @@ Fashion-MNIST also where Debian's package dataset-fashion-mnist puts it. Where t
 """
 
 import gzip
-import re
 import struct
 import zlib
 from pathlib import Path
@@ -75,16 +74,15 @@ def load(name=None, folder=None, download=True):
 
 
 def says_fashion(folder):
-    """Whether a folder is called after Fashion-MNIST, itself or, where it is called raw or data, the one around it."""
-    nearest = next((part for part in reversed(Path(folder).resolve().parts) if part.lower() not in ("raw", "data")), "")
-    return re.search("fashion(?!e)", nearest.lower()) is not None  # nothing old-fashioned
+    """Whether a folder, or the one around it (FashionMNIST/raw), is called after Fashion-MNIST."""
+    return "fashion" in "/".join(Path(folder).resolve().parts[-2:]).lower()
 
 
 def obtain(name, folder=None, download=True):
     """The folder of the four files, downloaded if need be. Raises EPError that says why there is none."""
     place, kind = downloads.place(folder), KINDS[name]
     for candidate in (place, place / name, *([Path(DEBIAN)] if name == "fashion-mnist" and not folder else [])):
-        if any(holds(candidate, file) for file in FILES):
+        if holds(candidate):
             return candidate
     if place.exists() and not place.is_dir():
         raise EPError(f"{place} is a file: name the folder that holds the four IDX files of {kind.title}")
@@ -92,13 +90,14 @@ def obtain(name, folder=None, download=True):
         find(place, FILES[0])  # raises: it says what is missing, and what to do
     with downloads.prepared(place / name, kind.title) as target:
         for file, md5 in zip(FILES, kind.md5):
-            downloads.fetch(f"{kind.title} to {place / name}", f"{kind.url}/{file}.gz", md5, target)
+            downloads.fetch(kind.title, f"{kind.url}/{file}.gz", md5, target)
         (target / "SOURCE.txt").write_text(f"{kind.title}\n", encoding="utf-8")
     return place / name
 
 
-def holds(place, name):
-    return any(path.is_file() for path in paths(place, name))
+def holds(place):
+    """Whether one of the four files is there."""
+    return any(path.is_file() for name in FILES for path in paths(place, name))
 
 
 def paths(place, name):

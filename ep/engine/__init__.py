@@ -3,7 +3,7 @@
     fast = ep.engine.prepared(network)      the same network of other parts, while its weights stay as they are
     ep.eqprop_gradient(fast, x, y, ...)     the same functions, the same loop
 
-The numbers are the same but for rounding. What is exchanged are the synapses, the activation, and on a GPU the readout:
+The numbers are the same but for rounding. What is exchanged are the synapses, and on a GPU the activation and the readout:
 
     cpu.py       `Conv` by Winograd's convolution or patches      winograd.py, patches.py, ways.py
     gpu.py       `Conv` and `Dense` by CUDA kernels and cuBLAS    kernels.py, blas.py

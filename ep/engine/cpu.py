@@ -1,8 +1,6 @@
-"""Synapses for a CPU: the same numbers as those of ep/synapse.py but for rounding, with less copying and fewer multiplications.
+"""A `Conv` for a CPU: the same numbers as that of ep/synapse.py but for rounding, with less copying and fewer multiplications.
 
-    TiledConv   a `Conv` between two layers: Winograd's convolution, or patches (winograd.py, patches.py)
-    InputConv   a `Conv` from the input, of few channels
-    InBlocks    an `Activation` whose passes over memory are made block by block, in the cache
+It is Winograd's convolution, or one by patches (winograd.py, patches.py; ways.py says which).
 
 Arrays are (N, H, W, C) outside, as everywhere. In memory those that are made here lie as (H, W, N, C): a row of a layer is
 then one run of W*N*C numbers. A convolution goes through its image in stripes of rows, and each stripe is pooled, or unpooled,
@@ -13,17 +11,12 @@ import copy
 import threading
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-from ..activations import Activation
 from ..synapse import Conv
 from .patches import Im2col, PatchProduct
 from .ways import way_down, way_up
 from .winograd import Scratch, WinogradProduct
 
-BLOCK = 1 << 16  # numbers of a block that is worked on while it is in the cache
-STRIPE = 1 << 17  # numbers of a convolution that still lie in the cache when they are pooled
-FEW = 128  # numbers of a patch of the input, k k C_in: as many columns side by side are no burden
 KEPT = 8  # numbers of images that a thread keeps buffers for: whole chunks, the rest of a batch, and halves of either
 MOST = 64  # buffers of one number of images
 
@@ -34,31 +27,24 @@ def prepared(network, largest_tile=4, map=map):
 
     largest_tile: 4 or 2 for Winograd's F(4x4, 3x3) or F(2x2, 3x3), 1 for im2col. map: of `worker_threads`, to share the work.
     """
-    def ready(synapse, ends):
-        made = exchanged(synapse, ends[0] == 0, largest_tile)
+    def ready(synapse):
+        made = exchanged(synapse, largest_tile)
         if type(made) is TiledConv:
             made.kernel("up"), made.kernel("down")
         return made
 
     other = copy.copy(network)
-    other.synapses = list(map(ready, network.synapses, network.wiring))
-    if type(network.activation) is Activation:
-        other.activation = InBlocks(*network.activation)
+    other.synapses = list(map(ready, network.synapses))
     return other
 
 
-def exchanged(synapse, from_input, largest_tile=4):
+def exchanged(synapse, largest_tile=4):
     """The synapse that takes the place of this one: itself, if there is none."""
     if synapse.parts:
         other = copy.copy(synapse)
-        for name in synapse.parts:  # of a `Filtered` only the filters see the input
-            vars(other)[name] = exchanged(getattr(synapse, name), from_input and name != "conv", largest_tile)
+        vars(other).update({name: exchanged(getattr(synapse, name), largest_tile) for name in synapse.parts})
         return other
-    if why_not(synapse):
-        return synapse
-    if not from_input:
-        return TiledConv(synapse, largest_tile)
-    return InputConv(synapse) if synapse.stride == 1 and synapse.W[..., 0].size <= FEW else synapse
+    return synapse if why_not(synapse) else TiledConv(synapse, largest_tile)
 
 
 def why_not(synapse):
@@ -69,6 +55,10 @@ def why_not(synapse):
         return "its weights are complex"
     if getattr(synapse.b, "dtype", synapse.W.dtype) != synapse.W.dtype:  # the way down of an asymmetric one has no bias
         return "its parameters have several types"
+    if synapse.stride > 1:
+        return "it leaves pixels out (its stride)"
+    if synapse.pool.window is None:
+        return "its pooling does not say which windows it has"
     return "its padding is more than its kernel covers" if synapse.padding >= len(synapse.W) else None
 
 
@@ -111,74 +101,15 @@ def workspace(N, dtype):
     return kept[N, dtype]
 
 
-class Pooled:
-    """What the convolutions here share: pooling and unpooling by stripes, and when they are left to `Conv`."""
-
-    def plain(self, first, *others):
-        """Whether this is left to `Conv`: another dtype than that of the weights, or one image.
-
-        One image may stand for all of a batch (dynamics.Messages). Its windows tie then, and Winograd's convolution would break
-        ties by rounding; that of `Conv` does not.
-        """
-        dtype = self.W.dtype
-        return len(first) == 1 or first.dtype != dtype or any(a.dtype != dtype for a in others)
-
-    def windows(self, rows):
-        """The windows that these rows of the convolution are pooled to; all, where pooling does not go by windows."""
-        return slice(None) if self.pool.window is None else slice(rows.start // self.pool.window, rows.stop // self.pool.window)
-
-    def pool_stripes(self, stripes, N, switches, b=None):
-        """(P(y) + b, switches) of y in stripes (rows, part of y); the largest win, or those that are given."""
-        h, w, C = self.post_shape
-        v, chosen = np.empty((h, w, N, C), self.W.dtype), switches
-        for rows, y in stripes if self.pool.window else whole(stripes):
-            part = self.windows(rows)
-            if switches is None:
-                pooled, found = self.pool.pool(outside(y))
-                if found is not None and self.pool.window:
-                    chosen = outside(np.empty((h, w, N, C), found.dtype)) if chosen is None else chosen
-                    chosen[:, part] = found
-                else:
-                    chosen = found
-            else:
-                pooled = self.pool.pool_at(outside(y), switches if self.pool.window is None else switches[:, part])
-            if b is None:
-                v[part] = inside(pooled)
-            else:
-                np.add(inside(pooled), b, out=v[part])
-        return outside(v), chosen
-
-    def unpool_rows(self, v, switches, windows, y):
-        """P^T of these windows of v, into the rows of y (rows, W', N, C) that they cover."""
-        if self.pool.window is None:
-            y[...] = inside(self.pool.unpool(v, switches, y.shape[:2]))
-        else:
-            self.pool.unpool(v[:, windows], switches if switches is None else switches[:, windows], y.shape[:2], out=outside(y))
+# --- the convolution ---------------------------------------------------------------------------------------------------
 
 
-def rows_of(b, N):
-    """b for N images, (N, C): it is added over runs of N*C numbers, not of C."""
-    rows = np.empty((N, *b.shape), b.dtype)
-    rows[...] = b
-    return rows
-
-
-def whole(stripes):
-    """The stripes of a convolution as one."""
-    parts = [(rows, y.copy()) for rows, y in stripes]
-    return [(slice(0, parts[-1][0].stop), np.concatenate([y for _, y in parts]))]
-
-
-# --- a convolution between two layers -------------------------------------------------------------------------------------
-
-
-class TiledConv(Pooled, Conv):
+class TiledConv(Conv):
     """`Conv` in stripes. Its kernels are transformed when they are first asked for, and stale once W is changed in place."""
 
     def __init__(self, conv, largest_tile):
         vars(self).update(vars(conv))
         self.way_up, self.way_down = way_up(conv, largest_tile), way_down(conv, largest_tile)
-
         self.kernels = {}
 
     def kernel(self, direction):
@@ -198,6 +129,42 @@ class TiledConv(Pooled, Conv):
             return up, down, PatchProduct(up, len(self.W)) if patches else WinogradProduct(up)
 
         return space.made((self.way_up, self.way_down, self.pool.window), make)
+
+    def plain(self, first, *others):
+        """Whether this is left to `Conv`: another dtype than that of the weights, or one image.
+
+        One image may stand for all of a batch (dynamics.Messages). Its windows tie then, and Winograd's convolution would break
+        ties by rounding; that of `Conv` does not.
+        """
+        dtype = self.W.dtype
+        return len(first) == 1 or first.dtype != dtype or any(a.dtype != dtype for a in others)
+
+    def windows(self, rows):
+        """The windows that these rows of the convolution are pooled to."""
+        return slice(rows.start // self.pool.window, rows.stop // self.pool.window)
+
+    def pool_stripes(self, stripes, N, switches, b=None):
+        """(P(y) + b, switches) of y in stripes (rows, part of y); the largest win, or those that are given."""
+        h, w, C = self.post_shape
+        v, chosen = np.empty((h, w, N, C), self.W.dtype), switches
+        for rows, y in stripes:
+            part = self.windows(rows)
+            if switches is None:
+                pooled, found = self.pool.pool(outside(y))
+                if found is not None:
+                    chosen = outside(np.empty((h, w, N, C), found.dtype)) if chosen is None else chosen
+                    chosen[:, part] = found
+            else:
+                pooled = self.pool.pool_at(outside(y), switches[:, part])
+            if b is None:
+                v[part] = inside(pooled)
+            else:
+                np.add(inside(pooled), b, out=v[part])
+        return outside(v), chosen
+
+    def unpool_rows(self, v, switches, windows, y):
+        """P^T of these windows of v, into the rows of y (rows, W', N, C) that they cover."""
+        self.pool.unpool(v[:, windows], switches if switches is None else switches[:, windows], y.shape[:2], out=outside(y))
 
     def drive_post(self, pre, switches=None):
         if self.plain(pre):
@@ -240,14 +207,10 @@ class TiledConv(Pooled, Conv):
 
         def until(rows):
             nonlocal done
-            if size is None:
-                windows = slice(0, 0 if done else v.shape[1])
-                done, part = 1, slice(None)
-            else:
-                windows = slice(done, min(-(-rows // size), v.shape[1]))
-                done, part = max(done, windows.stop), slice(size * windows.start, size * windows.stop)
+            windows = slice(done, min(-(-rows // size), v.shape[1]))
+            done = max(done, windows.stop)
             if windows.stop > windows.start:
-                self.unpool_rows(v, switches, windows, y[part])
+                self.unpool_rows(v, switches, windows, y[size * windows.start:size * windows.stop])
 
         return until
 
@@ -270,138 +233,20 @@ class TiledConv(Pooled, Conv):
         up.input[...] = inside(pre)
 
         def fill(i, rows, y):
-            windows, size = self.windows(rows), self.pool.window
-            if size is None:
-                y[...] = inside(self.pool.unpool(posts[i], switches, self.conv_shape))[rows]
-            else:
-                self.unpool_rows(posts[i], switches, windows, y)
-                y[size * (windows.stop - windows.start):] = 0  # a row that is in no window
+            windows = self.windows(rows)
+            self.unpool_rows(posts[i], switches, windows, y)
+            y[self.pool.window * (windows.stop - windows.start):] = 0  # a row that is in no window
 
         return product.result(fill, (0, 1)[:len(posts)])
+
+
+def rows_of(b, N):
+    """b for N images, (N, C): it is added over runs of N*C numbers, not of C."""
+    rows = np.empty((N, *b.shape), b.dtype)
+    rows[...] = b
+    return rows
 
 
 def column_sums(a):
     """Sum over all axes but the last."""
     return np.ascontiguousarray(inside(a)).reshape(-1, a.shape[-1]).sum(0)
-
-
-# --- the convolution of the input ------------------------------------------------------------------------------------------
-
-
-class InputConv(Pooled, Conv):
-    """`Conv` of images of few channels, by patches (C_in k k, rows W' N): runs of W' N numbers.
-
-    It goes block by block of rows: their patches are made, multiplied and pooled while they are in the cache.
-    """
-
-    def __init__(self, conv):
-        vars(self).update(vars(conv))
-
-    def drive_post(self, pre, switches=None):
-        if self.plain(pre) or switches is not None:
-            return super().drive_post(pre, switches)
-        return self.pool_stripes(self.convolved(pre), len(pre), None, b=rows_of(self.b, len(pre)))
-
-    def convolved(self, x):
-        """W * x in stripes."""
-        W = self.W.transpose(2, 0, 1, 3).reshape(-1, self.W.shape[3])  # (C_in k k, C_out)
-        for rows, patches, y in self.blocks(x):
-            np.matmul(patches.T, W, out=y.reshape(-1, y.shape[3]))
-            yield rows, y
-
-    def hebbian(self, pre, post, switches):
-        if self.plain(pre, post):
-            return super().hebbian(pre, post, switches)
-        dW, (k, _, C_in, C_out), size = 0.0, self.W.shape, self.pool.window or 1
-        for rows, patches, y in self.blocks(pre):
-            windows = self.windows(rows)
-            y[:, size * self.post_shape[1]:] = 0  # columns, and rows, that no window covers
-            y[size * self.post_shape[0] - rows.start:] = 0
-            self.unpool_rows(post, switches, windows, y)
-            dW = dW + patches @ y.reshape(-1, C_out)
-        return {"W": dW.reshape(C_in, k, k, C_out).transpose(1, 2, 0, 3), "b": column_sums(post)}
-
-    def blocks(self, x):
-        """Yields (rows, patches (C_in k k, rows W' N), y (rows, W', N, C_out) to be used for these rows)."""
-        N, p, (H, W, C_in), (height, width) = len(x), self.padding, self.pre_shape, self.conv_shape
-        k, C_out, size = len(self.W), self.W.shape[3], self.pool.window
-        at_once = size * max(1, STRIPE // (size * width * N * C_out)) if size else height
-        at_once = min(at_once, height)
-
-        def make():
-            padded = np.zeros((C_in, H + 2 * p, W + 2 * p, N), x.dtype)
-            return padded, np.empty((C_in, k, k, at_once, width * N), x.dtype), np.zeros((at_once, width, N, C_out), x.dtype)
-
-        padded, patches, y = workspace(N, x.dtype).made((self.pre_shape, k, p, self.post_shape), make)
-        padded[:, p:p + H, p:p + W] = x.transpose(3, 1, 2, 0)
-        channel, row, column, item = padded.strides
-        for first in range(0, height, at_once):
-            rows = slice(first, min(first + at_once, height))
-            n = rows.stop - first
-            source = as_strided(padded[:, first:], (C_in, k, k, n, width * N), (channel, row, column, row, item), writeable=False)
-            np.copyto(patches[:, :, :, :n], source)
-            yield rows, patches[:, :, :, :n].reshape(-1, n * width * N), y[:n]
-
-
-# --- the activation ----------------------------------------------------------------------------------------------------------
-
-
-class InBlocks(Activation):
-    """`Activation`: sigma and its difference, made block by block, so that what one pass writes the next finds in the cache."""
-
-    def respond(self, terms):
-        like = largest(terms)
-        if like.ndim < 4 or any(a.dtype != like.dtype for _, a in terms):
-            return super().respond(terms)
-        s = np.empty_like(like)
-        u = like if len(terms) == 1 and terms[0][0] == 1 else np.empty_like(like)
-        for part in blocks(like):
-            if u is not like:
-                add_up(terms, part, u[part])
-            if self.slope is None:
-                s[part] = self.sigma(u[part])
-            else:
-                v = np.multiply(u[part], self.slope, out=s[part])
-                np.clip(v, *self.bounds, out=v)
-        return u, s
-
-    def deviate(self, u, s, terms, w):
-        """For sigma = clip(v, low, high), v = slope u, with e = slope d:
-
-            w clip(v + e/w) - w s = clip( e + w (v - s), w (low - s), w (high - s) )       v - s is 0, exactly, inside the bounds
-        """
-        like = largest(terms)
-        if like.ndim < 4 or like.shape != u.shape or any(a.dtype != like.dtype for _, a in [*terms, (1, u)]):
-            return super().deviate(u, s, terms, w)
-        delta = np.empty_like(like)
-        for part in blocks(like):
-            if self.slope is None:
-                delta[part] = super().deviate(u[part], s[part], [(factor, a[part]) for factor, a in terms], w)
-                continue
-            e, at = add_up([(self.slope * factor, a) for factor, a in terms], part, delta[part]), s[part]
-            offset = self.slope * u[part]
-            offset -= at
-            offset *= w
-            e += offset
-            low, high = self.bounds
-            np.clip(e, w * (low - at) if low else -w * at, w * (high - at), out=e)
-        return delta
-
-
-def largest(terms):
-    return max((a for _, a in terms), key=len)
-
-
-def blocks(a):
-    """Parts of (N, H, W, C), a few rows each, that fit into the cache together with what is computed from them."""
-    rows = max(1, BLOCK // max(1, a[:, :1].size))
-    return [(slice(None), slice(i, i + rows)) for i in range(0, a.shape[1], rows)]
-
-
-def add_up(terms, part, out):
-    """out <- the sum of the terms in this part."""
-    (factor, a), *others = sorted(terms, key=lambda term: term[0] == 1)  # a factor costs no pass in the first term
-    np.multiply(a[part], factor, out=out)
-    for factor, a in others:
-        out += a[part] if factor == 1 else factor * a[part]
-    return out

@@ -10,10 +10,7 @@ from .winograd import TILES, Winograd, multiplications, transform_flipped, trans
 
 
 class Way(NamedTuple):
-    """One direction of a convolution, and what computes it: kind(size, size_in, size_out, padding, N, channels, scratch).
-
-    A stride, where there is one, is an argument more; Winograd's has none.
-    """
+    """One direction of a convolution, and what computes it: kind(size, size_in, size_out, padding, N, channels, scratch)."""
 
     kind: type  # Winograd, Im2col or Col2im
     size: int  # m of Winograd's tile, else k of the kernel
@@ -21,10 +18,9 @@ class Way(NamedTuple):
     size_out: tuple
     padding: int
     channels: tuple  # (C_in, C_out)
-    stride: int = 1
 
     def make(self, N, scratch):
-        return self.kind(*self[1:5], N, self.channels, scratch, *([self.stride] if self.stride > 1 else []))
+        return self.kind(*self[1:5], N, self.channels, scratch)
 
     def kernel_up(self, W):
         """W as the way up wants it."""
@@ -40,16 +36,12 @@ class Way(NamedTuple):
 def way_up(conv, largest_tile):
     """W * pre"""
     k, _, *channels = conv.W.shape
-    if conv.stride > 1:
-        return Way(Im2col, k, conv.pre_shape[:2], conv.conv_shape, conv.padding, tuple(channels), conv.stride)
     return cheapest(k, conv.pre_shape[:2], conv.conv_shape, conv.padding, tuple(channels), largest_tile)
 
 
 def way_down(conv, largest_tile):
     """W^T * y: the convolution with the flipped kernel, or, for few pixels, where that multiplies zeros, col2im."""
     (k, _, C_pre, C_post), pre, post, p = conv.W.shape, conv.pre_shape[:2], conv.conv_shape, conv.padding
-    if conv.stride > 1:
-        return Way(Col2im, k, post, pre, p, (C_post, C_pre), conv.stride)
     if math.prod(post) < math.prod(pre) and k * k * math.prod(post) <= multiplications(4, pre):
         return Way(Col2im, k, post, pre, p, (C_post, C_pre))
     return cheapest(k, post, pre, k - 1 - p, (C_post, C_pre), largest_tile)

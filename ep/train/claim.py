@@ -1,11 +1,11 @@
 """A run folder belongs to one process at a time: two that write one log and one checkpoint would destroy both.
 
 The claim is a lock on the file .lock in the folder. The system ends it together with the process, however that ends, so a folder
-is never locked by a run that has crashed. Where there are no such locks (Windows, some network file systems), there is no claim.
+is never locked by a run that has crashed, whose .lock stays and means nothing. Where there are no such locks (Windows, some
+network file systems), there is no claim.
 """
 
 import itertools
-import os
 from pathlib import Path
 
 try:
@@ -15,37 +15,27 @@ except ImportError:
 
 from ..errors import EPError
 
-LOCK = ".lock"
-
 
 def claim(folder):
     """The open file that holds the claim; `release` ends it, and so does the end of the process. EPError if another has it."""
-    path = Path(folder) / LOCK
-    while True:
-        try:
-            file = open(path, "a")
-        except OSError as error:
-            raise EPError(f"cannot write to {folder}: {error.strerror}") from None
-        try:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise EPError(f"another process is training in {folder}: wait for its end, or stop it") from None
-        except OSError:
-            pass  # a file system without locks
-        try:
-            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
-                return file
-        except FileNotFoundError:
-            pass
-        file.close()  # somebody has released the claim between the two calls, and with it this file
+    try:
+        file = open(Path(folder) / ".lock", "a")
+    except OSError as error:
+        raise EPError(f"cannot write to {folder}: {error.strerror}") from None
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise EPError(f"another process is training in {folder}: wait for its end, or stop it") from None
+    except OSError:
+        pass  # a file system without locks
+    return file
 
 
 def release(file):
     """End a claim; None is the claim of a process that writes nothing."""
-    if file and not file.closed:
-        Path(file.name).unlink(missing_ok=True)
+    if file:
         file.close()
 
 

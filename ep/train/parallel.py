@@ -22,7 +22,6 @@ import time
 import traceback
 import zlib
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
@@ -31,22 +30,18 @@ from ..errors import EPError
 from . import loop, machine
 from .step import numbers_of, step
 
-LAUNCHERS = [  # (number of ranks, rank, rank on this machine) as launchers leave them in the environment
-    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),  # MPICH, Intel MPI, MVAPICH
-    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),  # Open MPI
-    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"),  # srun
+LAUNCHED = [  # number of ranks, rank, rank on this machine, as MPICH (Intel MPI, MVAPICH), Open MPI and srun tell their processes
+    ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"),
+    ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"),
+    ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"),  # srun --mpi=pmi2 sets this beside those of MPICH
 ]
-LOCAL_RANKS = [names[2] for names in LAUNCHERS]  # srun --mpi=pmi2 sets the first two of one row and the third of another
 PATIENCE = 2.0  # seconds by which rank 0 is first to report a mistake that every rank makes
 
 
 def launched():
     """(number of ranks, rank, rank on this machine), as the launcher tells its processes; (1, 0, 0) without a launcher."""
-    for names in LAUNCHERS:
-        if os.environ.get(names[0], "").isdecimal():
-            local = next((name for name in (names[2], *LOCAL_RANKS) if os.environ.get(name)), names[2])
-            return tuple(int(os.environ.get(name) or 0) for name in (*names[:2], local))
-    return 1, 0, 0
+    told = [[os.environ[name] for name in names if os.environ.get(name, "").isdecimal()] for names in LAUNCHED]
+    return tuple(int(words[0]) if words else default for words, default in zip(told, (1, 0, 0)))
 
 
 def world():
@@ -108,21 +103,13 @@ class World:
         return step(parts, gradient, numbers_of(parts, gradient, at_bounds))
 
     def add_up(self, flat):
-        """flat (numbers,) <- its sum over the ranks: on the device where MPI can read it, else through the host."""
+        """flat (numbers,) <- its sum over the ranks, from a device through the host: MPI need not read device memory."""
         from mpi4py import MPI
 
-        xp = array_module(flat)
-        direct = xp is np or self.reads_device_memory
-        if direct and xp is not np:
-            xp.cuda.get_current_stream().synchronize()  # MPI knows nothing of streams
-        buffer = flat if direct else to_host(flat)
+        buffer = to_host(flat)
         self.comm.Allreduce(MPI.IN_PLACE, buffer)
-        if not direct:
-            flat[...] = xp.asarray(buffer)
-
-    @cached_property
-    def reads_device_memory(self):
-        return cuda_aware(self.comm)
+        if buffer is not flat:
+            flat[...] = array_module(flat).asarray(buffer)
 
     # --- everything else that the ranks tell each other -----------------------------------------------------------------
 
@@ -185,14 +172,6 @@ def zeros(shapes, like):
     ends = np.cumsum([math.prod(shape) for shape in shapes.values()]).tolist()
     flat = array_module(like).zeros(ends[-1], like.dtype)
     return flat, {name: flat[end - math.prod(shape):end].reshape(shape) for end, (name, shape) in zip(ends, shapes.items())}
-
-
-def cuda_aware(comm):
-    """Does this MPI read device memory? It says so since MPI 4.1; for others the user does, by EP_CUDA_AWARE_MPI=1."""
-    info = comm.Get_info()
-    kinds = info.get("mpi_memory_alloc_kinds") or ""
-    info.Free()  # it is a copy
-    return "cuda" in kinds or os.environ.get("EP_CUDA_AWARE_MPI") == "1"
 
 
 # --- the end of a run -------------------------------------------------------------------------------------------------

@@ -2,20 +2,17 @@
 
     config.json      every setting, resolved
     log.jsonl        one line per epoch: pandas.read_json("log.jsonl", lines=True)
-    log.csv          the same as a table, a column for each key: pandas.read_csv("log.csv"), or a spreadsheet
     curves.png       the log as a picture, drawn anew after every epoch
     checkpoint.npz   what --resume needs
     result.json      the outcome, once the run is complete
     network.npz      the trained network alone, once the run is complete: ep.load reads it
 """
 
-import csv
-import io
 import json
 import os
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -71,6 +68,8 @@ class Run:
         with self.at_work():
             self.write_log()  # on resuming: without lines that came after the checkpoint
             self.save()
+            if self.world.rank == 0:
+                write_text(self.folder / "config.json", json.dumps(vars(config), indent=2) + "\n")
 
     @classmethod
     def started(cls, folder, config, network, optimizer, world=None):
@@ -101,7 +100,6 @@ class Run:
             raise
         config = config or before
         if world.rank == 0 and config != before:
-            write_text(Path(folder) / "config.json", json.dumps(vars(config), indent=2) + "\n")
             for outcome in filter(Path.exists, (Path(folder) / "result.json", Path(folder) / "network.npz")):
                 outcome.rename(outcome.with_stem(f"{outcome.stem}-{before.epochs}-epochs"))  # of the shorter run
             print(f"extended from {before.epochs} to {config.epochs} epochs: learning rates are annealed over "
@@ -239,7 +237,6 @@ class Run:
         if self.world.rank > 0:
             return
         write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
-        write_text(self.folder / "log.csv", as_csv(self.log))
         if self.log:
             config, rule = self.config, f", asymmetric, {self.config.feedback_update}" if self.distances else ""
             title = f"{config.source}: {config.nudging} {config.algorithm}, {config.cost}{rule}"
@@ -277,7 +274,9 @@ class Run:
         if self.world.signal and number == signal.SIGINT:  # a person does not want to wait
             raise KeyboardInterrupt
         if not self.world.signal:  # batch systems send several, and SIGXCPU every second
-            tqdm.write(f"{signal.Signals(number).name}: saving after this step (Ctrl-C to stop at once, without saving)")
+            said = f"{signal.Signals(number).name}: saving after this step (Ctrl-C to stop at once, without saving)\n"
+            with suppress(OSError):
+                os.write(2, said.encode())  # `print` may be at work already, and fails when it is called within itself
         self.world.signal = self.world.signal or number
 
     def interruptible(self, map):
@@ -321,16 +320,6 @@ def averages(totals):
         settled_step=totals["settled"] / totals["settled_batches"] if totals["settled_batches"] else None,
         **{key: totals[key] for key in totals if key == "radius_limited"},
         **{key: totals[key] / batches for key in totals if key.startswith(("gradient_norm_", "stuck_"))})
-
-
-def as_csv(log):
-    """The log as a table: a column for each key, in the order in which they first appear; a cell without a value is empty."""
-    file = io.StringIO()
-    table = csv.DictWriter(file, dict.fromkeys(key for line in log for key in line), lineterminator="\n")
-    if log:
-        table.writeheader()
-    table.writerows(log)  # floats as repr writes them: no digit is lost
-    return file.getvalue()
 
 
 # --- configuration ----------------------------------------------------------------------------------------------------
@@ -402,27 +391,14 @@ def prepare_folder(folder, config):
     new, folder = folder is None, Path(folder or default_folder(config))
     try:
         folder = new_folder(folder) if new else folder
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = claim(folder)
         if (folder / "checkpoint.npz").exists():
-            release(lock)
             raise EPError(f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out")
-        if (folder / "config.json").exists() and not is_config(folder / "config.json"):
-            release(lock)
+        if (folder / "config.json").exists():
             raise EPError(f"{folder} holds a config.json that is none of a run: choose another --out")
-        write_text(folder / "config.json", json.dumps(vars(config), indent=2) + "\n")
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EPError(f"cannot write to the output folder {folder} ({error.strerror}): choose another with --out") from None
-    return folder, lock
-
-
-def is_config(path):
-    """Whether this file was written by a run."""
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return isinstance(settings, dict) and settings.keys() <= vars(Config()).keys()
+    return folder, claim(folder)
 
 
 def write_text(path, text):

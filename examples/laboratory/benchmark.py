@@ -110,7 +110,7 @@ def operations(args, sgemm):
                 flops = 2 * 16 * math.prod(synapse.conv_shape) * synapse.W.size
                 switches = synapse.drive_post(pre)[1]
                 for path, tile in PATHS.items():
-                    conv = cpu.exchanged(synapse, False, tile) if tile else synapse
+                    conv = cpu.exchanged(synapse, tile) if tile else synapse
                     if tile:  # as its states lie in memory
                         pre, post = (cpu.outside(cpu.inside(a).copy()) for a in (pre, post))
                     ways = dict(up=partial(conv.drive_post, pre), down=partial(conv.drive_pre, post, switches))

@@ -1,26 +1,24 @@
-"""Do the paper's findings hold where the phases settle, and what does the feedback gain change?
+"""Do the paper's findings hold where the phases settle, at full feedback and at weak feedback?
 
     python examples/laboratory/paper_table.py --data DIR --workers 14     # everything that is not finished yet
     python examples/laboratory/paper_table.py --only-draw                 # tables and figure from what is finished
-    python examples/laboratory/paper_table.py --data DIR --block full     # only one of the four comparisons
+    python examples/laboratory/paper_table.py --data DIR --block full     # only one of the three comparisons
 
 Block `full`: full feedback (gain 1), settled, the recipe of the preset `recurrent`, in a smaller network: every nudging, by the
 difference of two states (the paper's rule) and by deviations, BPTT, and two controls that are not EP: one backward pass at the
 fixed point, and feed-forward backpropagation of the same network without feedback. Rows `-larger` start at a larger spectral
 radius. Block `preset`: the network and the recipe of the CPU preset (gain 0.01). Every nudging, BPTT, and feed-forward
 backpropagation of the same network; feedback weights of their own. Block `squared`: the same with squared error, half as long.
-Block `gains`: a smaller network at gains from 0.01 to 1, the paper's, by one-sided nudging, symmetric nudging and BPTT, with as
-many steps as it needs to settle to a residual of 1e-4, from initial weights that are not chosen by their radius; rows `states`
-relax the nudged states, not deviations, as the paper's code does. Within a block every training has the same network, initial
-weights, images, order, augmentation and number of updates; only what its row names differs.
+Within a block every training has the same network, initial weights, images, order, augmentation and number of updates; only what
+its row names differs.
 
 Settings are chosen first: a row with `trials` trains one short run for each of them, evaluated on images held out of the training
 images, and takes the best. Every estimator of a comparison has the same number of trials, with the exceptions that ROWS names.
 
 Each training is a process of its own with one thread (two for the longest). A finished one leaves ROW-SEED.json (its
 configuration and outcome) and ROW-SEED.jsonl (its log, a line per epoch) in --out, trials in its folder choices/, and is never
-trained again. An unfinished one continues from its checkpoint in --runs. All of them took about six hours of busy cores. The
-files are drawn as table.md, squared.md, gains.md, choices.md and comparison.png.
+trained again. An unfinished one continues from its checkpoint in --runs. All of them took about five hours of busy cores. The
+files are drawn as full.md, table.md, squared.md, choices.md and comparison.png.
 """
 
 import json
@@ -42,15 +40,12 @@ COMMON = {  # block -> what all of its trainings share
     "full": "--dataset cifar10 --preset recurrent --channels 16 32 64 64 --train-images 8000 --epochs 2 --batch-size 32 "
             "--no-flip --pad 0",
     "preset": "--dataset cifar10 --preset cpu --epochs 2",
-    "squared": "--dataset cifar10 --preset cpu --cost squared-error --epochs 1",
-    "gains": "--dataset cifar10 --preset cpu --channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --optimizer sgd --batch-size 32 --pad 0 "
-             "--train-images 10000 --epochs 3"}
+    "squared": "--dataset cifar10 --preset cpu --cost squared-error --epochs 1"}
 TRIAL = {  # block -> what a trial has instead
     "full": "--validation-images 2000 --epochs 1",
     "preset": "--train-images 15000 --validation-images 5000 --epochs 1 --warm-up 60",
-    "squared": "--train-images 10000 --validation-images 5000 --warm-up 40",
-    "gains": "--train-images 4000 --validation-images 2000 --epochs 1"}
-FILES = {"full": "full.md", "preset": "table.md", "squared": "squared.md", "gains": "gains.md"}  # block -> its table
+    "squared": "--train-images 10000 --validation-images 5000 --warm-up 40"}
+FILES = {"full": "full.md", "preset": "table.md", "squared": "squared.md"}  # block -> its table
 
 
 class Row(NamedTuple):
@@ -88,10 +83,6 @@ ROWS = {  # in block `preset` rates are the preset's, and nothing is chosen for 
                                     paper="86.8%"),  # decay aligns W and B: this one needs more of it
     "asymmetric-exact": Row("preset", f"{ASYMMETRIC} exact --weight-decay 0.02", 1, as_row="symmetric"),
 }
-GAINS = {1.0: (25, 100, 16), 0.3: (12, 60, 12), 0.1: (6, 30, 8), 0.01: (4, 12, 6)}  # gain -> K of EP; T, K of BPTT, synchronous
-SMALLER_BETAS = ("--beta 0.02", "--beta 0.1", "--beta 0.5")  # at the first of the rates, which was found by symmetric EP
-RATES = tuple(f"--lr {' '.join(f'{share * rate:g}' for rate in (0.2, 0.03, 0.02, 0.015, 0.01))}" for share in (1, 0.5, 0.25))
-SETTLING = f"{RATES[0]} --schedule checkerboard --schedule-nudged checkerboard --tolerance 1e-4 --steps-free 100"
 for kind, betas in ("states", STATES), ("deviations", DEVIATIONS):
     for nudging in ("one-sided", "symmetric", "four-point"):
         ROWS[f"full-{nudging}-{kind}"] = Row("full", f"--nudging {nudging} --nudged-phases {kind}", 3, betas)
@@ -102,16 +93,8 @@ ROWS["full-feed-forward"] = Row("full", "--feedback 0 --initial-radius 0 --initi
 ROWS["full-symmetric-larger"] = Row("full", "--nudging symmetric --nudged-phases deviations --beta 0.02 --initial-radius 0.88 "
                                     "--radius-limit 0.97", 1)
 ROWS["full-one-pass-larger"] = Row("full", f"{ONE_PASS} --initial-radius 0.88 --radius-limit 0.97", 1)
-for gain, (K, bptt_T, bptt_K) in GAINS.items():
-    for nudging in ("one-sided", "symmetric"):
-        ROWS[f"{nudging}-gain-{gain:g}"] = Row("gains", f"--feedback {gain:g} --nudging {nudging} --nudged-phases deviations "
-                                               f"{SETTLING} --steps-nudged {K}", 1, SMALLER_BETAS)
-    ROWS[f"bptt-gain-{gain:g}"] = Row("gains", f"--feedback {gain:g} --algorithm bptt --steps-free {bptt_T} "
-                                      f"--steps-nudged {bptt_K}", 1, RATES, threads=2)
-for nudging in ("one-sided", "symmetric"):  # as the paper did it, and at one of its betas: nothing is chosen
-    ROWS[f"{nudging}-states-gain-1"] = Row("gains", f"--feedback 1 --nudging {nudging} --nudged-phases states --beta 0.5 "
-                                           f"{SETTLING} --steps-nudged 25")
-COLOURS = {"one-sided": "#D55E00", "symmetric": "#0072B2", "bptt": "#000000"}  # of the paper's figures of the gain
+COLOURS = {"one-sided": "#D55E00", "symmetric": "#0072B2", "four-point": "#009E73", "asymmetric": "#CC79A7",
+           "bptt": "#000000"}  # of rows whose names contain these words
 
 
 # --- what there is to do ----------------------------------------------------------------------------------------------
@@ -247,10 +230,11 @@ def finished_rows(out):
 
 
 def table(finished, out):
-    """Markdown: a line per row; mean and range over the seeds, and of the distance to equilibrium the worst seed's."""
-    lines = ["| row | differs by | seeds | test accuracy (range) | after T, at the fixed point | smallest cosine | residual | "
-             "stuck units | train accuracy | updates | steps: free + second | minutes | paper, full scale |",
-             "|---" * 13 + "|"]
+    """Markdown: a line per row; means and ranges over the seeds, and of the distance to equilibrium the worst seed's."""
+    names = ("row", "differs by", "seeds", "test accuracy (range)", "after T, at the fixed point",
+             "smallest cosine of the estimate", "one backward pass, feed-forward", "without feedback", "radius (largest)",
+             "residual", "updates", "steps: free + second", "minutes", "paper, full scale")
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for name, results in finished.items():
         row, last = ROWS[name], [record["log"][-1] for record in results]
         test = [record["result"]["test_accuracy"] for record in results]
@@ -259,31 +243,31 @@ def table(finished, out):
         chosen = best(row.as_row or name, out) or ""
         differs = f"`{f'{row.options} {chosen}'.strip()}`" if row.options else "PyTorch, the recipe of `feed-forward`"
         lines.append(f"| {name} | {differs} | {len(test)}{short} | **{np.mean(test):.1%}**{spread} | "
-                     f"{' | '.join(distance(last))} | {stuck(last)} | {mean(last, 'train_accuracy', '.1%')} | "
-                     f"{results[0]['updates']:,} | {steps(results[0])} | {minutes_of(results, row)} | {row.paper} |")
+                     f"{' | '.join(distance(last))} | {results[0]['updates']:,} | {steps(results[0])} | "
+                     f"{minutes_of(results, row)} | {row.paper} |")
     return "\n".join(lines) + "\n"
 
 
 def distance(last):
-    """How far the last epoch of each seed was from an equilibrium: three cells, empty where nothing relaxes."""
+    """How far the last epoch of each seed was from an equilibrium, and how recurrent: six cells, empty for what its log lacks."""
     if "residual" not in last[0]:
-        return "", "", ""
+        return [""] * 6
     at_T, fixed = (mean(last, key, ".1%") for key in ("accuracy_at_T", "fixed_point_accuracy"))
     settled, n = min(line["settled_images"] for line in last), last[0]["fixed_point_images"]
     unsettled = "" if settled == 1 else f"; {settled:.0%} settle"
     cosines = [line["smallest_cosine"] for line in last]
-    return (f"{at_T}, {fixed} (of {n}{unsettled})", "no fixed point" if None in cosines else f"{min(cosines):.3f}",
-            f"{max(line['residual'] for line in last):.0e}")
+    regime = ["", "", ""]
+    if None not in [last[0].get(key) for key in runs.REGIME]:
+        one_pass, feed_forward, without, radius, largest = (mean(last, key, form) for key, form in (
+            ("cosine_one_pass", ".2f"), ("largest_cosine_feed_forward", ".2f"), ("accuracy_without_feedback", ".1%"),
+            ("spectral_radius", ".2f"), ("largest_spectral_radius", ".2f")))
+        regime = [f"{one_pass}, {feed_forward}", without, f"{radius} ({largest})"]
+    return [f"{at_T}, {fixed} (of {n}{unsettled})", "no fixed point" if None in cosines else f"{min(cosines):.3f}",
+            *regime, f"{max(line['residual'] for line in last):.0e}"]
 
 
 def mean(last, key, form):
-    return format(np.mean([line[key] for line in last]), form) if key in last[0] else ""
-
-
-def stuck(last):
-    """The largest share of a layer's units that were at a bound in every image of a batch, mean over the last epoch."""
-    shares = [max((line[key], key) for key in line if key.startswith("stuck_")) for line in last if "stuck_1" in line]
-    return f"{max(shares)[0]:.0%} (layer {max(shares)[1][6:]})" if shares else ""
+    return format(np.mean([line[key] for line in last]), form)
 
 
 def steps(record):
@@ -338,48 +322,38 @@ def draw(args):
 
 
 def plot(blocks):
-    """Left: every seed of every row at the preset's gain. Right: accuracy and cosine over the gain."""
+    """A panel for the rows at full feedback, beside it their cosines, and one for those at weak feedback."""
     from matplotlib.figure import Figure  # slow to import, and no display is needed
 
-    source = next(record for rows in blocks.values() for records in rows.values() for record in records)["result"]["source"]
-    figure = Figure(figsize=(13, 6.4), layout="constrained")
-    figure.suptitle(f"Equilibrium propagation at equilibrium. {source}", fontsize="medium")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
-    plot_rows(left.subplots(), blocks["preset"] | blocks["squared"])
-    above, below = right.subplots(2, 1, sharex=True)
-    for name, colour in COLOURS.items():
-        at = {gain: records[0] for gain in GAINS if (records := blocks["gains"].get(f"{name}-gain-{gain:g}"))}
-        if not at:
-            continue
-        accuracy = [100 * record["result"]["test_accuracy"] for record in at.values()]
-        above.semilogx(list(at), accuracy, "o-", color=colour, label=name)
-        cosines = [record["log"][-1]["smallest_cosine"] for record in at.values()]
-        below.semilogx(list(at), [np.nan if c is None else c for c in cosines], "o-", color=colour)
-    above.axhline(10, color="grey", linestyle=":")
-    above.annotate("chance", (0.01, 10), (0, 3), textcoords="offset points", ha="right", fontsize=9)
-    above.set(title="a smaller network, all gains", ylabel="test accuracy (%)", ylim=(0, None))
-    below.set(ylabel="smallest cosine of a layer\nwith the exact gradient", xlabel="feedback gain (1: the paper's network)",
-              ylim=(min(-0.05, below.get_ylim()[0]), 1.05))
-    for axes in (above, below):
-        axes.grid(alpha=0.3)
-    above.invert_xaxis()  # they share it
-    if above.get_legend_handles_labels()[0]:
-        above.legend()
+    figure = Figure(figsize=(14, 6.4), layout="constrained")
+    full, cosine, weak = figure.subplots(1, 3, width_ratios=(1.1, 0.7, 1.1))
+    plot_rows(full, blocks["full"], accuracy_of, "full feedback (gain 1)", "test accuracy (%)")
+    plot_rows(cosine, blocks["full"], cosine_of, "of the same rows", "smallest cosine of the estimate\nwith the exact gradient")
+    cosine.set_yticklabels([])
+    plot_rows(weak, blocks["preset"] | blocks["squared"], accuracy_of,
+              "weak feedback (gain 0.01)\n(squared error: half as many updates)", "test accuracy (%)")
     return figure
 
 
-def plot_rows(axes, rows):
+def accuracy_of(record):
+    return 100 * record["result"]["test_accuracy"]
+
+
+def cosine_of(record):
+    smallest = record["log"][-1]["smallest_cosine"]
+    return np.nan if smallest is None else smallest
+
+
+def plot_rows(axes, rows, number_of, title, what):
     """A line for each row: a dot for every seed, a bar at their mean."""
     for place, (name, records) in enumerate(rows.items()):
-        accuracy = [100 * record["result"]["test_accuracy"] for record in records]
-        colour = COLOURS.get(name.removesuffix("-squared"), "#009E73" if "asymmetric" in name else "#666666")
-        axes.plot(accuracy, [place] * len(accuracy), "o", color=colour, alpha=0.6)
-        axes.plot([np.mean(accuracy)] * 2, [place - 0.3, place + 0.3], "-", color=colour, linewidth=2)
-        axes.annotate(f"{np.mean(accuracy):.1f}", (max(accuracy), place), (8, 0), textcoords="offset points", va="center",
-                      fontsize=9)
-    axes.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel="test accuracy (%)",
-             title="the CPU preset, gain 0.01\n(squared error: half as many updates)")
-    axes.margins(x=0.12)
+        values = [number_of(record) for record in records]
+        colour = next((colour for word, colour in COLOURS.items() if word in name), "#666666")
+        axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.6)
+        axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], "-", color=colour, linewidth=2)
+        axes.annotate(f"{np.mean(values):.3g}", (max(values), place), (8, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel=what, title=title)
+    axes.margins(x=0.15)
     axes.invert_yaxis()
     axes.grid(alpha=0.3, axis="x")
 

@@ -22,6 +22,7 @@ every smallest cosine was above 0.97, and at 0.1 none was above 0.21.
         --validation-images 1000 --data DIR -- --preset cpu --channels 16 32 64 64 --epochs 2 --warm-up 40
 """
 
+import csv
 import itertools
 import json
 import math
@@ -52,7 +53,10 @@ def main(arguments=None):
     trainings.work([trainings.Training(folder, partial(trainings.main_job, folder, words, args.data), partial(said, folder))
                     for folder, words in unfinished], args.jobs)
     rows = [dict(trial, **outcome(folder), folder=folder.name) for trial, (folder, _) in zip(trials, work)]
-    runs.write_text(args.out / "table.csv", runs.as_csv(rows))
+    with open(args.out / "table.csv", "w", encoding="utf-8", newline="") as file:
+        as_csv = csv.DictWriter(file, dict.fromkeys(key for row in rows for key in row))
+        as_csv.writeheader()
+        as_csv.writerows(rows)
     if not any("held_out_accuracy" in row for row in rows):
         raise ep.EPError(f"every training failed; the first: {rows[0]['failed']}", exit_code=1)
     text = table(rows, list(values))
