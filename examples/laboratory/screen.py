@@ -107,70 +107,30 @@ def linear(config, network):
     return optimizer
 
 
-class Muon:
-    """Kernels by the orthogonalised mean of their gradients, each a matrix (k k C_in, C_out); the rest by Adam."""
-
-    def __init__(self, config, network, momentum=0.95, factor=1.0, steps=5, decay=None):
-        def kernel(name):
-            return network.parameters()[name].ndim == 4
-
-        self.network = part(network, kernel)
-        rates = optimizers.rates_by_layer(network, config.lr)
-        self.adam = adam(config, part(network, lambda name: not kernel(name)), list(rates.values()))
-        self.momentum, self.factor, self.steps = momentum, factor, steps
-        self.decay = config.weight_decay if decay is None else decay
-        self.mean = optimizers.zeros_like(self.network.parameters())
-
-    def step(self, gradient, epoch):
-        for name, w in self.network.parameters().items():
-            g, m = gradient[name], self.mean[name]
-            rate = self.factor * self.adam.rate(name.split(".")[0], self.adam.updates)
-            m *= self.momentum
-            m += g
-            ahead = (g + self.momentum * m).reshape(-1, w.shape[-1])
-            w *= 1.0 - rate * self.decay
-            w -= (0.2 * max(ahead.shape) ** 0.5 * rate) * orthogonalised(ahead, self.steps).reshape(w.shape)
-        self.adam.step(gradient, epoch)
-
-
-def orthogonalised(G, steps=5):
-    """About U V^T of G = U S V^T: X <- a X + b (X X^T) X + c (X X^T)^2 X, from G / |G|, takes singular values to 0.7 ... 1.2."""
-    X = G.T if G.shape[0] > G.shape[1] else G  # the small side is squared
-    X = X / (np.sqrt((X * X).sum()) + 1e-12)
-    for _ in range(steps):
-        A = X @ X.T
-        X = 3.4445 * X + (-4.7750 * A + 2.0315 * (A @ A)) @ X
-    return X.T if G.shape[0] > G.shape[1] else X
+def momentum(config, network, momentum):
+    """Muon with another factor on the mean of the gradients."""
+    optimizer = experiment.build_optimizer(config, network)
+    optimizer.MOMENTUM = momentum
+    return optimizer
 
 
 # --- the variants -------------------------------------------------------------------------------------------------------
 
 
-W12 = dict(whitening=12)
+W12, MUON = dict(whitening=12), dict(whitening=12, optimizer="muon")
 VARIANTS = {
     "plain": Variant(),
     "whitening": Variant("plain", W12),
-    "muon": Variant("whitening", W12, Muon),
-    "muon, plain": Variant("plain", {}, Muon),
-    "smoothing": Variant("whitening", W12, targets=smoothed),
-    "relu6": Variant("whitening", W12, activation=ep.RELU6),
-    "muon, relu6": Variant("muon", W12, Muon, activation=ep.RELU6),
-    "muon, rate x 2": Variant("muon", W12, partial(Muon, factor=2.0)),
-    "muon, rate / 2": Variant("muon", W12, partial(Muon, factor=0.5)),
-    "muon, smoothing": Variant("muon", W12, Muon, smoothed),
-    "muon, alternating flips": Variant("muon", dict(W12, flip=False), Muon, view=alternating),
-    "muon, average": Variant("muon", W12, Muon, keep=0.98),
-    "muon, batches of 128": Variant("muon", dict(W12, batch_size=128), Muon),
-    "muon, batches of 32": Variant("muon", dict(W12, batch_size=32), Muon),
-    "muon, no warm-up": Variant("muon", dict(W12, warm_up=0), Muon),
-    "muon, momentum 0.9": Variant("muon", W12, partial(Muon, momentum=0.9)),
-    "muon, three iterations": Variant("muon", W12, partial(Muon, steps=3)),
     "whitening 27": Variant("whitening", dict(whitening=27)),
-    "alternating flips": Variant("whitening", dict(W12, flip=False), view=alternating),
+    "muon, plain": Variant("plain", dict(optimizer="muon")),
+    "muon": Variant("whitening", MUON),
+    "relu6": Variant("whitening", W12, activation=ep.RELU6),
+    "smoothing": Variant("whitening", W12, targets=smoothed),
     "average": Variant("whitening", W12, keep=0.98),
+    "alternating flips": Variant("whitening", dict(W12, flip=False), view=alternating),
     "cutout": Variant("whitening", W12, change=cutout),
-    "rate x 2": Variant("whitening", dict(W12, lr=(8e-3, 2.4e-2))),
-    "rate / 2": Variant("whitening", dict(W12, lr=(2e-3, 6e-3))),
+    "rate x 2": Variant("whitening", dict(W12, lr=(8e-3, 1.2e-2))),
+    "rate / 2": Variant("whitening", dict(W12, lr=(2e-3, 1.2e-2))),
     "readout's rate / 3": Variant("whitening", dict(W12, lr=(4e-3, 4e-3))),
     "biases' rate x 4": Variant("whitening", W12, partial(biases, factor=4.0)),
     "biases' rate / 4": Variant("whitening", W12, partial(biases, factor=0.25)),
@@ -179,6 +139,21 @@ VARIANTS = {
     "pad 4": Variant("whitening", dict(W12, pad=4)),
     "narrower, longer": Variant("whitening", dict(W12, channels=(24, 48, 96, 192), epochs=3)),
     "wider, shorter": Variant("whitening", dict(W12, channels=(48, 96, 192, 384), epochs=1)),
+    "muon, relu6": Variant("muon", MUON, activation=ep.RELU6),
+    "muon, rate x 2": Variant("muon", dict(MUON, lr=(8e-3, 1.2e-2))),
+    "muon, rate / 2": Variant("muon", dict(MUON, lr=(2e-3, 1.2e-2))),
+    "muon, readout's rate / 3": Variant("muon", dict(MUON, lr=(4e-3, 4e-3))),
+    "muon, momentum 0.9": Variant("muon", MUON, partial(momentum, momentum=0.9)),
+    "muon, decay x 5": Variant("muon", dict(MUON, weight_decay=0.1)),
+    "muon, no warm-up": Variant("muon", dict(MUON, warm_up=0)),
+    "muon, smoothing": Variant("muon", MUON, targets=smoothed),
+    "muon, average": Variant("muon", MUON, keep=0.98),
+    "muon, alternating flips": Variant("muon", dict(MUON, flip=False), view=alternating),
+    "muon, linear": Variant("muon", MUON, linear),
+    "muon, batches of 32": Variant("muon", dict(MUON, batch_size=32)),
+    "muon, batches of 128": Variant("muon", dict(MUON, batch_size=128)),
+    "muon, narrower, longer": Variant("muon", dict(MUON, channels=(24, 48, 96, 192), epochs=3)),
+    "muon, wider, shorter": Variant("muon", dict(MUON, channels=(48, 96, 192, 384), epochs=1)),
 }
 
 
