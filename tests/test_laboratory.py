@@ -242,9 +242,12 @@ def test_the_table_pairs_seeds():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plain", "muon, average", "relu6", "cutout", "linear", "biases' rate x 4", "smoothing"])
+@pytest.mark.parametrize("name", ["plain", "muon, average", "relu6", "cutout", "linear", "biases' rate x 4", "smoothing",
+                                  "muon, backpropagation"])
 def test_a_variant_trains(name):
     """On a few images; each by another training than its base."""
+    if "backpropagation" in name:
+        pytest.importorskip("torch")
     import screen
     images = ep.datasets.hold_out(ep.datasets.load("synthetic"), 40)
     few = dict(train_images=96, validation_images=40, epochs=1, batch_size=16, channels=(8, 8, 8, 8), warm_up=0)

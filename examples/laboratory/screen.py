@@ -29,7 +29,7 @@ from ep import datasets, engine
 from ep.builders import calibrate
 from ep.train import commandline as cli, experiment, optimizers
 
-IMAGES = dict(train_images=20000, validation_images=5000, epochs=2)
+IMAGES = dict(train_images=20000, validation_images=5000, epochs=2, chunk=64)
 
 
 # --- what a variant may change ------------------------------------------------------------------------------------------
@@ -41,6 +41,7 @@ class Variant(NamedTuple):
     base: str = ""
     settings: dict = {}  # of `experiment.resolve`
     optimizer: Callable = experiment.build_optimizer  # (config, network) -> optimizer
+    gradient: Callable = experiment.gradient_function  # (config, map=) -> gradient(network, x, y, rng)
     targets: Callable = lambda labels, classes: labels  # (N,) -> (N,) or (N, classes)
     view: Callable = lambda images, seed, epoch: images  # what an epoch sees of the stored images
     change: Callable = lambda x, rng: x  # of a batch of inputs, after augmentation
@@ -114,6 +115,15 @@ def momentum(config, network, momentum):
     return optimizer
 
 
+def by_backpropagation(config, map):
+    """PyTorch's gradient of the feed-forward network, for the settings with feedback=0."""
+    import backpropagation
+    import torch
+
+    torch.set_num_threads(1)
+    return backpropagation.backpropagated
+
+
 # --- the variants -------------------------------------------------------------------------------------------------------
 
 
@@ -139,7 +149,7 @@ VARIANTS = {
     "pad 4": Variant("whitening", dict(W12, pad=4)),
     "narrower, longer": Variant("whitening", dict(W12, channels=(24, 48, 96, 192), epochs=3)),
     "wider, shorter": Variant("whitening", dict(W12, channels=(48, 96, 192, 384), epochs=1)),
-    "muon, relu6": Variant("muon", MUON, activation=ep.RELU6),
+    "muon, backpropagation": Variant("muon", dict(MUON, feedback=0.0), gradient=by_backpropagation),
     "muon, rate x 2": Variant("muon", dict(MUON, lr=(8e-3, 1.2e-2))),
     "muon, rate / 2": Variant("muon", dict(MUON, lr=(2e-3, 1.2e-2))),
     "muon, readout's rate / 3": Variant("muon", dict(MUON, lr=(4e-3, 4e-3))),
@@ -169,7 +179,7 @@ def trained(variant, seed, dataset, threads, **images):
         network.activation = variant.activation
         calibrate(network, first, config.initial_drive)
     optimizer = variant.optimizer(config, network)
-    gradient = experiment.gradient_function(config, map=threads)
+    gradient = variant.gradient(config, map=threads)
     y, average = variant.targets(dataset.train_labels[:n], config.classes), {k: w.copy() for k, w in network.parameters().items()}
 
     def prepare(batch, rng):
