@@ -41,10 +41,10 @@ HERE = Path(__file__).resolve().parent
 COMMON = {  # block -> what all of its trainings share
     "full": "--dataset cifar10 --preset recurrent --channels 16 32 64 64 --train-images 8000 --epochs 2 --batch-size 32 "
             "--no-flip --pad 0",
-    "preset": "--dataset cifar10 --preset cpu --epochs 2",
-    "squared": "--dataset cifar10 --preset cpu --cost squared-error --epochs 1",
-    "gains": "--dataset cifar10 --preset cpu --channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --optimizer sgd --batch-size 32 --pad 0 "
-             "--train-images 10000 --epochs 3"}
+    "preset": "--dataset cifar10 --preset cpu --optimizer adam --whitening 0 --epochs 2",
+    "squared": "--dataset cifar10 --preset cpu --optimizer adam --whitening 0 --cost squared-error --epochs 1",
+    "gains": "--dataset cifar10 --preset cpu --whitening 0 --channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --optimizer sgd "
+             "--batch-size 32 --pad 0 --train-images 10000 --epochs 3"}
 TRIAL = {  # block -> what a trial has instead
     "full": "--validation-images 2000 --epochs 1",
     "preset": "--train-images 15000 --validation-images 5000 --epochs 1 --warm-up 60",

@@ -4,11 +4,11 @@
     python examples/laboratory/screen.py --data DIR --seeds 2 muon smoothing       # some of them
     python examples/laboratory/screen.py --table                                   # what the file says
 
-Every training is --preset cpu of ep.train on the first 20,000 training images of CIFAR-10 for two epochs, with a warm-up of 50
-updates, and is evaluated on the last 5,000 training images. No test image is looked at. A variant is a `Variant`: settings of
-ep.train, and plain functions around its `build`, `train_epoch` and `evaluate`. Its base is the variant that it differs from by
-one change. Every one leaves the gradient of equilibrium propagation as it is: filters are fixed synapses, smoothing is another
-target, and the rest happens outside of it.
+Every training is --preset cpu of ep.train, by Adam and without filters, on the first 20,000 training images of CIFAR-10 for two
+epochs, with a warm-up of 50 updates, and is evaluated on the last 5,000 training images. No test image is looked at. A variant is
+a `Variant`: settings of ep.train, and plain functions around its `build`, `train_epoch` and `evaluate`. Its base is the variant
+that it differs from by one change. Every one leaves the gradient of equilibrium propagation as it is: filters are fixed synapses,
+smoothing is another target, and the rest happens outside of it.
 
 Finished rows are skipped, seed by seed, so the same command goes on. Each row has the seconds of a core that it took, which other
 programs on the machine change little.
@@ -29,7 +29,7 @@ from ep import datasets, engine
 from ep.builders import calibrate
 from ep.train import commandline as cli, experiment, optimizers
 
-IMAGES = dict(train_images=20000, validation_images=5000, epochs=2, chunk=64)
+COMMON = dict(train_images=20000, validation_images=5000, epochs=2, warm_up=50, optimizer="adam", whitening=0, chunk=64)
 
 
 # --- what a variant may change ------------------------------------------------------------------------------------------
@@ -170,9 +170,9 @@ VARIANTS = {
 # --- a training ---------------------------------------------------------------------------------------------------------
 
 
-def trained(variant, seed, dataset, threads, **images):
+def trained(variant, seed, dataset, threads, **common):
     """{"accuracy": of held-out images, ...} of one training."""
-    config = experiment.resolve(dataset, "cpu", seed=seed, **{"warm_up": 50, **images, **variant.settings})
+    config = experiment.resolve(dataset, "cpu", seed=seed, **common | variant.settings)
     n, first = config.train_images, experiment.for_calibration(dataset)
     network = experiment.build_network(config, first)
     if variant.activation:
@@ -231,13 +231,13 @@ def main():
         raise ep.EPError(f"there is no variant {unknown[0]}: expected one of {', '.join(VARIANTS)}")
     if not args.table:
         whole = datasets.load("cifar10", args.data, download=False)
-        dataset = datasets.hold_out(whole, IMAGES["validation_images"])
+        dataset = datasets.hold_out(whole, COMMON["validation_images"])
         done = {(row["variant"], row["seed"]) for row in rows_of(args.out)}
         with ep.worker_threads(args.threads) as threads:
             for name, seed in [(name, seed) for name in args.variants or VARIANTS for seed in range(args.seeds)]:
                 if (name, seed) in done:
                     continue
-                row = dict(variant=name, seed=seed, **trained(VARIANTS[name], seed, dataset, threads, **IMAGES))
+                row = dict(variant=name, seed=seed, **trained(VARIANTS[name], seed, dataset, threads, **COMMON))
                 with args.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 print(json.dumps(row), flush=True)
