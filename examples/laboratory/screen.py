@@ -152,6 +152,7 @@ VARIANTS = {
     "muon, backpropagation": Variant("muon", dict(MUON, feedback=0.0), gradient=by_backpropagation),
     "muon, rate x 2": Variant("muon", dict(MUON, lr=(8e-3, 1.2e-2))),
     "muon, rate / 2": Variant("muon", dict(MUON, lr=(2e-3, 1.2e-2))),
+    "muon, rates by layer": Variant("muon", dict(MUON, lr=(2e-3, 8e-3, 6e-3, 4e-3, 1.2e-2))),
     "muon, readout's rate / 3": Variant("muon", dict(MUON, lr=(4e-3, 4e-3))),
     "muon, momentum 0.9": Variant("muon", MUON, partial(momentum, momentum=0.9)),
     "muon, decay x 5": Variant("muon", dict(MUON, weight_decay=0.1)),
