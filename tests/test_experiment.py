@@ -151,6 +151,9 @@ def test_rates_that_were_chosen_with_adam_keep_it(given):
     assert (resolve(dataset(), "cpu").optimizer, resolve(dataset(), "cpu").whitening) == ("muon", 12)
     assert (resolve(dataset(), "cpu", **given).optimizer, resolve(dataset(), "cpu", **given).whitening) == ("adam", 0)
     assert resolve(dataset(), "cpu", **given, optimizer="muon").optimizer == "muon"
+    by_sgd = resolve(dataset(), "cpu", connections="asymmetric", optimizer="sgd")
+    assert (by_sgd.lr, by_sgd.weight_decay) == ((0.1,), 3e-3)
+    assert resolve(dataset(), "cpu", optimizer="adam").lr == PRESETS["cpu", "synthetic"]["lr"]
 
 
 @pytest.mark.parametrize("given", [dict(), dict(preset="cpu"), dict(algorithm="bptt", optimizer="sgd"), dict(
