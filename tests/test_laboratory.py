@@ -169,7 +169,8 @@ def test_backpropagation_through_fixed_filters():
 def finished(folder, accuracies, minutes=6.0, **settings):
     """A run folder with what race.py reads, made up."""
     folder.mkdir()
-    config = dict(dataset="cifar10", validation_images=0, algorithm="eqprop", device="numpy", epochs=len(accuracies), extended=[],
+    config = dict(dataset="cifar10", source="CIFAR-10 (official images)", validation_images=0, algorithm="eqprop",
+                  device="numpy", epochs=len(accuracies), extended=[],
                   seed=0, feedback=1.0, tolerance=1e-3, steps_free=60) | settings
     log = [dict(test_accuracy=accuracy, test_images=2000, seconds=60 * minutes / len(accuracies), accuracy_at_T=accuracy,
                 accuracy_without_feedback=accuracy - 0.06, converged=1.0) for accuracy in accuracies]
@@ -188,20 +189,21 @@ def raced(*folders):
 def test_a_record_is_the_last_epoch_of_three_seeds(tmp_path):
     """Their mean, not the best epoch's; fewer seeds are no record yet; the class is that of the feedback."""
     folders = [finished(tmp_path / str(seed), [0.86, last], seed=seed) for seed, last in enumerate((0.81, 0.80, 0.80))]
-    assert raced(*folders) == ["80%", "6.0", "80.3%", "1", "full: 100.0% settle, +6.0 points lost without feedback", "record"]
-    assert raced(*folders[:2])[-1] == "2 seeds, not yet a record"
+    assert raced(*folders) == [
+        "80%", "6.0", "80.3%", "", "1", "full: 100.0% settle, +6.0 points lost without feedback", "record", ""]
+    assert raced(*folders[:2])[-2] == "2 seeds, not yet a record"
     assert raced(finished(tmp_path / "low", [0.749]))[0] == "none: below 75%"
 
 
 @pytest.mark.parametrize("settings", [dict(feedback=0.5), dict(tolerance=0.0, feedback=0.01)])
 def test_weak_feedback_is_another_class(tmp_path, settings):
-    assert raced(finished(tmp_path / "run", [0.8], **settings))[4].startswith("any: ")
+    assert raced(finished(tmp_path / "run", [0.8], **settings))[5].startswith("any: ")
 
 
 @pytest.mark.parametrize("settings, reason", [
     (dict(validation_images=5000), "held training images out"), (dict(algorithm="bptt"), "equilibrium propagation"),
-    (dict(device="cupy"), "CPU"), (dict(dataset="synthetic"), "CIFAR-10"), (dict(epochs=9), "epochs"),
-    (dict(extended=[1]), "extended")])
+    (dict(device="cupy"), "CPU"), (dict(source="CIFAR-10 (JPEG)"), "official"), (dict(dataset="synthetic"), "CIFAR-10"),
+    (dict(epochs=9), "epochs"), (dict(extended=[1]), "extended")])
 def test_no_run_of_the_race(tmp_path, settings, reason):
     with pytest.raises(ep.EPError, match=reason):
         raced(finished(tmp_path / "run", [0.8], **settings))

@@ -40,6 +40,7 @@ def read(folder):
     config, result, log = json.loads(config), json.loads(result), [json.loads(line) for line in log.splitlines()]
     reasons = {
         "is not of all 10,000 test images of CIFAR-10": (config["dataset"], log[-1]["test_images"]) != ("cifar10", 10000),
+        "is not of the official images": "official" not in config["source"],
         "held training images out": config["validation_images"] > 0,
         "is not by equilibrium propagation": config["algorithm"] != "eqprop",
         "is not of a CPU": config["device"] != "numpy",
@@ -52,7 +53,7 @@ def read(folder):
 
 
 def row(runs):
-    """The line of the table. Raises EPError if the runs are no repetitions of one."""
+    """The line of the table, without mirrored images and the command. Raises EPError if the runs are no repetitions of one."""
     settings = [{key: value for key, value in config.items() if key not in FREE} for config, _ in runs]
     if other := sorted(key for key in settings[0] if any(one[key] != settings[0][key] for one in settings)):
         raise ep.EPError(f"these runs are not one recipe with several seeds: they differ in {', '.join(other)}")
@@ -64,8 +65,8 @@ def row(runs):
     passed = max((goal for goal in GOALS if accuracy >= goal), default=None)
     goal = f"{passed:.0%}" if passed else f"none: below {GOALS[0]:.0%}"
     missing = "" if len(runs) >= SEEDS else f"{len(runs)} seed{'s' * (len(runs) > 1)}, not yet a record"
-    config = runs[0][0]
-    cells = [goal, f"{minutes:.1f}", f"{accuracy:.1%}", f"{config['feedback']:g}", regime(config, last), missing or "record"]
+    config, seeds = runs[0][0], missing or "record"
+    cells = [goal, f"{minutes:.1f}", f"{accuracy:.1%}", "", f"{config['feedback']:g}", regime(config, last), seeds, ""]
     return f"| {' | '.join(cells)} |"
 
 
