@@ -9,10 +9,10 @@ import math
 import numpy as np
 import pytest
 
-from ep import SGD, Adam, EPError, convnet, mlp
+from ep import SGD, Adam, EPError, Muon, convnet, mlp
 from ep.backend import to_host
 from ep.npz import read_npz, write_npz
-from ep.train.optimizers import OPTIMIZERS, Muon, orthogonalised
+from ep.train.optimizers import OPTIMIZERS, orthogonalised
 
 
 def gradients(network, steps, seed=0, dtype="float64"):
