@@ -79,7 +79,7 @@ __version__ = "0.1.0"
 LATER = {  # names that are imported when they are first asked for, so that `import ep` needs NumPy alone
     **dict.fromkeys(("engine", "datasets", "train")),
     **dict.fromkeys(("evaluate", "in_chunks", "train_epoch", "worker_threads"), "train.loop"),
-    **dict.fromkeys(("SGD", "Adam"), "train.optimizers"),
+    **dict.fromkeys(("SGD", "Adam", "Muon"), "train.optimizers"),
 }
 
 

@@ -17,7 +17,7 @@ from ep.train import commandline as cli, experiment, loop
 
 SHIPPED = Path(__file__).parent / "models" / "cifar10.npz"
 WEAK, STRONG = 0.005, 1.0
-SMALL = dict(channels=(16, 32, 32, 32), flip=False, pad=0)
+SMALL = dict(channels=(16, 32, 32, 32), flip=False, pad=0, optimizer="adam", whitening=0)
 AT_GAIN_1 = dict(scale=(1.5,), optimizer="sgd", lr=(0.06,), batch_size=32, nudged_phases="states", beta=0.5,
                  schedule="checkerboard", schedule_nudged="checkerboard")
 

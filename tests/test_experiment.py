@@ -145,7 +145,18 @@ def test_the_phases_that_are_counted_are_those_that_run(name, nudged_phases, con
     assert experiment.second_phases(Config(nudging=name, algorithm="bptt")) == 1
 
 
-@pytest.mark.parametrize("given", [dict(), dict(algorithm="bptt", optimizer="sgd"), dict(
+@pytest.mark.parametrize("given", [dict(network="resnet"), dict(connections="asymmetric")])
+def test_rates_that_were_chosen_with_adam_keep_it(given):
+    """Of the preset cpu for CIFAR-10, whose own network learns by Muon behind filters; what is given wins."""
+    assert (resolve(dataset(), "cpu").optimizer, resolve(dataset(), "cpu").whitening) == ("muon", 12)
+    assert (resolve(dataset(), "cpu", **given).optimizer, resolve(dataset(), "cpu", **given).whitening) == ("adam", 0)
+    assert resolve(dataset(), "cpu", **given, optimizer="muon").optimizer == "muon"
+    by_sgd = resolve(dataset(), "cpu", connections="asymmetric", optimizer="sgd")
+    assert (by_sgd.lr, by_sgd.weight_decay) == ((0.1,), 3e-3)
+    assert resolve(dataset(), "cpu", optimizer="adam").lr == PRESETS["cpu", "synthetic"]["lr"]
+
+
+@pytest.mark.parametrize("given", [dict(), dict(preset="cpu"), dict(algorithm="bptt", optimizer="sgd"), dict(
     connections="asymmetric", conventions="paper", cost="squared-error")])
 def test_a_step_changes_every_parameter(given):
     """Network, optimizer and gradient are those of the settings (their values: test_options.py)."""

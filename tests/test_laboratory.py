@@ -7,9 +7,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ep
+from ep.builders import whitening
 from ep.radius import calibrate_radius
 
 LABORATORY = Path(__file__).parents[1] / "examples" / "laboratory"
@@ -160,3 +162,110 @@ def test_benchmark(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize("name", ["benchmark", "gpu_report", "gradient_quality", "paper_table", "sweep", "which_side"])
 def test_every_script_starts(name):
     assert "--out" in called(LABORATORY / f"{name}.py", "--help")
+
+
+def test_backpropagation_through_fixed_filters():
+    """PyTorch's gradient of a feed-forward network behind filters is that of this package's backward pass."""
+    pytest.importorskip("torch")
+    import backpropagation
+    images = ep.datasets.load("synthetic")
+    x, y = images.normalise(images.test_images[:6]), images.test_labels[:6]
+    network = ep.convnet([6, 8, 8], (32, 32, 3), 10, scale=(3.0, 4.0), filters=whitening(x, 4), feedback=0.0)
+    exact = ep.rbp_gradient(network, x, y, ep.Phases(ep.Phase(1, "up"), ep.Phase(1, "down"))).gradient
+    found = backpropagation.backpropagated(network, x, y, None).gradient
+    assert max(abs(found[name] - g).max() / abs(g).max() for name, g in exact.items()) < 1e-4
+
+
+# --- the race -----------------------------------------------------------------------------------------------------------------
+
+
+def finished(folder, accuracies, minutes=6.0, **settings):
+    """A run folder with what race.py reads, made up."""
+    folder.mkdir()
+    config = dict(dataset="cifar10", source="CIFAR-10 (official images)", validation_images=0, algorithm="eqprop",
+                  device="numpy", epochs=len(accuracies), extended=[],
+                  seed=0, feedback=1.0, tolerance=1e-3, steps_free=60) | settings
+    log = [dict(test_accuracy=accuracy, test_images=2000, seconds=60 * minutes / len(accuracies), accuracy_at_T=accuracy,
+                accuracy_without_feedback=accuracy - 0.06, converged=1.0) for accuracy in accuracies]
+    log[-1]["test_images"] = 10000
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "result.json").write_text(json.dumps(dict(epochs=len(accuracies))))
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    return folder
+
+
+def raced(*folders):
+    import race
+    return [cell.strip() for cell in race.row([race.read(folder) for folder in folders]).split("|")[1:-1]]
+
+
+def test_a_record_is_the_last_epoch_of_three_seeds(tmp_path):
+    """Their mean, not the best epoch's; fewer seeds are no record yet; the class is that of the feedback."""
+    folders = [finished(tmp_path / str(seed), [0.86, last], seed=seed) for seed, last in enumerate((0.81, 0.80, 0.80))]
+    assert raced(*folders) == [
+        "80%", "6.0", "80.3%", "", "1", "full: 100.0% settle, +6.0 points lost without feedback", "record", ""]
+    assert raced(*folders[:2])[-2] == "2 seeds, not yet a record"
+    assert raced(finished(tmp_path / "low", [0.749]))[0] == "none: below 75%"
+
+
+@pytest.mark.parametrize("settings", [dict(feedback=0.5), dict(tolerance=0.0, feedback=0.01)])
+def test_weak_feedback_is_another_class(tmp_path, settings):
+    assert raced(finished(tmp_path / "run", [0.8], **settings))[5].startswith("any: ")
+
+
+@pytest.mark.parametrize("settings, reason", [
+    (dict(validation_images=5000), "held training images out"), (dict(algorithm="bptt"), "equilibrium propagation"),
+    (dict(device="cupy"), "CPU"), (dict(source="CIFAR-10 (JPEG)"), "official"), (dict(dataset="synthetic"), "CIFAR-10"),
+    (dict(epochs=9), "epochs"), (dict(extended=[1]), "extended")])
+def test_no_run_of_the_race(tmp_path, settings, reason):
+    with pytest.raises(ep.EPError, match=reason):
+        raced(finished(tmp_path / "run", [0.8], **settings))
+
+
+def test_runs_that_are_no_repetitions(tmp_path):
+    one, same = finished(tmp_path / "one", [0.8]), finished(tmp_path / "same", [0.8])
+    with pytest.raises(ep.EPError, match="same seed"):
+        raced(one, same)
+    with pytest.raises(ep.EPError, match="differ in feedback"):
+        raced(one, finished(tmp_path / "other", [0.8], seed=1, feedback=0.5))
+    with pytest.raises(ep.EPError, match="log.jsonl is missing"):
+        (one / "log.jsonl").unlink()
+        raced(one)
+
+
+# --- the screen ---------------------------------------------------------------------------------------------------------------
+
+
+def test_alternating_flips_and_smoothed_targets():
+    """Every image is mirrored in just one of two epochs; targets still add up to 1, and the label's is the largest."""
+    import screen
+    images = np.random.default_rng(0).integers(0, 256, (40, 4, 6, 3), dtype=np.uint8)
+    views = [screen.alternating(images, 3, epoch) for epoch in range(3)]
+    mirrored = [(view == images[:, :, ::-1]).all((1, 2, 3)) for view in views]
+    assert (mirrored[0] != mirrored[1]).all() and (views[0] == views[2]).all() and 5 < mirrored[0].sum() < 35
+    targets = screen.smoothed(np.array([1, 0, 2]), 4)
+    np.testing.assert_allclose(targets[0], [0.025, 0.925, 0.025, 0.025], rtol=1e-6)
+    assert targets.sum(1) == pytest.approx([1, 1, 1])
+
+
+def test_the_table_pairs_seeds():
+    """With those of the base that has the same seed; where it has none, the difference is left out."""
+    import screen
+    rows = [dict(variant=name, seed=seed, accuracy=a, cpu_seconds=9) for name, seed, a in (
+        ("plain", 0, 0.50), ("plain", 1, 0.60), ("whitening", 0, 0.53), ("whitening", 1, 0.62), ("whitening", 2, 0.9))]
+    assert screen.table(rows).splitlines()[3] == "| whitening | plain | 68.3 (3) | +2.5 | +3.0, +2.0 | 9 |"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "muon, average", "relu6", "cutout", "linear", "biases' rate x 4", "smoothing",
+                                  "muon, backpropagation"])
+def test_a_variant_trains(name):
+    """On a few images; each by another training than its base."""
+    if "backpropagation" in name:
+        pytest.importorskip("torch")
+    import screen
+    images = ep.datasets.hold_out(ep.datasets.load("synthetic"), 40)
+    few = dict(train_images=96, validation_images=40, epochs=1, batch_size=16, channels=(8, 8, 8, 8), warm_up=0)
+    losses = [screen.trained(variant._replace(settings=dict(variant.settings, **few)), 0, images, map)["loss"]
+              for variant in (screen.VARIANTS[name], screen.VARIANTS[screen.VARIANTS[name].base or "muon"])]
+    assert losses[0] != losses[1] and all(map(np.isfinite, losses))

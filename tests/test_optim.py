@@ -1,6 +1,7 @@
 """SGD is the rule of the paper: v <- 0.9 v + (g + wd w), w <- w - rate v, with a cosine-annealed rate per layer.
 
-Adam is AdamW, by hand and against PyTorch's. Both resume bit for bit, and say how weight decay shrinks W - B.
+Adam is AdamW, by hand and against PyTorch's. Muon's kernels move as a singular value decomposition says. All resume bit for bit,
+and say how weight decay shrinks W - B.
 """
 
 import math
@@ -8,10 +9,10 @@ import math
 import numpy as np
 import pytest
 
-from ep import SGD, Adam, EPError, mlp
+from ep import SGD, Adam, EPError, Muon, convnet, mlp
 from ep.backend import to_host
 from ep.npz import read_npz, write_npz
-from ep.train.optimizers import OPTIMIZERS
+from ep.train.optimizers import OPTIMIZERS, orthogonalised
 
 
 def gradients(network, steps, seed=0, dtype="float64"):
@@ -19,6 +20,11 @@ def gradients(network, steps, seed=0, dtype="float64"):
     rng = np.random.default_rng(seed)
     return [{name: (rng.normal(size=w.shape) * 10.0 ** rng.integers(-6, 1, w.shape) * (rng.random(w.shape) < 0.8)).astype(dtype)
              for name, w in network.parameters().items()} for _ in range(steps)]
+
+
+def small(seed=0, dtype="float32"):
+    """A network with a kernel, for Muon; its layers are 1 and readout."""
+    return convnet([4], (6, 6, 2), 3, seed=seed, dtype=dtype)
 
 
 def on(xp, gradient):
@@ -60,7 +66,7 @@ def test_refuses_rates(rates, optimizer):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_steps_in_float32(xp, name):
     """Nothing of an update is promoted to float64."""
-    network = mlp([2, 3, 2]).to(xp)
+    network = small().to(xp)
     optimizer = OPTIMIZERS[name](network, 0.1, 3e-4, 3, 4)
     optimizer.step({name: xp.ones_like(p) for name, p in network.parameters().items()}, epoch=1)
     assert {p.dtype for p in network.parameters().values()} == {np.dtype("float32")}
@@ -131,19 +137,66 @@ def test_adam_warms_up():
     assert [warm.rate("1", t) / cold.rate("1", t) for t in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
 
 
+def pushed(s, steps=5):
+    """What the iteration makes of singular values, as numbers."""
+    for _ in range(steps):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return s
+
+
+def by_svd(G):
+    """U f(S/|G|) V^T"""
+    U, S, V = np.linalg.svd(G, full_matrices=False)
+    return (U * pushed(S / np.sqrt((S * S).sum()))) @ V
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9), (5, 5), (18, 1)])
+def test_orthogonalised(xp, shape):
+    """The singular vectors stay, the values are pushed: U f(S) V^T of NumPy's decomposition. Those above 0.01 |G| end near 1."""
+    G = np.random.default_rng(0).normal(size=shape) @ np.diag(np.geomspace(1, 0.05, shape[1]))
+    O = to_host(orthogonalised(xp.asarray(G)))
+    np.testing.assert_allclose(O, by_svd(G), rtol=0, atol=1e-12)
+    values = np.linalg.svd(O, compute_uv=False)
+    assert 0.68 < values.min() <= values.max() < 1.21
+    np.testing.assert_allclose(to_host(orthogonalised(xp.asarray(100 * G))), O, rtol=0, atol=1e-12)  # of any size
+
+
+def test_orthogonalised_zeros(xp):
+    """A kernel without a gradient gets no update, and no NaN."""
+    assert (to_host(orthogonalised(xp.zeros((9, 4), "float32"))) == 0).all()
+
+
+def test_muon_by_hand(xp):
+    """Kernels by the decomposition of the mean gradient, looking ahead; all else is Adam's, and only kernels differ from it."""
+    network, other, rates, decay, b = small(dtype="float64").to(xp), small(dtype="float64").to(xp), [0.1, 0.02], 0.05, 0.95
+    kernel, given = to_host(network.parameters()["1.W"]).copy(), gradients(network, 4)
+    optimizers = [kind(one, rates, weight_decay=decay, anneal_steps=10) for kind, one in ((Muon, network), (Adam, other))]
+    m = np.zeros_like(kernel)
+    for t, g in enumerate(given):
+        for optimizer in optimizers:
+            optimizer.step(on(xp, g))
+        rate = 0.1 * (1 + math.cos(math.pi * t / 10)) / 2
+        m = b * m + (1 - b) * g["1.W"]
+        O = by_svd((b * m + (1 - b) * g["1.W"]).reshape(18, 4)).reshape(kernel.shape)
+        kernel = kernel - rate * (0.2 * 18**0.5 * O + decay * kernel)
+    found, adam = ({name: to_host(w) for name, w in one.parameters().items()} for one in (network, other))
+    np.testing.assert_allclose(found["1.W"], kernel, rtol=0, atol=1e-12)
+    assert [name for name in found if not (found[name] == adam[name]).all()] == ["1.W"]
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("stop", [0, 1, 5])
 def test_resuming_changes_no_bit(xp, tmp_path, name, stop):
     """Parameters and `state` through a file, after any number of updates: the rest of the training is the same."""
-    given, ends = [on(xp, g) for g in gradients(mlp([3, 4, 2]), 9, dtype="float32")], []
+    given, ends = [on(xp, g) for g in gradients(small(), 9, dtype="float32")], []
     for interrupted in (False, True):
-        network = mlp([3, 4, 2]).to(xp)
+        network = small().to(xp)
         optimizer = OPTIMIZERS[name](network, 0.05, 0.01, 3, 3)
         for t, g in enumerate(given):
             if interrupted and t == stop:
                 write_npz(tmp_path / "state.npz", {key: to_host(a) for key, a in optimizer.state().items()})
                 weights = {key: w.copy() for key, w in network.parameters().items()}
-                network = mlp([3, 4, 2], seed=9).to(xp)
+                network = small(seed=9).to(xp)
                 network.set_parameters(weights)
                 optimizer = OPTIMIZERS[name](network, 0.05, 0.01, 3, 3)
                 optimizer.set_state(read_npz(tmp_path / "state.npz"))
@@ -155,8 +208,8 @@ def test_resuming_changes_no_bit(xp, tmp_path, name, stop):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_decay_is_what_happens_to_a_difference(name):
     """Two parameters with the same gradients: their difference shrinks exactly as `decay` says (Kolen-Pollack)."""
-    network, epochs, steps = mlp([3, 4, 2], dtype="float64"), 3, 4
-    other = mlp([3, 4, 2], dtype="float64", seed=1)
+    network, epochs, steps = small(dtype="float64"), 3, 4
+    other = small(1, "float64")
     start = other.parameters()["1.W"] - network.parameters()["1.W"]
     pair = [OPTIMIZERS[name](one, [0.05, 0.02], 0.1, epochs, steps) for one in (network, other)]
     for t, g in enumerate(gradients(network, epochs * steps)):

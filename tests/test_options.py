@@ -217,8 +217,8 @@ SETTINGS = {  # option and value: what is seen of it; of a choice (--cost) every
     "--conventions": moves, "--feedback-update": moves, "--steps-free 3": (moves, "free=Phase(steps=3"),
     "--schedule": moves, "--tolerance 0.1": "!steps_free: 50.0", "--chunk 4": "float32[4, 8, 8, 3]",
     "--steps-nudged 2": (moves, "nudged=Phase(steps=2"), "--schedule-nudged": moves, "--omega 1.3": (moves, "omega=1.3"),
-    "--optimizer": (moves, "SGD"), "--lr 0.05": (moves, "1: 0.05"), "--weight-decay 0.5": (moves, ", 0.5)"), "--warm-up 0": moves,
-    "--batch-size 12": "uint8[12, ", "--epochs 2": "epoch 2:"}
+    "--optimizer": (moves, "!optimizer(Adam"), "--lr 0.05": (moves, "1: 0.05"), "--weight-decay 0.5": (moves, ", 0.5)"),
+    "--warm-up 0": moves, "--batch-size 12": "uint8[12, ", "--epochs 2": "epoch 2:"}
 SURROUNDINGS = {
     "--preset paper": (moves, "papers_gradient"), "--dataset cifar100": "load(cifar100", "--no-download": "None, False)",
     "--data somewhere": "load(auto, somewhere", "--out elsewhere": "started(elsewhere)", "--device cpu": "device_module(cpu)",

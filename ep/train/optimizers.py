@@ -1,21 +1,22 @@
-"""How gradients change parameters: SGD as the paper trains, and Adam, which needs less tuning.
+"""How gradients change parameters: SGD as the paper trains, Adam, which needs less tuning, and Muon, which needs fewer updates.
 
-The loop, the checkpoint and the alignment's prediction need five methods, the same of both:
+The loop, the checkpoint and the alignment's prediction need five methods, the same of all:
 
     step(gradient, epoch)         one update of every parameter, in place
     rate(layer, when)             the layer's learning rate; SGD anneals by epoch, Adam by step
     decay(layer, epochs, steps)   what weight decay alone would leave of 1 by then
     state(), set_state(state)     {name: array} of all that has to be saved beside the parameters, and back
 
-A third one is a class with these, and a row of OPTIMIZERS below.
+Another one is a class with these, and a row of OPTIMIZERS below.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ..backend import Gradient, array_module, to_host
+from ..backend import Array, Gradient, array_module, to_host
 from ..checks import by_layer, real, whole
 from ..engine import kernels
 from ..errors import EPError
@@ -106,28 +107,31 @@ class Adam:
 
     def step(self, gradient: Gradient, epoch: int = 0) -> None:
         """One update of every parameter by gradient {name: dL/dw}; the epoch does not matter, for updates are counted."""
-        (b1, b2), t = self.betas, self.updates + 1
         for name, w in self.network.parameters().items():  # anew: it may have got others (`set_parameters`)
-            xp, g, m, v, r = array_module(w), gradient[name], self.mean[name], self.square[name], self.scratch[name]
-            rate = self.rate(layer_of(name), self.updates)
-            if kernels.runs_on(w):
-                kernels.adam(w, g, m, v, self.betas, rate, t, self.eps, self.weight_decay)
-                continue
-            xp.multiply(g, 1.0 - b1, out=r)
-            m *= b1
-            m += r
-            xp.multiply(g, g, out=r)
-            r *= 1.0 - b2
-            v *= b2
-            v += r
-            xp.sqrt(v, out=r)
-            r /= math.sqrt(1.0 - b2**t)
-            r += self.eps
-            xp.divide(m, r, out=r)
-            r *= rate / (1.0 - b1**t)
-            w *= 1.0 - rate * self.weight_decay
-            w -= r
-        self.updates = t
+            self.change(name, w, gradient[name], self.rate(layer_of(name), self.updates))
+        self.updates += 1
+
+    def change(self, name, w, g, rate):
+        """This update of one parameter w by its gradient g, in place."""
+        xp, m, v, r = array_module(w), self.mean[name], self.square[name], self.scratch[name]
+        (b1, b2), t = self.betas, self.updates + 1
+        if kernels.runs_on(w):
+            kernels.adam(w, g, m, v, self.betas, rate, t, self.eps, self.weight_decay)
+            return
+        xp.multiply(g, 1.0 - b1, out=r)
+        m *= b1
+        m += r
+        xp.multiply(g, g, out=r)
+        r *= 1.0 - b2
+        v *= b2
+        v += r
+        xp.sqrt(v, out=r)
+        r /= math.sqrt(1.0 - b2**t)
+        r += self.eps
+        xp.divide(m, r, out=r)
+        r *= rate / (1.0 - b1**t)
+        w *= 1.0 - rate * self.weight_decay
+        w -= r
 
     def decay(self, layer: str, epochs: int, steps: int) -> float:
         """What weight decay alone leaves of 1 after `epochs` epochs of `steps` steps: by this Kolen-Pollack shrinks W - B.
@@ -147,14 +151,67 @@ class Adam:
         put_back(state, "square", self.square)
 
 
+class Muon(Adam):
+    """Adam, but a kernel's update is a matrix whose directions all count alike ("Muon"; Jordan et al. 2024).
+
+        m <- b m + (1 - b) g            O = `orthogonalised` b m + (1 - b) g, as a matrix (k k C_in, C_out)
+        w <- w - rate [ 0.2 sqrt(max(k k C_in, C_out)) O + weight_decay w ]
+
+    for kernels w (k, k, C_in, C_out) alone, with b = `MOMENTUM`. The gradient of a kernel has a few strong directions; O has the
+    same directions and no strong ones. The root mean square of its entries is then 0.2, which is about Adam's, so rates for Adam
+    serve here (Liu et al., arXiv:2502.16982). Arguments, rates and errors are those of `Adam`.
+    """
+
+    MOMENTUM = 0.95
+
+    def __init__(self, network: Network, *rates: float | Sequence[float], **options: Any) -> None:
+        super().__init__(network, *rates, **options)
+        for name in [name for name, w in network.parameters().items() if w.ndim == 4]:  # of them, the mean is all there is
+            del self.square[name], self.scratch[name]
+
+    def change(self, name, w, g, rate):
+        if w.ndim != 4:
+            super().change(name, w, g, rate)
+            return
+        m, b = self.mean[name], self.MOMENTUM
+        m *= b
+        m += (1.0 - b) * g
+        O = orthogonalised((b * m + (1.0 - b) * g).reshape(-1, w.shape[3]))  # (k k C_in, C_out)
+        w *= 1.0 - rate * self.weight_decay
+        w -= rate * 0.2 * max(O.shape) ** 0.5 * O.reshape(w.shape)
+
+
+def orthogonalised(G: Array, steps: int = 5) -> Array:
+    """About U V^T of a matrix G = U S V^T: the Newton-Schulz iteration takes singular values of 0.01 |G| to |G| to 0.7 to 1.2.
+
+        X <- X (a + b A + c A^2),   A = X^T X       from X = G/|G|: takes each singular value s to a s + b s^3 + c s^5
+
+    With A of the smaller side. All A commute, so the small matrices are iterated, and G is multiplied by their product P at the
+    end. Zeros stay zeros.
+    """
+    if G.shape[0] < G.shape[1]:
+        return orthogonalised(G.T, steps).T
+    xp, (a, b, c) = array_module(G), (3.4445, -4.7750, 2.0315)  # Jordan's: they converge to no point, but into 0.7 to 1.2 soonest
+    A = G.T @ G
+    square = xp.trace(A) + float(np.finfo(G.dtype).tiny)  # |G|^2
+    A, unit = A / square, xp.eye(len(A), dtype=G.dtype)
+    P = unit / xp.sqrt(square)
+    for _ in range(steps):
+        Q = a * unit + b * A + c * (A @ A)
+        P, A = P @ Q, Q @ A @ Q  # X = G P
+    return G @ P
+
+
 OPTIMIZERS = {  # (network, rates, weight_decay, epochs until the rate has been annealed, steps per epoch, warm_up) -> optimizer
     "sgd": lambda network, rates, decay, epochs, steps, warm_up=0: SGD(network, rates, 0.9, decay, epochs),
     "adam": lambda network, rates, decay, epochs, steps, warm_up=0: Adam(
         network, rates, weight_decay=decay, anneal_steps=epochs * steps, warm_up=warm_up),
+    "muon": lambda network, rates, decay, epochs, steps, warm_up=0: Muon(
+        network, rates, weight_decay=decay, anneal_steps=epochs * steps, warm_up=warm_up),
 }
 
 
-# --- what both need ---------------------------------------------------------------------------------------------------
+# --- what they need -----------------------------------------------------------------------------------------------------
 
 
 def layer_of(name):

@@ -66,7 +66,7 @@ NUDGES = Only(lambda config: config.algorithm == "eqprop", "--algorithm eqprop: 
 TWO_STATES = Only(lambda config: config.nudged_phases == "states" or config.conventions == "here", "--nudged-phases states")
 NOT_OWN = Only(lambda config: config.algorithm == "eqprop" or config.feedback_update != "own",
                "--algorithm eqprop: the updates of bptt are exact")
-ADAM = Only(lambda config: config.optimizer == "adam", "--optimizer adam")
+ADAM = Only(lambda config: config.optimizer != "sgd", "--optimizer adam or muon")
 
 
 # --- the settings -------------------------------------------------------------------------------------------------------
@@ -134,10 +134,11 @@ class Config:
     check_every: int | None = None  # steps from one look at the residual to the next
     chunk: int = option(loop.CHUNK, count, "images that are relaxed together; with CUDA a GPU's whole share of the batch")
     # the optimizer
-    optimizer: str = option("sgd", OPTIMIZERS, "with learning rates and weight decay of its own")
+    optimizer: str = option("sgd", OPTIMIZERS, "with learning rates and weight decay of its own; muon: kernels by orthogonalised "
+                            "updates, all else by Adam")
     lr: tuple = option((0.1,), positive, "learning rate: one, two (hidden layers, classes), or one per layer")
     weight_decay: float = option(0.0, not_negative, "pulls the weights towards 0 in every step")
-    warm_up: int = option(0, whole, "steps over which Adam's rate rises to its full value", ADAM)
+    warm_up: int = option(0, whole, "steps over which the rate of Adam or Muon rises to its full value", ADAM)
     batch_size: int = option(32, count, "images of a training step")
     epochs: int = option(1, count, "a finished run can be resumed with more: its learning rates are annealed anew")
     anneal_epochs: int | None = None  # None: all of them

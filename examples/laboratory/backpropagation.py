@@ -78,6 +78,10 @@ def drive(synapse, theta, k, pre):
     """Of the k-th synapse on its post layer."""
     if type(synapse) is ep.Identity:
         return pre
+    if type(synapse) is ep.Filtered:  # fixed filters and their negatives, then the convolution that learns
+        filters = torch.from_numpy(synapse.filters.W).permute(3, 2, 0, 1)
+        y = F.conv2d(pre, filters, padding=synapse.filters.padding)
+        pre, synapse = torch.cat((y, -y), 1).clamp(min=0), synapse.conv
     W = theta[f"{k}.W"].permute(3, 2, 0, 1)  # (k, k, C_in, C_out) -> (C_out, C_in, k, k)
     u = F.conv2d(pre, W, theta[f"{k}.b"], stride=synapse.stride, padding=synapse.padding)
     return F.max_pool2d(u, 2) if synapse.pool == ep.MAX_POOL else u

@@ -44,7 +44,8 @@ ROOT = Path(__file__).resolve().parents[2]
 GAIN, BETA = 0.005, 0.1
 SETTLED = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"))  # the phases of --preset cpu
 PAPER = ep.Phases(ep.Phase(250, check_every=10), ep.Phase(25, check_every=10), deviations=False)
-OPTIONS = "--preset cpu --feedback 0.005 --lr 3e-3 9e-3 --weight-decay 0.05 --warm-up 300 --pad 4 --batch-size 128"
+OPTIONS = ("--preset cpu --optimizer adam --whitening 0 --feedback 0.005 --lr 3e-3 9e-3 --weight-decay 0.05 --warm-up 300 "
+           "--pad 4 --batch-size 128")
 
 
 def main(arguments=None):

@@ -39,8 +39,8 @@ HERE = Path(__file__).resolve().parent
 COMMON = {  # block -> what all of its trainings share
     "full": "--dataset cifar10 --preset recurrent --channels 16 32 64 64 --train-images 8000 --epochs 2 --batch-size 32 "
             "--no-flip --pad 0",
-    "preset": "--dataset cifar10 --preset cpu --epochs 2",
-    "squared": "--dataset cifar10 --preset cpu --cost squared-error --epochs 1"}
+    "preset": "--dataset cifar10 --preset cpu --optimizer adam --whitening 0 --epochs 2",
+    "squared": "--dataset cifar10 --preset cpu --optimizer adam --whitening 0 --cost squared-error --epochs 1"}
 TRIAL = {  # block -> what a trial has instead
     "full": "--validation-images 2000 --epochs 1",
     "preset": "--train-images 15000 --validation-images 5000 --epochs 1 --warm-up 60",

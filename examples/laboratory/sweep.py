@@ -19,7 +19,8 @@ programs used, too. One seed and 1,000 held-out images cannot tell 36% from 37%.
 every smallest cosine was above 0.97, and at 0.1 none was above 0.21.
 
     python examples/laboratory/sweep.py --grid beta=0.05,0.1,0.2,0.5 feedback=0.005,0.02,0.1 --images 4000 \\
-        --validation-images 1000 --data DIR -- --preset cpu --channels 16 32 64 64 --epochs 2 --warm-up 40
+        --validation-images 1000 --data DIR -- --preset cpu --optimizer adam --whitening 0 --channels 16 32 64 64 --epochs 2 \\
+        --warm-up 40
 """
 
 import csv

@@ -42,7 +42,7 @@ from ep.train import commandline as cli, runs
 
 IMAGES = "--images 10000 --validation-images 5000".split()
 TRAINING = ("--preset cpu --channels 8 16 32 32 --scale 8 1.4 1.4 2 4 --feedback 0.01 --steps-free 100 --tolerance 1e-4 "
-           "--steps-nudged 4 --schedule checkerboard --schedule-nudged checkerboard --optimizer sgd "
+           "--steps-nudged 4 --schedule checkerboard --schedule-nudged checkerboard --optimizer sgd --whitening 0 "
            "--lr 0.2 0.03 0.02 0.015 0.01 --batch-size 32 --pad 0 --dataset cifar10 --epochs 3").split()
 SEEDS = (0, 1)
 BETAS = {"one-sided": (-0.5, -0.1, -0.02, -0.002, 0.002, 0.02, 0.1, 0.5), "symmetric": (0.02, 0.1, 0.5)}
