@@ -153,11 +153,11 @@ def test_nohup_stays(start, monkeypatch, tmp_path, handlers):
 
 
 def by_hand(folder, monkeypatch):
-    """(run, gradient, dataset) with a network that no builder made."""
+    """(run, gradient, dataset) with a network that no file can hold: its sigma is nobody else's."""
     monkeypatch.setattr(runs, "plot_curves", lambda *arguments: None)
     rng, shapes = np.random.default_rng(0), (((2, 2, 3), 5), ((5,), 3))
     dense = [ep.Dense(rng.normal(0, 0.5, (np.prod(pre), post)), np.zeros(post), pre) for pre, post in shapes]
-    network = ep.Network(dense, ep.SHIFTED_SIGMOID, ep.SquaredError())
+    network = ep.Network(dense, ep.SHIFTED_SIGMOID._replace(name="mine"), ep.SquaredError())
     config = experiment.Config(cost="squared-error", channels=(), train_images=8, test_images=8, final_test_images=8,
                                batch_size=4, epochs=1, lr=(0.1,), steps_free=4)
     images, labels = rng.random((8, 2, 2, 3)), np.arange(8) % 3
