@@ -36,7 +36,7 @@ from ep.train.settings import OPTIONS, Config, flag
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MAIN = "cifar10_sym_ep"
-NONE = {"01_eqprop_by_hand", "15_your_own_energy", "16_time_that_flows", "trained"}  # without a command line; `trained` lends others its options
+NONE = {"01_eqprop_by_hand", "trained"}  # without a command line; `trained` lends others its options
 SETTLING = dict(accuracy_at_T=1.0, fixed_point_accuracy=1.0, fixed_point_images=1, changed_images=0.0, cosine_1=1.0,
                 smallest_cosine=1.0, spectral_radius=0.5, largest_spectral_radius=0.5, cosine_one_pass=1.0,
                 largest_cosine_feed_forward=1.0, accuracy_without_feedback=1.0)
@@ -186,7 +186,8 @@ BESIDE = {  # what is given in both runs
     "--feedback-update": ASYMMETRIC, "--conventions": "--nudged-phases states", "--tolerance": "--steps-free 50",
     "--initial-radius": "--feedback 1", "--radius-limit": "--batch-size 1", "--network": "--preset cpu",
     "--blocks": "--preset cpu --network resnet", "--schedule": "--channels 2 3 4",
-    "--steps-nudged": "--schedule-nudged synchronous", "--preset": "--dataset cifar10 --whitening 0 --steps-free 9 --steps-nudged 6",
+    "--steps-nudged": "--schedule-nudged synchronous",
+    "--preset": "--dataset cifar10 --whitening 0 --steps-free 9 --steps-nudged 6",
     "--validation-images": "--test-images 8 --train-images 16", "--algorithm": SYNCHRONOUS}
 
 
@@ -316,6 +317,10 @@ OTHERS = {  # example: (its patches, its base options, {option and value: what i
         "--train-images 24": "uint8[24, ", "--epochs 2": lambda a, b: len(lines(b, "train_epoch")) == 2 * len(
             lines(a, "train_epoch")), "--images 3": "[3, 16, 16, 3]", "--draws 2": "", "--out elsewhere":
         "elsewhere/read_noise.png"}),
+    "15_your_own_energy": (patched(32), "--images 50 --epochs 1", {
+        "--images 75": "", "--epochs 2": "epoch 2:", "--out elsewhere": "elsewhere/network.npz"}),
+    "16_time_that_flows": (patched(), "--radii 0.5 --periods 10", {
+        "--radii 0.6": "", "--periods 20": "period 20", "--b 0.03": "swings of 0.03"}),
     "asymmetric_alignment": (patched(32, ANGLES=(90.0, 0.0), SEEDS=(0,), T=12, K=6), "", {
         "--out elsewhere": "elsewhere/asymmetric_alignment.png"}),
     "predict": (predict, "", {
