@@ -143,6 +143,28 @@ def test_gradient_quality(tmp_path):
     assert found["table"][1]["batch"] < found["table"][6]["batch"] <= 1.0000001
 
 
+def test_what_feedback_does(monkeypatch, capsys, tmp_path):
+    """Noise and squares are what their names say, and a network with feedback and one without it have their accuracies."""
+    import what_feedback_does as what
+    images = np.full((20, 16, 16, 3), 100, np.uint8)
+    images[:, :8] = 120
+    assert 8 < (what.spoil(images, 10, 0).astype(float) - images).std() < 12
+    assert ((what.spoil(images, 0, 4) == 110).all(3).sum((1, 2)) == 16).all() and (what.spoil(images, 0, 0) == images).all()
+
+    synthetic = ep.datasets.load("synthetic")
+    network = calibrate_radius(ep.convnet([4, 6], (32, 32, 3), 10, scale=(6.0, 1.0, 4.0), seed=3),
+                               synthetic.normalise(synthetic.test_images[:4]), 0.8)
+    for gain in (1.0, 0.0):
+        network.feedback = gain
+        network.save(tmp_path / f"{gain}.npz")
+    monkeypatch.setattr(what, "SPOILT", {name: what.SPOILT[name] for name in ("clean", "square 16")})
+    monkeypatch.setattr(sys, "argv", ["x.py", *(str(tmp_path / f"{gain}.npz") for gain in (1.0, 0.0)),
+                                      *"--dataset synthetic --images 60 --threads 1".split()])
+    what.main()
+    found = [line.split()[-2:] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert found[0] != found[1] == found[2] == found[3] and all(0 <= float(a) <= 100 for row in found for a in row)
+
+
 @pytest.mark.slow
 def test_benchmark(monkeypatch, capsys, tmp_path):
     """A row for every convolution and training step of small networks, with the shares of sgemm that are drawn."""
