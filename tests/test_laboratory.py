@@ -152,14 +152,14 @@ def test_what_feedback_does(monkeypatch, capsys, tmp_path):
     assert ((what.spoil(images, 0, 4) == 110).all(3).sum((1, 2)) == 16).all() and (what.spoil(images, 0, 0) == images).all()
 
     synthetic = ep.datasets.load("synthetic")
-    network = calibrate_radius(ep.convnet([4, 6], (32, 32, 3), 10, scale=(6.0, 1.0, 4.0), seed=3),
-                               synthetic.normalise(synthetic.test_images[:4]), 0.8)
+    network = calibrate_radius(ep.convnet([4, 6], (32, 32, 3), 10, scale=(6.0, 1.0, 30.0), seed=3),
+                               synthetic.normalise(synthetic.test_images[:4]), 0.9)
     for gain in (1.0, 0.0):
         network.feedback = gain
         network.save(tmp_path / f"{gain}.npz")
     monkeypatch.setattr(what, "SPOILT", {name: what.SPOILT[name] for name in ("clean", "square 16")})
     monkeypatch.setattr(sys, "argv", ["x.py", *(str(tmp_path / f"{gain}.npz") for gain in (1.0, 0.0)),
-                                      *"--dataset synthetic --images 60 --threads 1".split()])
+                                      *"--dataset synthetic --images 100 --threads 1".split()])
     what.main()
     found = [line.split()[-2:] for line in capsys.readouterr().out.splitlines()[2:]]
     assert found[0] != found[1] == found[2] == found[3] and all(0 <= float(a) <= 100 for row in found for a in row)
