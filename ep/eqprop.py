@@ -2,20 +2,22 @@
 
     L(theta)  = C(s*, y)                                                the loss: the cost at the free fixed point
     dL/dtheta = d/dbeta [ -dPhi/dtheta (s^beta) ]  at beta = 0           the theorem                           (3)
-    g         = - sum_k c_k dPhi/dtheta (s^{beta_k})                     its estimate at points beta_k, weights c_k     (4)
+    g         = - sum_k c_k dPhi/dtheta (s^{beta_k})                     its estimate: points beta_k, coefficients c_k      (4)
 
 Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta. This and (4), the difference of nudged states,
 are the default of the main job (ep/train). In code, (4) is a `Phases` with deviations=False.
 
-A first reading may stop here. There is a second form of the same, for `Phases` with deviations. A product of two states changes,
-to first order, by the change of each times the other. Let mu_n = - ds_n^beta/dbeta say how layer n answers the nudge. Then (3) is
+A first reading may go on to `nudged_phases` and `difference_of_states`, which are (4). There is a second form of the same, for
+`Phases` with deviations. A product of two states changes, to first order, by the change of each times the other. Let
+mu_n = - ds_n^beta/dbeta say how layer n answers the nudge. Then (3) is
 
     dL/dtheta = hebbian(s_i*, mu_j) + hebbian_down(mu_i, s_j*)                of the synapse from layer i to layer j    (12)
 
-and mu is estimated at the same points, - sum_k c_k delta^{beta_k}, from the deviations delta = s^beta - s*. These are relaxed
-themselves (dynamics.py). So (12) loses no digits where feedback is weak; (4) does, for it subtracts nearly equal numbers. At weak
-feedback mu and delta carry the factor w_n of their layer (network.py), and the second product of (12) gets w_j/w_i. (12) is the
-gradient of asymmetric networks (vectorfield.py), too, which have no Phi.
+(hebbian_down is hebbian without the bias, for the way down has none), and mu is estimated at the same points, as
+- sum_k c_k delta^{beta_k}, from the deviations delta = s^beta - s*. These are relaxed themselves (dynamics.py). So (12) loses no
+digits where feedback is weak; (4) does, for it subtracts nearly equal numbers. At weak feedback mu and delta carry the factor w_n
+of their layer (network.py), and the second product of (12) gets w_j/w_i. (12) is the gradient of asymmetric networks
+(vectorfield.py), too, which have no Phi.
 """
 
 from collections.abc import Mapping
@@ -35,7 +37,7 @@ def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
 
     x (N, *input shape); y (N,) labels or (N, classes) targets.
     phases      a `Phases`: the free phase starts at zero, the nudged ones at s*. By (12) with phases.deviations, else by (4)
-    nudging     a `Nudging`: points beta_k and weights c_k
+    nudging     a `Nudging`: points beta_k and their coefficients, its weights c_k
     transposed  for asymmetric networks (vectorfield.py): True is the exact gradient (asymmetric EP), False is vector-field EP
     Raises EPError for inputs of a wrong shape, for complex nudging of a network that is not holomorphic, and for the exact
     gradient of an asymmetric network from differences of states.

@@ -40,6 +40,8 @@ theta = {  # the parameters
 # with its own state, and at nothing else; an output unit feels its cost C, too. Repeating this is the whole dynamics:
 #
 #     s <- sigma( dPhi/ds - beta dC/ds )
+#
+# It stops where E + beta C has the slope zero, with E = G(s1) + G(s2) - Phi and G' the inverse of sigma. The theorem needs no more.
 
 
 def sigma(u):
@@ -71,7 +73,7 @@ zeros = np.zeros((4, 8)), np.zeros((4, 2))
 
 
 def eqprop(theta, points, weights):
-    """g = - sum_k c_k dPhi/dtheta (s^{beta_k}), points beta_k, weights c_k: it estimates the gradient of the loss L = C(s*)."""
+    """g = - sum_k c_k dPhi/dtheta (s^{beta_k}), points beta_k, coefficients c_k: about the gradient of L = C(s*, y)."""
     s_free = relax(theta, zeros)
     g = {name: 0.0 for name in theta}
     for beta, c in zip(points, weights):
