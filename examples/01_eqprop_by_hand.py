@@ -41,7 +41,7 @@ theta = {  # the parameters
 #
 #     s <- sigma( dPhi/ds - beta dC/ds )
 #
-# It stops where E + beta C has the slope zero, with E = G(s1) + G(s2) - Phi and G' the inverse of sigma. The theorem needs no more.
+# It stops where E + beta C has the slope zero, with E = G(s1) + G(s2) - Phi and G' the inverse of sigma: what the theorem needs.
 
 
 def sigma(u):
