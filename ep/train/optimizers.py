@@ -164,8 +164,8 @@ class Muon(Adam):
 
     MOMENTUM = 0.95
 
-    def __init__(self, network: Network, *rates: float | Sequence[float], **options: Any) -> None:
-        super().__init__(network, *rates, **options)
+    def __init__(self, network: Network, rates: float | Sequence[float], **options: Any) -> None:
+        super().__init__(network, rates, **options)
         for name in [name for name, w in network.parameters().items() if w.ndim == 4]:  # of them, the mean is all there is
             del self.square[name], self.scratch[name]
 
