@@ -19,7 +19,7 @@ from ep import datasets
 from ep.train import commandline as cli, equilibrium, loop
 
 FREE = ep.Phase(100, "checkerboard", 1e-3, omega=1.5)
-SPOILT = {"clean": (0, 0), "noise 10": (10, 0), "noise 25": (25, 0), "noise 50": (50, 0),  # name: (noise, side of the square)
+SPOILT = {"clean": (0, 0), "noise 5": (5, 0), "noise 10": (10, 0), "noise 20": (20, 0),  # name: (noise, side of the square)
           "square 8": (0, 8), "square 12": (0, 12), "square 16": (0, 16)}
 
 
