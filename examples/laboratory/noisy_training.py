@@ -23,10 +23,10 @@ from ep import Imperfections, datasets, engine
 from ep.datasets.augment import augment
 from ep.train import commandline as cli, equilibrium, experiment
 from ep.train.loop import as_part, chunks
+from ep.train.runs import LOOK
 from ep.train.step import merged
 from ep.vectorfield import FEEDBACK_UPDATES
 
-LOOK = 20  # updates from one look at the radius to the next
 ROWS = [  # (name, gain, imperfections, how the way down learns)
     *(("read noise", gain, dict(read_noise=noise), "symmetric") for gain in (1.0, 0.1) for noise in (0.0, 1e-3, 1e-2)),
     *(("weight bits", 1.0, dict(weight_bits=bits), "symmetric") for bits in (4, 2)),
