@@ -171,11 +171,12 @@ def test_muon_by_hand(xp):
     network, other, rates, decay, b = small(dtype="float64").to(xp), small(dtype="float64").to(xp), [0.1, 0.02], 0.05, 0.95
     kernel, given = to_host(network.parameters()["1.W"]).copy(), gradients(network, 4)
     optimizers = [kind(one, rates, weight_decay=decay, anneal_steps=10) for kind, one in ((Muon, network), (Adam, other))]
+    optimizers[1].rate = optimizers[0].rate  # a straight line, where Adam's own is a cosine
     m = np.zeros_like(kernel)
     for t, g in enumerate(given):
         for optimizer in optimizers:
             optimizer.step(on(xp, g))
-        rate = 0.1 * (1 + math.cos(math.pi * t / 10)) / 2
+        rate = 0.1 * (1 - t / 10)
         m = b * m + (1 - b) * g["1.W"]
         O = by_svd((b * m + (1 - b) * g["1.W"]).reshape(18, 4)).reshape(kernel.shape)
         kernel = kernel - rate * (0.2 * 18**0.5 * O + decay * kernel)

@@ -159,7 +159,8 @@ class Muon(Adam):
 
     for kernels w (k, k, C_in, C_out) alone, with b = `MOMENTUM`. The gradient of a kernel has a few strong directions; O has the
     same directions and no strong ones. The root mean square of its entries is then 0.2, which is about Adam's, so rates for Adam
-    serve here (Liu et al., arXiv:2502.16982). Arguments, rates and errors are those of `Adam`.
+    serve here (Liu et al., arXiv:2502.16982). Since an update does not fade with its gradient, the rate does so in a straight
+    line, 1 - t/anneal_steps, of all parameters; and weight decay alone bounds a kernel. Arguments and errors are those of `Adam`.
     """
 
     MOMENTUM = 0.95
@@ -168,6 +169,11 @@ class Muon(Adam):
         super().__init__(network, rates, **options)
         for name in [name for name, w in network.parameters().items() if w.ndim == 4]:  # of them, the mean is all there is
             del self.square[name], self.scratch[name]
+
+    def rate(self, layer: str, updates: int) -> float:
+        """The layer's learning rate after so many updates (0, 1, ...)."""
+        left = 1.0 if self.anneal_steps is None else max(0.0, 1.0 - updates / self.anneal_steps)
+        return self.rates[layer] * left * min(1.0, (updates + 1) / (self.warm_up + 1))
 
     def change(self, name, w, g, rate):
         if w.ndim != 4:

@@ -1,11 +1,11 @@
 """What helps a network without batch normalisation, on images that it has not seen? One change at a time, in short trainings.
 
     python examples/laboratory/screen.py --data DIR --seeds 3                      # every variant, appended to screen.jsonl
-    python examples/laboratory/screen.py --data DIR --seeds 2 muon smoothing       # some of them
+    python examples/laboratory/screen.py --data DIR --seeds 2 preset smoothing     # some of them
     python examples/laboratory/screen.py --table                                   # what the file says
 
-Every training is --preset cpu of ep.train, by Adam and without filters, on the first 20,000 training images of CIFAR-10 for two
-epochs, with a warm-up of 50 updates, and is evaluated on the last 5,000 training images. No test image is looked at. A variant is
+Every training is --preset cpu of ep.train on the first 20,000 training images of CIFAR-10 for two epochs, with a warm-up of 50
+updates, and is evaluated on the last 5,000 training images. No test image is looked at. A variant is
 a `Variant`: settings of ep.train, and plain functions around its `build`, `train_epoch` and `evaluate`. Its base is the variant
 that it differs from by one change. Every one leaves the gradient of equilibrium propagation as it is: filters are fixed synapses,
 smoothing is another target, and the rest happens outside of it.
@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +28,7 @@ from ep import datasets, engine
 from ep.builders import calibrate
 from ep.train import commandline as cli, experiment, optimizers
 
-COMMON = dict(train_images=20000, validation_images=5000, epochs=2, warm_up=50, optimizer="adam", whitening=0, chunk=64)
+COMMON = dict(train_images=20000, validation_images=5000, epochs=2, warm_up=50, chunk=64)
 
 
 # --- what a variant may change ------------------------------------------------------------------------------------------
@@ -68,43 +67,11 @@ def cutout(x, rng, size=8):
     return np.where((down[:, :, None] & right[:, None, :])[..., None], np.float32(0), x)
 
 
-def part(network, chosen):
-    """What an optimizer has to know of a network, for those parameters alone whose names are chosen."""
-    return SimpleNamespace(parameters=lambda: {name: w for name, w in network.parameters().items() if chosen(name)})
-
-
-class Together(NamedTuple):
-    """Several optimizers, each of a part of the parameters."""
-
-    parts: tuple
-
-    def step(self, gradient, epoch):
-        for optimizer in self.parts:
-            optimizer.step(gradient, epoch)
-
-
-def adam(config, network, rates, **options):
-    steps = optimizers.OPTIMIZERS["adam"](network, rates, config.weight_decay, config.epochs, updates(config), config.warm_up)
-    vars(steps).update(options)
-    return steps
-
-
-def updates(config):
-    return ep.train.loop.steps_per_epoch(config.train_images, config.batch_size)
-
-
-def biases(config, network, factor):
-    """Adam with another learning rate for biases."""
-    rates = optimizers.rates_by_layer(network, config.lr)
-    return Together((adam(config, part(network, lambda name: not name.endswith(".b")), list(rates.values())),
-                     adam(config, part(network, lambda name: name.endswith(".b")), [factor * r for r in rates.values()])))
-
-
-def linear(config, network):
-    """Adam with a rate that falls in equal steps, not along a cosine."""
+def cosine(config, network):
+    """Muon with a rate that falls along half a cosine, not in a straight line."""
     optimizer = experiment.build_optimizer(config, network)
     rates, end, rise = optimizer.rates, optimizer.anneal_steps, optimizer.warm_up + 1
-    optimizer.rate = lambda layer, done: rates[layer] * (1 - done / end) * min(1.0, (done + 1) / rise)
+    optimizer.rate = lambda layer, done: optimizers.annealed(rates[layer], done, end) * min(1.0, (done + 1) / rise)
     return optimizer
 
 
@@ -127,44 +94,39 @@ def by_backpropagation(config, map):
 # --- the variants -------------------------------------------------------------------------------------------------------
 
 
-W12, MUON = dict(whitening=12), dict(whitening=12, optimizer="muon")
 VARIANTS = {
-    "plain": Variant(),
-    "whitening": Variant("plain", W12),
-    "whitening 27": Variant("whitening", dict(whitening=27)),
-    "muon, plain": Variant("plain", dict(optimizer="muon")),
-    "muon": Variant("whitening", MUON),
-    "relu6": Variant("whitening", W12, activation=ep.RELU6),
-    "smoothing": Variant("whitening", W12, targets=smoothed),
-    "average": Variant("whitening", W12, keep=0.98),
-    "alternating flips": Variant("whitening", dict(W12, flip=False), view=alternating),
-    "cutout": Variant("whitening", W12, change=cutout),
-    "rate x 2": Variant("whitening", dict(W12, lr=(8e-3, 1.2e-2))),
-    "rate / 2": Variant("whitening", dict(W12, lr=(2e-3, 1.2e-2))),
-    "readout's rate / 3": Variant("whitening", dict(W12, lr=(4e-3, 4e-3))),
-    "biases' rate x 4": Variant("whitening", W12, partial(biases, factor=4.0)),
-    "biases' rate / 4": Variant("whitening", W12, partial(biases, factor=0.25)),
-    "linear": Variant("whitening", W12, linear),
-    "batches of 32": Variant("whitening", dict(W12, batch_size=32)),
-    "pad 4": Variant("whitening", dict(W12, pad=4)),
-    "narrower, longer": Variant("whitening", dict(W12, channels=(24, 48, 96, 192), epochs=3)),
-    "wider, shorter": Variant("whitening", dict(W12, channels=(48, 96, 192, 384), epochs=1)),
-    "muon, backpropagation": Variant("muon", dict(MUON, feedback=0.0), gradient=by_backpropagation),
-    "muon, rate x 2": Variant("muon", dict(MUON, lr=(8e-3, 1.2e-2))),
-    "muon, rate / 2": Variant("muon", dict(MUON, lr=(2e-3, 1.2e-2))),
-    "muon, rates by layer": Variant("muon", dict(MUON, lr=(2e-3, 8e-3, 6e-3, 4e-3, 1.2e-2))),
-    "muon, readout's rate / 3": Variant("muon", dict(MUON, lr=(4e-3, 4e-3))),
-    "muon, momentum 0.9": Variant("muon", MUON, partial(momentum, momentum=0.9)),
-    "muon, decay x 5": Variant("muon", dict(MUON, weight_decay=0.1)),
-    "muon, no warm-up": Variant("muon", dict(MUON, warm_up=0)),
-    "muon, smoothing": Variant("muon", MUON, targets=smoothed),
-    "muon, average": Variant("muon", MUON, keep=0.98),
-    "muon, alternating flips": Variant("muon", dict(MUON, flip=False), view=alternating),
-    "muon, linear": Variant("muon", MUON, linear),
-    "muon, batches of 32": Variant("muon", dict(MUON, batch_size=32)),
-    "muon, batches of 128": Variant("muon", dict(MUON, batch_size=128)),
-    "muon, narrower, longer": Variant("muon", dict(MUON, channels=(24, 48, 96, 192), epochs=3)),
-    "muon, wider, shorter": Variant("muon", dict(MUON, channels=(48, 96, 192, 384), epochs=1)),
+    "preset": Variant(),
+    "adam": Variant("preset", dict(optimizer="adam")),  # with its rates, decay and initial weights
+    "adam, no filters": Variant("adam", dict(optimizer="adam", whitening=0)),
+    "no filters": Variant("preset", dict(whitening=0)),
+    "27 filters": Variant("preset", dict(whitening=27)),
+    "decay 0.02": Variant("preset", dict(weight_decay=0.02)),
+    "decay 0.1": Variant("preset", dict(weight_decay=0.1)),
+    "decay 0.5": Variant("preset", dict(weight_decay=0.5)),
+    "decay 1": Variant("preset", dict(weight_decay=1.0)),
+    "rate x 2": Variant("preset", dict(lr=(2.4e-2, 1.2e-2))),
+    "rate / 2": Variant("preset", dict(lr=(6e-3, 1.2e-2))),
+    "readout's rate x 2": Variant("preset", dict(lr=(1.2e-2, 2.4e-2))),
+    "readout's rate / 2": Variant("preset", dict(lr=(1.2e-2, 6e-3))),
+    "cosine": Variant("preset", {}, cosine),
+    "no warm-up": Variant("preset", dict(warm_up=0)),
+    "momentum 0.9": Variant("preset", {}, partial(momentum, momentum=0.9)),
+    "momentum 0.97": Variant("preset", {}, partial(momentum, momentum=0.97)),
+    "batches of 32": Variant("preset", dict(batch_size=32)),
+    "batches of 128": Variant("preset", dict(batch_size=128, lr=(1.7e-2,))),
+    "drives 0.333": Variant("preset", dict(initial_drive=0.333)),
+    "drives 0.1": Variant("preset", dict(initial_drive=0.1)),
+    "readout's weights x 2": Variant("preset", dict(scale=(1.0, 6.0))),
+    "readout's weights / 3": Variant("preset", dict(scale=(1.0, 1.0))),
+    "smoothing": Variant("preset", targets=smoothed),
+    "average": Variant("preset", keep=0.98),
+    "alternating flips": Variant("preset", dict(flip=False), view=alternating),
+    "cutout": Variant("preset", change=cutout),
+    "pad 4": Variant("preset", dict(pad=4)),
+    "relu6": Variant("preset", activation=ep.RELU6),
+    "narrower, longer": Variant("preset", dict(channels=(24, 48, 96, 192), epochs=3)),
+    "wider, shorter": Variant("preset", dict(channels=(48, 96, 192, 384), epochs=1)),
+    "backpropagation": Variant("preset", dict(feedback=0.0), gradient=by_backpropagation),
 }
 
 
