@@ -5,10 +5,10 @@
     g         = - sum_k c_k dPhi/dtheta (s^{beta_k})                     its estimate: points beta_k, coefficients c_k      (4)
 
 Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta. This and (4), the difference of nudged states,
-are the default of the main job (ep/train). In code, (4) is a `Phases` with deviations=False.
+are the default, here and in the main job (ep/train).
 
 A first reading may go on to `nudged_phases` and `difference_of_states`, which are (4). There is a second form of the same, for
-`Phases` with deviations. A product of two states changes, to first order, by the change of each times the other. Let
+`Phases` with deviations=True. A product of two states changes, to first order, by the change of each times the other. Let
 mu_n = - ds_n^beta/dbeta say how layer n answers the nudge. Then (3) is
 
     dL/dtheta = hebbian(s_i*, mu_j) + hebbian_down(mu_i, s_j*)                of the synapse from layer i to layer j    (12)
@@ -122,9 +122,9 @@ def check_energy(network, transposed):
     """Differences of states need finite factors w_n, and an asymmetric network's respond through D and never through D^T."""
     if network.feedback == 0:
         raise EPError("without feedback (gamma = 0) nudged states do not differ from free ones below the last layer: use "
-                      "deviations, or a gain above 0")
+                      "deviations=True, or a gain above 0")
     if network.has_phi:
         network.check_energy()
     if transposed and not network.has_phi:
         raise EPError("the exact gradient of an asymmetric network needs deviations: the nudged states of its own dynamics "
-                      "respond through D, not through its transpose; use deviations, or transposed=False")
+                      "respond through D, not through its transpose; use deviations=True, or transposed=False")

@@ -17,8 +17,8 @@ from .phase import Phase
 
 
 def eqprop_increments(network: Network, x: Array, y: Array, states: States, steps: int, *, nudging: Nudging,
-                      deviations: bool = True, transposed: bool = True) -> list[tuple[Gradient, States]]:
-    """The increments of `steps` synchronous nudged steps from the free fixed point `states`: of (12), without deviations (5).
+                      deviations: bool = False, transposed: bool = True) -> list[tuple[Gradient, States]]:
+    """The increments of `steps` synchronous nudged steps from the free fixed point `states`: (5), or of (12) by deviations.
 
     Returns a list over t = 0 ... steps-1 of (g_t, mu_t): g_t a dictionary like a gradient (batch mean; without the
     readout's weights, which are no part of the theorem), and mu_t the same increment of - sum_k c_k w_n s_n, a list over

@@ -67,7 +67,7 @@ def main():
                          activation=ep.SHIFTED_SIGMOID, dtype="float64")
     free = ep.relax(network, x, ep.Phase(1000, tolerance=1e-15))
     backward = ep.bptt_increments(network, x, y, free.states, args.steps)
-    forward = {name: ep.eqprop_increments(network, x, y, free.states, args.steps, nudging=make(args.beta), deviations=False)
+    forward = {name: ep.eqprop_increments(network, x, y, free.states, args.steps, nudging=make(args.beta))
                for name, make in NUDGINGS.items()}
     errors = {name: [np.linalg.norm(column(found, layer) - column(backward, layer)) / np.linalg.norm(column(backward, layer))
                      for layer in (1, 2, 3)] for name, found in forward.items()}

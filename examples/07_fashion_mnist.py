@@ -34,8 +34,9 @@ NETWORKS = {  # name: (builder, settings)
     "convnet": (partial(ep.convnet, [16, 32], (28, 28, 1), paddings=[1, 1], scale=SCALE, feedback=GAIN),
                 dict(channels=(16, 32), lr=(4e-3, 1.2e-2))),
 }
-COMMON = dict(dataset="fashion-mnist", feedback=GAIN, scale=SCALE, initial_drive=0.333, beta=0.1, steps_free=2, schedule="up",
-              steps_nudged=1, schedule_nudged="down", optimizer="adam", weight_decay=0.02, batch_size=64, epochs=5)
+COMMON = dict(dataset="fashion-mnist", feedback=GAIN, scale=SCALE, initial_drive=0.333, nudged_phases="deviations", beta=0.1,
+              steps_free=2, schedule="up", steps_nudged=1, schedule_nudged="down", optimizer="adam", weight_decay=0.02,
+              batch_size=64, epochs=5)
 
 
 def main():

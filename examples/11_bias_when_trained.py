@@ -77,7 +77,7 @@ def errors_of(network, x, y, betas, T, K):
         for nudging, (make, *_) in NUDGINGS.items():
             found[nudging, switches] = row(nudging, make, ep.Phases(free, nudged, deviations=frozen))
     if down == "down":
-        few = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"))
+        few = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"), deviations=True)
         found["T = 2, K = 1", "frozen"] = row("T = 2, K = 1", Nudging.symmetric, few)
     return found
 

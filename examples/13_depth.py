@@ -41,7 +41,7 @@ from ep.builders import calibrate
 from ep.train import commandline as cli, equilibrium
 
 KINDS = {"residual": ("#0072B2", "o"), "plain": ("#D55E00", "s")}
-PHASES = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"))
+PHASES = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"), deviations=True)
 SYMMETRIC = ep.Nudging.symmetric(0.1)
 
 

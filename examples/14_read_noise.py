@@ -79,7 +79,7 @@ def trained(dataset, gain, args):
     network = ep.convnet(CHANNELS, (16, 16, 3), len(dataset.classes), scale=(3, 4), feedback=gain, pool=ep.AVERAGE_POOL,
                          activation=ep.SHIFTED_SIGMOID)
     optimizer, n = ep.Adam(network, (4e-3, 1.2e-2), weight_decay=0.02), args.train_images
-    phases = ep.Phases(ep.Phase(30, "checkerboard", 1e-2), ep.Phase(4, "down"))
+    phases = ep.Phases(ep.Phase(30, "checkerboard", 1e-2), ep.Phase(4, "down"), deviations=True)
 
     def gradient(network, x, y, rng):
         return ep.eqprop_gradient(network, x, y, phases, nudging=Nudging.symmetric(0.05))

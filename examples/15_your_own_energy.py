@@ -37,7 +37,7 @@ from ep.datasets.synthetic import synthetic_images
 from ep.train import commandline as cli
 
 OMEGA = 0.7
-PHASES = Phases(Phase(40, "checkerboard", 1e-2, omega=OMEGA), Phase(12, "checkerboard", omega=OMEGA), deviations=False)
+PHASES = Phases(Phase(40, "checkerboard", 1e-2, omega=OMEGA), Phase(12, "checkerboard", omega=OMEGA))
 RATES = (4e-3, 4e-3, 4e-3, 4e-3, 2e-4, 1.2e-2)  # of the five synapses, g's the smallest, and of the readout
 
 
@@ -130,7 +130,7 @@ def against_the_loss(x, y):
     """The gradient of all memories by EP, in float64, times a random direction; and the slope of the loss along it, measured."""
     net, phase = network(x, dtype="float64"), Phase(500, "checkerboard", 1e-12, omega=OMEGA)
     x, y = x[:8].astype("float64"), y[:8]
-    found = ep.eqprop_gradient(net, x, y, Phases(phase, phase, deviations=False), nudging=Nudging.four_point(0.001)).gradient
+    found = ep.eqprop_gradient(net, x, y, Phases(phase, phase), nudging=Nudging.four_point(0.001)).gradient
     along, losses = {name: np.random.default_rng(1).normal(size=found[name].shape) for name in ("4.U", "4.V", "5.g")}, []
     for h in (1e-5, -2e-5):  # there, and back to the other side
         for name, direction in along.items():

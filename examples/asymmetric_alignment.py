@@ -32,7 +32,7 @@ def cosines(x, y, angle, seed):
     """{rule: {parameter: cosine with the true gradient}} for one network."""
     network = ep.convnet([8, 16, 16, 16], scale=1.5, seed=seed, dtype="float64")
     network = ep.asymmetric(network, angle, seed=seed)
-    phases = ep.Phases(T, K)
+    phases = ep.Phases(T, K, deviations=True)  # the exact rule needs them
     truth = ep.bptt_gradient(network, x, y, phases).gradient
     result = {}
     for rule in RULES:

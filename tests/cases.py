@@ -167,8 +167,8 @@ class Case:
 
     @property
     def at_rest(self):
-        """`Phases` that both end at a fixed point."""
-        return Phases(self.steps, self.steps * 3 // 4)
+        """`Phases` that both end at a fixed point, the nudged ones as deviations."""
+        return Phases(self.steps, self.steps * 3 // 4, deviations=True)
 
     def network(self, xp=np):
         net = WIRINGS[self.wiring](self)

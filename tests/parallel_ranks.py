@@ -52,7 +52,7 @@ def train(world, *, dtype="float64", batch_size=64, tolerance=0.0, steps_free=12
     optimizer, log = ep.SGD(network, 0.1, weight_decay=1e-3), []
 
     def gradient(network, x, y, rng):
-        phases = ep.Phases(ep.Phase(steps_free, tolerance=tolerance), 8)
+        phases = ep.Phases(ep.Phase(steps_free, tolerance=tolerance), 8, deviations=True)
         one_chunk = partial(ep.bptt_gradient, phases=phases)
         if algorithm == "eqprop":
             one_chunk = partial(ep.eqprop_gradient, phases=phases, nudging=NUDGINGS[nudging](0.5, rng))

@@ -186,8 +186,8 @@ def test_lists_are_arrays():
 # --- images ------------------------------------------------------------------------------------------------------------
 
 GRADIENTS = {
-    "deviations": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2), nudging=SYMMETRIC),
-    "states": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2, deviations=False), nudging=SYMMETRIC),
+    "states": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2), nudging=SYMMETRIC),
+    "deviations": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2, deviations=True), nudging=SYMMETRIC),
     "engine": lambda net, x, y: ep.eqprop_gradient(engine.prepared(net), x, y, Phases(3, 2), nudging=SYMMETRIC),
     "bptt": lambda net, x, y: ep.bptt_gradient(net, x, y, Phases(3, 2)),
     "rbp": lambda net, x, y: ep.rbp_gradient(net, x, y, Phases(3, 2))}

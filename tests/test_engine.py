@@ -242,7 +242,8 @@ def test_results_are_not_overwritten():
     """What a synapse returned stays what it is while the same buffers work on other images."""
     net = engine.prepared(network(feedback=0.3))
     (x, y, _), (other, _, _) = example(net), example(net, seed=1)
-    run = partial(ep.eqprop_gradient, net, y=y, phases=ep.Phases(ep.Phase(3, "up"), ep.Phase(2, "down")), nudging=SYMMETRIC)
+    run = partial(ep.eqprop_gradient, net, y=y, phases=ep.Phases(ep.Phase(3, "up"), ep.Phase(2, "down"), True),
+                  nudging=SYMMETRIC)
     found = run(x)
     arrays = [*found.free.states, *found.free.u, *found.free.switches, *found.nudged[0].states, *found.gradient.values()]
     copies = [a.copy() for a in arrays]
@@ -297,7 +298,7 @@ def test_every_relaxation_and_gradient(connections, schedule, cost, pool, activa
         fast, phase = engine.prepared(net), ep.Phase(4, schedule, check_every=1, omega=omega)
         for arguments, options in (((), {}), ((y, 0.3), dict(start=start)), ((y, -0.2), dict(start=start, switches=frozen))):
             assert_same(ep.relax(fast, x, phase, *arguments, **options), ep.relax(net, x, phase, *arguments, **options))
-        gradients = [partial(ep.eqprop_gradient, phases=ep.Phases(phase, ep.Phase(6, schedule, omega=omega)),
+        gradients = [partial(ep.eqprop_gradient, phases=ep.Phases(phase, ep.Phase(6, schedule, omega=omega), deviations=True),
                              nudging=ep.Nudging.four_point(0.4), transposed=transposed) for transposed in (True, False)]
         gradients.append(partial(ep.eqprop_gradient, phases=ep.Phases(phase, 6, deviations=False), nudging=SYMMETRIC,
                                  transposed=False))
@@ -363,7 +364,7 @@ def test_parts_of_ones_own_work_beside_the_engines():
     fast, (x, y, _) = engine.prepared(net), example(net)
     assert [type(synapse) for synapse in fast.synapses] == [TiledConv, ep.Conv, Doubled]
     assert "Doubled stays as it is" in engine.choice(net)[1] and "Conv stays as it is: its pooling" in engine.choice(net)[1]
-    for phases in (ep.Phases(6, 4), ep.Phases(6, 4, deviations=False)):
+    for phases in (ep.Phases(6, 4), ep.Phases(6, 4, deviations=True)):
         found, expected = (ep.eqprop_gradient(n, x, y, phases, nudging=SYMMETRIC) for n in (fast, net))
         assert_same(found.free, expected.free)
         assert_close(found.gradient, expected.gradient, 1e-9)
@@ -394,7 +395,7 @@ def test_float32_stays_float32_and_loses_no_digits():
     exact = ep.builders.from_recipe({**net.recipe, "dtype": "float64", "feedback": 0.02},
                                     {name: w.astype("float64") for name, w in net.parameters().items()})
     x, y, _ = example(net, dtype="float32")
-    phases = ep.Phases(ep.Phase(4, "up"), ep.Phase(2, "down"))
+    phases = ep.Phases(ep.Phase(4, "up"), ep.Phase(2, "down"), deviations=True)
     found = ep.eqprop_gradient(engine.prepared(net), x, y, phases, nudging=SYMMETRIC).gradient
     for name, g in ep.eqprop_gradient(exact, x.astype("float64"), y, phases, nudging=SYMMETRIC).gradient.items():
         assert found[name].dtype == np.float32 and abs(g).max() > 0

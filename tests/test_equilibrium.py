@@ -80,7 +80,7 @@ def measured(network, gradient, phases):
 def test_the_cosine_finds_a_wrong_rule():
     """EP by deviations has 1 in every layer; the wrong sign in one layer has -1 there; noise in another about 0."""
     network, phases = ep.convnet([4, 6], (8, 8, 3), 3, paddings=[1, 1], scale=2.0, feedback=0.05), Phases(
-        Phase(4, "up"), Phase(3, "down"))
+        Phase(4, "up"), Phase(3, "down"), deviations=True)
     right = partial(ep.eqprop_gradient, phases=phases, nudging=Nudging.symmetric(0.1))
 
     def wrong(network, x, y):
@@ -120,7 +120,8 @@ def test_the_regime(gain):
     found = distance(network, x, y, partial(ep.eqprop_gradient, phases=Phases(free, 20), nudging=Nudging.symmetric(0.01)),
                      Phases(free, 20), prepare=plain)
     exact = ep.bptt_gradient(network, x, y, Phases(400, 400)).gradient
-    one_pass = ep.eqprop_gradient(network, x, y, Phases(free, Phase(1, "down")), nudging=Nudging.symmetric(1e-5)).gradient
+    down = Phases(free, Phase(1, "down"), deviations=True)
+    one_pass = ep.eqprop_gradient(network, x, y, down, nudging=Nudging.symmetric(1e-5)).gradient
     forward = ep.bptt_gradient(alone, x, y, Phases(4, 4)).gradient
     one_pass, forward = ([c for layer, c in cosines(g, exact).items() if layer != "readout"] for g in (one_pass, forward))
     assert found["cosine_one_pass"] == pytest.approx(min(one_pass), abs=1e-4)

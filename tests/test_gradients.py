@@ -110,6 +110,19 @@ def test_ep_by_the_difference_of_states_is_the_slope_of_the_loss(xp, case):
     assert all(relative(found.gradient[name], g) < 1e-9 * lost for name, g in exact.items())
 
 
+def test_by_default_ep_is_the_difference_of_two_states(xp):
+    """Rule (4) written out, at a nudge so large that deviations give another number."""
+    net, x, y = Case("max", cost=SE).example(xp)
+    free = relax(net, x, 60)
+    below, above = (net.hebbian(x, nudged.states, nudged.switches)
+                    for nudged in (relax(net, x, 40, y, beta, start=free.states) for beta in (-0.5, 0.5)))
+    by_hand = {name: -(above[name] - below[name]) / (2 * 0.5) / len(x) for name in above}
+    found, other = (eqprop_gradient(net, x, y, phases, nudging=Nudging.symmetric(0.5)).gradient
+                    for phases in (Phases(60, 40), Phases(60, 40, deviations=True)))
+    assert found.keys() == by_hand.keys() and relative(found, by_hand) < 1e-12
+    assert relative(other, by_hand) > 1e-3
+
+
 ORDERS = [(Nudging.one_sided, 1), (Nudging.symmetric, 2), (Nudging.four_point, 4), (lambda b: Nudging.holomorphic(b, 3), 3),
           (lambda b: Nudging.holomorphic(b, 4), 4), (lambda b: Nudging.holomorphic(b, 6), 6),
           (lambda b: Nudging.holomorphic(b, 2, shifted=True), 2), (lambda b: Nudging.from_points((-b, b / 2, b)), 2)]
@@ -448,10 +461,10 @@ def test_weak_feedback_is_backpropagation(xp, case):
     numbers, after one sweep up and one down, with a nudge of 1e-6 (and by BPTT, and whatever the number of steps)."""
     net, x, y = replace(case, gain=1e-4).example(xp)
     exact, nudging = backpropagation(net, x, y), Nudging.symmetric(1e-6)
-    weak = eqprop_gradient(net, x, y, Phases(Phase(2, "up"), Phase(2, "down")), nudging=nudging).gradient
+    weak = eqprop_gradient(net, x, y, Phases(Phase(2, "up"), Phase(2, "down"), deviations=True), nudging=nudging).gradient
     assert all(cosine(weak[name], g) > 0.9999 for name, g in exact.items())
     net.feedback = 0.0
-    for phases in (Phases(Phase(1, "up"), Phase(1, "down")), Phases(8, 8)):
+    for phases in (Phases(Phase(1, "up"), Phase(1, "down"), True), Phases(8, 8, True)):
         none = eqprop_gradient(net, x, y, phases, nudging=nudging).gradient
         assert all(relative(none[name], g) < 1e-9 for name, g in exact.items())
     backward = bptt_gradient(net, x, y, Phases(8, 8)).gradient
@@ -461,7 +474,7 @@ def test_weak_feedback_is_backpropagation(xp, case):
 def test_without_feedback_all_factors_are_numbers(xp):
     """At gamma = 0 a layer before the last has the factor infinity, and one deeper than the last 0: (11) takes large numbers."""
     net, x, y = Case("dead end", gain=0.0).example(xp)
-    phases = Phases(Phase(1, "up"), Phase(3, "down"))
+    phases = Phases(Phase(1, "up"), Phase(3, "down"), deviations=True)
     found, exact = (g.gradient for g in (eqprop_gradient(net, x, y, phases, nudging=TINY), rbp_gradient(net, x, y, phases)))
     assert all(abs(to_host(found[name] - g)).max() < 1e-9 for name, g in exact.items()) and abs(exact["1.W"]).max() > 1e-3
     assert not found["3.W"].any()  # nothing listens to layer 3
@@ -535,7 +548,7 @@ def test_what_bptt_cannot_do_is_refused(free, nudged, match):
     (Case("max"), False, Nudging.holomorphic(0.1, 4), "holomorphic network"),
     (Case("max", angle=ANGLE), True, Nudging.holomorphic(0.1, 4), "holomorphic network"),
     (Case("max", angle=ANGLE), False, FINE, "the exact gradient of an asymmetric network needs deviations"),
-    (Case("average", gain=0.0), False, FINE, "use deviations, or a gain above 0")], ids=str)
+    (Case("average", gain=0.0), False, FINE, "use deviations=True, or a gain above 0")], ids=str)
 def test_what_ep_cannot_do_is_refused(case, deviations, nudging, match):
     """The gradient and its increments: one sentence each."""
     net, x, y = case.example()

@@ -19,7 +19,7 @@ from ep.train import experiment, loop
 from ep.train.step import merged, part, recorded
 
 pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("xp", ["cupy"], indirect=True)]
-UP_DOWN = ep.Phases(ep.Phase(3, "up"), ep.Phase(2, "down"))
+UP_DOWN = ep.Phases(ep.Phase(3, "up"), ep.Phase(2, "down"), deviations=True)
 SYMMETRIC = ep.Nudging.symmetric(0.3)
 NUDGINGS = {"symmetric": SYMMETRIC, "one-sided": ep.Nudging.one_sided(0.3),
             "five points": ep.Nudging((-0.2, -0.1, 0.0, 0.1, 0.2), tuple(c / 1.2 for c in (1, -8, 0, 8, -1)))}
@@ -75,14 +75,14 @@ def test_over_relaxed(xp, deviations):
 @pytest.mark.parametrize("free, nudged", [("synchronous", "down"), ("checkerboard", "checkerboard"), ("down", "up")])
 def test_every_schedule(xp, free, nudged):
     """And a residual that is asked for before the last step."""
-    compare(*example(xp), ep.Phases(ep.Phase(4, free, check_every=3), ep.Phase(3, nudged, check_every=2)))
+    compare(*example(xp), ep.Phases(ep.Phase(4, free, check_every=3), ep.Phase(3, nudged, check_every=2), deviations=True))
 
 
 @pytest.mark.parametrize("steps", [(1, 1), (5, 4)])
 @pytest.mark.parametrize("feedback", [0.0, 0.01, 1.0])
 def test_every_number_of_sweeps_and_every_gain(xp, feedback, steps):
     T, K = steps
-    compare(*example(xp, feedback=feedback), ep.Phases(ep.Phase(T, "up"), ep.Phase(K, "down")))
+    compare(*example(xp, feedback=feedback), ep.Phases(ep.Phase(T, "up"), ep.Phase(K, "down"), deviations=True))
 
 
 @pytest.mark.parametrize("cost", [ep.SoftmaxCrossEntropy, ep.SquaredError])
@@ -103,7 +103,7 @@ def test_skips(xp):
                 for k, (i, j) in enumerate(wiring)]
     network = ep.Network(synapses, ep.HARD_SIGMOID, ep.SquaredError(), wiring, feedback=0.5)
     for schedule in ep.dynamics.SCHEDULES:
-        compare(network, normal(xp, (6, 5), 99), np.arange(6) % 3, ep.Phases(ep.Phase(4, schedule), 3))
+        compare(network, normal(xp, (6, 5), 99), np.arange(6) % 3, ep.Phases(ep.Phase(4, schedule), 3, deviations=True))
 
 
 def test_fixed_filters(xp):
@@ -133,7 +133,7 @@ def test_float32(xp):
 def training(xp):
     """(network, gradient, x, y) of a job: what `train_epoch` calls."""
     config = experiment.Config(image_shape=(16, 16, 2), classes=3, channels=(3, 4, 5), feedback=0.4, device="cuda",
-                               steps_free=2, schedule="up", steps_nudged=1, schedule_nudged="down")
+                               nudged_phases="deviations", steps_free=2, schedule="up", steps_nudged=1, schedule_nudged="down")
     network, _, gradient = experiment.build(config, xp)
     return network, partial(gradient, rng=np.random.default_rng(0)), normal(xp, (8, 16, 16, 2), 0, "float32"), np.arange(8) % 3
 

@@ -535,9 +535,9 @@ def test_phases_that_make_no_sense_are_refused(options, match):
 
 
 def test_a_number_of_steps_is_a_phase():
-    """For both phases of a gradient; the nudged ones are deviations unless the difference of two states is asked for."""
+    """For both phases of a gradient; the nudged ones are states, for rule (4), unless deviations are asked for."""
     phases = Phases(7, Phase(3, "down"))
-    assert phases == Phases(Phase(7, "synchronous", 0.0, None), Phase(3, "down"), deviations=True)
+    assert phases == Phases(Phase(7, "synchronous", 0.0, None), Phase(3, "down"), deviations=False)
     for free, nudged in ((0, 3), (3, 0)):
         with pytest.raises(EPError, match="steps: .* got 0"):
             Phases(free, nudged)

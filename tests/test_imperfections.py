@@ -225,7 +225,7 @@ def test_read_noise_costs_more_at_a_small_beta(xp):
 
 def test_what_cannot_be_is_refused():
     network, x, y = example(np)
-    assert "deviations=False" in sentence(gradient, network, x, y, ep.Phases(3, 2), read_noise=1e-3)
+    assert "deviations=False" in sentence(gradient, network, x, y, ep.Phases(3, 2, deviations=True), read_noise=1e-3)
     for free, nudged in ((ep.Phase(3, tolerance=1e-3), 2), (3, ep.Phase(2, tolerance=1e-3))):
         assert "tolerance" in sentence(gradient, network, x, y, ep.Phases(free, nudged, False), update_noise=1e-3)
     assert "Asymmetric" in sentence(gradient, ep.asymmetric(network), x, y, mismatch=0.1)

@@ -125,10 +125,10 @@ def test_gradients(xp, connections, gradient, monkeypatch):
     """In passes and in pieces, or whole arrays."""
     monkeypatch.setattr(gpu, "MEMORY", 2 * 16 * 16 * 9 * 2 * 8)  # two images of the first convolution
     network, x, y = example(xp, connections, feedback=0.7)
-    expected = gradient(network, x, y, ep.Phases(12, 6))
+    expected = gradient(network, x, y, ep.Phases(12, 6, deviations=True))
     fast = gpu.prepared(network)
     assert len(fast.synapses[0]._pieces(x)) == 2
-    found = gradient(fast, x, y, ep.Phases(12, 6))
+    found = gradient(fast, x, y, ep.Phases(12, 6, deviations=True))
     assert found.loss == pytest.approx(expected.loss, rel=1e-12)
     for name, g in expected.gradient.items():
         assert relative(found.gradient[name], g) < 1e-10, name

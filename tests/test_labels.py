@@ -91,8 +91,8 @@ def numbers(estimate):
 
 
 DOORS = {  # by which images and labels come in -> the numbers that come out
-    "deviations": lambda net, x, y: numbers(estimate(net, x, y)),
-    "states": lambda net, x, y: numbers(estimate(net, x, y, phases=ep.Phases(5, 3, deviations=False))),
+    "states": lambda net, x, y: numbers(estimate(net, x, y)),
+    "deviations": lambda net, x, y: numbers(estimate(net, x, y, phases=ep.Phases(5, 3, deviations=True))),
     "engine": lambda net, x, y: numbers(estimate(engine.prepared(net), x, y)),
     "bptt": lambda net, x, y: numbers(ep.bptt_gradient(net, x, y, PHASES)),
     "rbp": lambda net, x, y: numbers(ep.rbp_gradient(net, x, y, PHASES)),

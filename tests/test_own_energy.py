@@ -262,7 +262,7 @@ def test_states_alone_are_enough():
 @at_every_gain
 def test_a_lateral_bilinear_synapse_has_every_gradient(gain):
     """By deviations, BPTT and RBP: D has the sum of both ways on its diagonal."""
-    network, phases = lateral(gain), Phases(REST, REST)
+    network, phases = lateral(gain), Phases(REST, REST, deviations=True)
     gradients = [ep.eqprop_gradient(network, X, Y, phases, nudging=Nudging.four_point(0.01)).gradient,
                  ep.bptt_gradient(network, X, Y, phases).gradient, ep.rbp_gradient(network, X, Y, phases).gradient]
     is_the_slope_of_the_loss(network, gradients[2])
@@ -271,7 +271,7 @@ def test_a_lateral_bilinear_synapse_has_every_gradient(gain):
 
 def test_a_lateral_synapse_may_be_asymmetric():
     """Feedback weights of its own in the layer, too: the exact gradient is RBP's, as everywhere."""
-    network, phases = ep.asymmetric(lateral_dense()), Phases(REST, REST)
+    network, phases = ep.asymmetric(lateral_dense()), Phases(REST, REST, deviations=True)
     exact = ep.rbp_gradient(network, X, Y, phases).gradient
     assert relative(ep.eqprop_gradient(network, X, Y, phases, nudging=Nudging.four_point(0.01)).gradient, exact) < 1e-7
     is_the_slope_of_the_loss(network, exact)
@@ -284,7 +284,8 @@ def lateral_dense():
 
 JACOBIAN = {
     "deviations": lambda net, p: ep.eqprop_gradient(net, X, Y, p, nudging=Nudging.symmetric(0.1)),
-    "increments": lambda net, p: ep.eqprop_increments(net, X, Y, random_states(net), 2, nudging=Nudging.symmetric(0.1)),
+    "increments": lambda net, p: ep.eqprop_increments(net, X, Y, random_states(net), 2, nudging=Nudging.symmetric(0.1),
+                                                      deviations=True),
     "bptt": lambda net, p: ep.bptt_gradient(net, X, Y, p), "rbp": lambda net, p: ep.rbp_gradient(net, X, Y, p),
     "bptt increments": lambda net, p: ep.bptt_increments(net, X, Y, random_states(net), 1),
     "radius": lambda net, p: ep.spectral_radius(net, X, ep.relax(net, X, 5)), "asymmetric": lambda net, p: ep.asymmetric(net)}
@@ -295,7 +296,7 @@ def test_what_needs_a_jacobian_says_what_to_use_instead(name):
     synapse = memory(5, 4)
     synapse.W = synapse.b = np.zeros((5, 4))  # so that it might be doubled
     network = joined(synapse, wiring=[(1, 2)])
-    said = sentence(JACOBIAN[name], network, Phases(5, 5))
+    said = sentence(JACOBIAN[name], network, Phases(5, 5, deviations=True))
     assert "nonlinear" in said and "use eqprop_gradient with Phases(..., deviations=False)" in said
 
 
@@ -341,7 +342,7 @@ def test_each_layer_has_its_own(sigmas):
     states = random_states(network)
     G = sum(w * sigma.G(s).sum(1) for w, sigma, s in zip(network.energy_factors, sigmas, states))
     assert network.energy(X, states) == pytest.approx(G - network.phi(X, states), rel=1e-14)
-    by_deviations, bptt, rbp = gradients(network, Phases(REST, REST))
+    by_deviations, bptt, rbp = gradients(network, Phases(REST, REST, deviations=True))
     is_the_slope_of_the_loss(network, rbp.gradient)
     assert relative(bptt.gradient, rbp.gradient) < 1e-9 and relative(by_deviations.gradient, rbp.gradient) < 0.02
 

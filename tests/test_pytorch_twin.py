@@ -49,7 +49,7 @@ def test_without_feedback_it_is_backpropagation(prepared):
     x, y = rng.normal(size=(4, 24, 24, 2)), np.array([0, 1, 2, 0])
     twin = FeedForward(network)
     twin.loss(inside(x), torch.tensor(network.targets(y, x.dtype))).backward()
-    phases = ep.Phases(ep.Phase(1, "up"), ep.Phase(1, "down"))
+    phases = ep.Phases(ep.Phase(1, "up"), ep.Phase(1, "down"), deviations=True)
     found = ep.eqprop_gradient(prepared(network), x, y, phases, nudging=ep.Nudging.symmetric(1e-3))
     for name, w in twin.theta.items():
         assert abs(found.gradient[name]).max() > 0 and close(found.gradient[name], outside(w.grad), 1e-5), name
@@ -61,7 +61,7 @@ def test_without_feedback_a_residual_network_is_backpropagation(activation):
     network = ep.resnet(6, (3, 4, 5), (16, 16, 3), activation=activation, feedback=0.0, dtype="float64")
     x, y = np.random.default_rng(0).normal(size=(8, 16, 16, 3)), np.arange(8) % 10
     calibrate(network, x, 1.0, 0.3)
-    phases = ep.Phases(ep.Phase(1, "up"), ep.Phase(1, "down"))
+    phases = ep.Phases(ep.Phase(1, "up"), ep.Phase(1, "down"), deviations=True)
     found = ep.eqprop_gradient(network, x, y, phases, nudging=ep.Nudging.symmetric(1e-5)).gradient
     expected = backpropagated(network, x, y, None).gradient
     assert found.keys() == expected.keys()

@@ -219,12 +219,12 @@ def test_the_fixed_point_and_the_gradient_are_the_same(xp, omega, connections):
     board = dict(steps=600, schedule="checkerboard", tolerance=1e-13)
     plain, over = ep.Phase(**board), ep.Phase(**board, omega=omega)
     nudging = ep.Nudging.symmetric(5.0)
-    expected = ep.eqprop_gradient(network, x, y, ep.Phases(plain, plain), nudging=nudging)
+    expected = ep.eqprop_gradient(network, x, y, ep.Phases(plain, plain, deviations=True), nudging=nudging)
     at_bounds = [to_host(s) == 0 for s in expected.free.states]
     freed = [to_host(delta)[at].any() for phase in expected.nudged for delta, at in zip(phase.states, at_bounds)]
     assert any(at.any() for at in at_bounds) and any(freed)
     for free, nudged in ((over, plain), (plain, over), (over, over)):
-        found = ep.eqprop_gradient(network, x, y, ep.Phases(free, nudged), nudging=nudging)
+        found = ep.eqprop_gradient(network, x, y, ep.Phases(free, nudged, deviations=True), nudging=nudging)
         assert found.free.converged and all(phase.converged for phase in found.nudged)
         for a, b in zip([*found.free.states, *found.free.u], [*expected.free.states, *expected.free.u]):
             assert float(abs(a - b).max()) < 1e-10

@@ -107,7 +107,7 @@ def test_every_wiring_by_the_engine(wiring, schedule):
         assert all(abs(a - b).max() < 1e-10 for a, b in zip(found.u, expected.u))
         assert all(np.ptp(s) > 0 for s in expected.states)
     for transposed in (True, False):
-        phases = Phases(Phase(3, "up"), Phase(3, schedule))
+        phases = Phases(Phase(3, "up"), Phase(3, schedule), deviations=True)
         found, expected = (ep.eqprop_gradient(n, x, y, phases, nudging=SYMMETRIC, transposed=transposed) for n in (fast, net))
         assert list(found.gradient) == list(expected.gradient)
         for name, g in expected.gradient.items():
@@ -122,7 +122,7 @@ def test_float32_at_depth():
     wide = from_recipe({**net.recipe, "dtype": "float64", "feedback": 0.01},
                        {name: w.astype("float64") for name, w in net.parameters().items()})
     x, y = data(np, net, dtype="float32")
-    phases = Phases(Phase(3, "up"), Phase(2, "down"))
+    phases = Phases(Phase(3, "up"), Phase(2, "down"), deviations=True)
     found = eqprop_gradient(net, x, y, phases, nudging=SYMMETRIC)
     expected = eqprop_gradient(wide, x.astype("float64"), y, phases, nudging=SYMMETRIC)
     for s, s_expected in zip(found.free.states, expected.free.states):
@@ -149,7 +149,7 @@ def cosines_of(blocks, phases, nudging=None, dtype="float32"):
 @pytest.mark.parametrize("layers", DEPTHS)
 def test_the_cosine_of_every_layer_at_any_depth(layers):
     """Two sweeps up, one down. Nothing underflows, though w_1 is 10^144 at 50 layers, and nothing fades."""
-    cosines, estimate = cosines_of(DEPTHS[layers], Phases(Phase(2, "up"), Phase(1, "down")))
+    cosines, estimate = cosines_of(DEPTHS[layers], Phases(Phase(2, "up"), Phase(1, "down"), deviations=True))
     assert len(cosines) >= layers and min(cosines.values()) > (0.99 if layers <= 14 else 0.97), cosines
     sizes = [abs(d).mean() for d in estimate.nudged[0].states]
     assert min(sizes) > 0.05 * max(sizes)

@@ -117,8 +117,8 @@ class Config:
     algorithm: str = option("eqprop", ("eqprop", "bptt"), "bptt: backpropagation through the last K steps")
     nudging: str = option("symmetric", NUDGINGS, "which nudged phases estimate the gradient", NUDGES)
     beta: float = option(1.0, number, "nudging strength, the largest |beta| of the points", NUDGES)
-    nudged_phases: str = option("deviations", ("deviations", "states"), "what nudged phases relax: the deviations from the free "
-                                "state, which lose no digits, or the states, as in the paper's code", NUDGES)
+    nudged_phases: str = option("states", ("states", "deviations"), "what nudged phases relax: the states, as in the paper's "
+                                "code, or the deviations from the free state, which lose no digits", NUDGES)
     conventions: str = option("here", ("here", "paper"), "of --nudged-phases states: where this code and the paper's take "
                               "different numbers, ours or theirs (docs/theory/paper.md; default: here, and paper with --preset "
                               "paper)", NUDGES, TWO_STATES)

@@ -45,7 +45,7 @@ def phases(T, K, schedule="checkerboard", tolerance=0.0):
 REFERENCE = phases(250, 25, "synchronous")  # the published PyTorch code
 SAME_REACH = phases(125, 13)  # a checkerboard step goes twice as far
 CONVERGED = phases(100, 48, tolerance=1e-4)
-SWEEPS = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"))
+SWEEPS = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"), deviations=True)
 NETWORKS = {
     "paper": lambda: ep.convnet(),
     "cpu preset": lambda: ep.convnet([32, 64, 128, 128], scale=1.5),

@@ -42,7 +42,7 @@ from ep.train.step import merged, part, recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 GAIN, BETA = 0.005, 0.1
-SETTLED = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"))  # the phases of --preset cpu
+SETTLED = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"), deviations=True)  # the phases of --preset cpu
 PAPER = ep.Phases(ep.Phase(250, check_every=10), ep.Phase(25, check_every=10), deviations=False)
 OPTIONS = ("--preset cpu --optimizer adam --whitening 0 --feedback 0.005 --lr 3e-3 9e-3 --weight-decay 0.05 --warm-up 300 "
            "--pad 4 --batch-size 128")
@@ -204,10 +204,10 @@ def with_torch(args):
 def agreement(args):
     """Cosine, layer by layer, of this GPU's gradient with a CPU's in float64, both gains; largest difference of free states."""
     result, n = {}, 4 if args.quick else 16
+    longer = ep.Phases(ep.Phase(10, "up"), ep.Phase(8, "down"), deviations=True)
     for name, gain, phases, nudging in (("settled", GAIN, SETTLED, ep.Nudging.symmetric(BETA)),
-                                        ("settled, 10 and 8 sweeps", GAIN, ep.Phases(ep.Phase(10, "up"), ep.Phase(8, "down")),
-                                         ep.Nudging.symmetric(BETA)),
-                                        ("gain 1, 30 and 15 steps", 1.0, ep.Phases(30, 15), ep.Nudging.symmetric(0.5))):
+                                        ("settled, 10 and 8 sweeps", GAIN, longer, ep.Nudging.symmetric(BETA)),
+                                        ("gain 1, 30 and 15 steps", 1.0, ep.Phases(30, 15, True), ep.Nudging.symmetric(0.5))):
         network, images, labels = problem(args, gain, n)
         wide = build(args, gain, dtype="float64")
         wide.set_parameters({key: to_host(w).astype("float64") for key, w in network.parameters().items()})

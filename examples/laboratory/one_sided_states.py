@@ -40,7 +40,7 @@ def main():
           "cosines of layers 1, 2, ... with the exact gradient; one-sided nudging")
     for beta in BETAS:
         found = {name: difference(fast, x, y, beta, *variant) for name, variant in VARIANTS.items()}
-        found["deviations"] = ep.eqprop_gradient(fast, x, y, ep.Phases(FREE, NUDGED),
+        found["deviations"] = ep.eqprop_gradient(fast, x, y, ep.Phases(FREE, NUDGED, deviations=True),
                                                  nudging=ep.Nudging.one_sided(beta)).gradient
         for name, g in found.items():
             cosines = equilibrium.hidden(ep.dynamics.Estimate(g, np.zeros(0), np.zeros(0), exact.free), exact)
