@@ -4,20 +4,15 @@
     dL/dtheta = d/dbeta [ -dPhi/dtheta (s^beta) ]  at beta = 0           the theorem                           (3)
     g         = - sum_k c_k dPhi/dtheta (s^{beta_k})                     its estimate: points beta_k, coefficients c_k      (4)
 
-Symmetric nudging, the paper's, relaxes three times: free, at +beta and at -beta. This and (4), the difference of nudged states,
-are the default, here and in the main job (ep/train).
+A first reading takes `eqprop_gradient` without its branch for deviations, then `nudged_phases` and `difference_of_states`.
 
-A first reading may go on to `nudged_phases` and `difference_of_states`, which are (4). There is a second form of the same, for
-`Phases` with deviations=True. A product of two states changes, to first order, by the change of each times the other. Let
-mu_n = - ds_n^beta/dbeta say how layer n answers the nudge. Then (3) is
+`Phases(..., deviations=True)` asks for a second form, which needs no Phi and loses no digits where feedback is weak. It relaxes
+the deviations delta = s^beta - s* themselves, and takes mu = - sum_k c_k delta^{beta_k} for the answer of the layers to a nudge.
+By the product rule (3) is then, for the synapse from layer i to layer j,
 
-    dL/dtheta = hebbian(s_i*, mu_j) + hebbian_down(mu_i, s_j*)                of the synapse from layer i to layer j    (12)
+    dL/dtheta = hebbian(s_i*, mu_j) + hebbian_down(mu_i, s_j*)      hebbian_down: without the bias    (12)
 
-(hebbian_down is hebbian without the bias, for the way down has none), and mu is estimated at the same points, as
-- sum_k c_k delta^{beta_k}, from the deviations delta = s^beta - s*. These are relaxed themselves (dynamics.py). So (12) loses no
-digits where feedback is weak; (4) does, for it subtracts nearly equal numbers. At weak feedback mu and delta carry the factor w_n
-of their layer (network.py), and the second product of (12) gets w_j/w_i. (12) is the gradient of asymmetric networks
-(vectorfield.py), too, which have no Phi.
+At weak feedback delta and mu carry the factors of their layers (`Network.parameter_adjoint`).
 """
 
 from collections.abc import Mapping
@@ -36,11 +31,11 @@ def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
     """Estimate dL/dtheta (batch mean); returns an `Estimate`.
 
     x (N, *input shape); y (N,) labels or (N, classes) targets.
-    phases      a `Phases`: the free phase starts at zero, the nudged ones at s*. By (12) with phases.deviations, else by (4)
+    phases      a `Phases`: the free phase starts at zero, the nudged ones at s*. By (4), or with deviations by (12)
     nudging     a `Nudging`: points beta_k and their coefficients, its weights c_k
-    transposed  for asymmetric networks (vectorfield.py): True is the exact gradient (asymmetric EP), False is vector-field EP
-    Raises EPError for inputs of a wrong shape, for complex nudging of a network that is not holomorphic, and for the exact
-    gradient of an asymmetric network from differences of states.
+    transposed  for asymmetric networks (vectorfield.py): True is the exact gradient, by deviations; False is vector-field EP
+    Raises EPError for inputs of a wrong shape, complex nudging of a network that is not holomorphic, and the exact gradient of
+    an asymmetric network without deviations.
     """
     instance(nudging, Nudging, "nudging")
     instance(phases, Phases, "phases")
@@ -64,12 +59,11 @@ def eqprop_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
 
 def eqprop_from_states(network: Network, x: Array, y: Array, free: Relaxation | States,
                        nudged: Mapping[complex, Relaxation | States], nudging: Nudging) -> Estimate:
-    """Estimate dL/dtheta (batch mean) from states, whoever relaxed them: `relax`, or an instrument that reads a device. (4)
+    """Estimate dL/dtheta (batch mean) by (4) from states, whoever relaxed them: `relax`, or an instrument that reads a device.
 
     x, y, nudging as for `eqprop_gradient`. The states of a phase are [s_1 ... s_L], each (N, *shape of the layer), or a
-    `Relaxation`; those alone have the switches that max-pooling chooses at them.
+    `Relaxation`; max-pooling chooses its switches at states alone. An asymmetric network, which has no Phi, gets (7).
     free        s*; nudged {beta_k: s^{beta_k}} for every point of the nudging
-    An asymmetric network has no Phi to differentiate: its gradient is (7), as by transposed=False.
     Raises EPError for points without states, for states of a wrong shape, and where (4) has no finite factors w_n.
     """
     points = instance(nudging, Nudging, "nudging").points
@@ -97,8 +91,7 @@ def nudged_phases(network, x, y, phases, nudging, free, inputs):
     """[`Relaxation` at beta_k for every k], all from s*.
 
     A phase at beta = 0 relaxes on for K steps like the others, unless the free phase has converged. What still moves at s* then
-    moves in all of them, and sum_k c_k = 0 cancels it. A phase that stopped at s* would leave that drift, divided by beta, in
-    the estimate. (Without a tolerance nobody asks whether it has converged: a GPU would wait for the answer.)
+    moves in all of them, and sum_k c_k = 0 cancels it. (Without a tolerance nobody asks: a GPU would wait for the answer.)
     """
     return [free if beta == 0 and phases.free.tolerance > 0 and free.converged else
             relax(network, x, phases.nudged, y, beta, start=free.states, inputs=inputs) for beta in nudging.points]
@@ -119,7 +112,7 @@ def difference_of_states(network, x, free, nudged, nudging):
 
 
 def check_energy(network, transposed):
-    """Differences of states need finite factors w_n, and an asymmetric network's respond through D and never through D^T."""
+    """Differences of states need finite factors w_n, and those of an asymmetric network respond through D, not D^T."""
     if network.feedback == 0:
         raise EPError("without feedback (gamma = 0) nudged states do not differ from free ones below the last layer: use "
                       "deviations=True, or a gain above 0")

@@ -61,8 +61,9 @@ class Phases:
     """The free phase and the nudged phases of one gradient: T = free.steps, K = nudged.steps.
 
     free, nudged  a `Phase` each, or a number of steps
-    deviations    False: the nudged phases relax the nudged states, by (1), for rule (4), as the paper's code does. True: they
-                  relax the deviation from s*, by (11), at the switches of s*, for (12). It is faster, and loses no digits
+    deviations    False: the nudged phases relax the nudged states, by (1), with the switches of those states, for rule (4), as
+                  the paper's code does. True: they relax the deviation from s*, by (11), at the switches of s*, for (12). That
+                  is a little faster, and loses no digits
     """
 
     free: Phase

@@ -2,10 +2,8 @@
 
     python examples/01_eqprop_by_hand.py         # a few seconds; NumPy only, nothing is imported from ep
 
-Equilibrium propagation on a network of 2 inputs, 8 hidden and 2 output units, compared with finite differences of the
-loss, and then used to learn XOR. Twice: free, and *nudged*, with the output pulled towards the right answer by a strength beta.
-The symmetric estimate pulls one way and pushes the other, so it relaxes three times.
-It prints:
+A network of 2 inputs, 8 hidden and 2 output units learns XOR, after its gradient has been compared with finite differences of
+the loss. The equations have the numbers of the README. It prints:
 
     largest error of the gradient, relative to its largest entry
         beta    one-sided    symmetric
@@ -32,16 +30,13 @@ theta = {  # the parameters
     "W2": rng.normal(0, 0.5, (8, 2)), "b2": rng.normal(0, 0.5, 2),  # joins s1 and s2, in both directions
 }
 
-# s1 and s2 are the states of the hidden and of the output units. The network is one function of them, one number per example:
+# s1 and s2 are the states of the hidden and of the output units:
 #
-#     Phi(x, s) = s1 . (W1 x + b1) + s2 . (W2 s1 + b2)       how well neighbouring layers agree
+#     Phi(x, s) = s1 . (W1 x + b1) + s2 . (W2 s1 + b2)       one number per example: how well neighbouring layers agree
+#     (1)  s <- sigma( dPhi/ds - beta dC/ds )                a unit looks at its own slope of Phi; an output unit feels C, too
+#     (2)  E = G(s1) + G(s2) - Phi                           where (1) stops, E + beta C has the slope zero; G' inverts sigma
 #
-# (In arrays an example is a row, so W1 x is x @ W1, and what comes down by W2^T is s2 @ W2.T.) Each unit looks at how Phi changes
-# with its own state, and at nothing else; an output unit feels its cost C, too. Repeating this is the whole dynamics:
-#
-#     s <- sigma( dPhi/ds - beta dC/ds )
-#
-# It stops where E + beta C has the slope zero, with E = G(s1) + G(s2) - Phi and G' the inverse of sigma: what the theorem needs.
+# In arrays an example is a row, so W1 x is x @ W1, and W2^T s2 is s2 @ W2.T.
 
 
 def sigma(u):
@@ -49,11 +44,11 @@ def sigma(u):
 
 
 def cost(s, y):
-    return 0.5 * ((s[1] - y) ** 2).sum(1).mean()  # the mean of C = 1/2 ||s2 - y||^2; in `relax` every example has its own C
+    return 0.5 * ((s[1] - y) ** 2).sum(1).mean()  # the mean of C = 1/2 ||s2 - y||^2
 
 
 def relax(theta, s, beta=0.0, steps=50):
-    """The fixed point s^beta. beta = 0: free, a prediction. beta > 0: the output is pulled towards y; beta < 0: pushed away."""
+    """The fixed point s^beta, by (1). beta = 0: free. beta > 0: the output is pulled towards y; beta < 0: pushed away."""
     s1, s2 = s
     for _ in range(steps):
         u1 = x @ theta["W1"] + theta["b1"] + s2 @ theta["W2"].T  # dPhi/ds1: from below, and from above
@@ -73,7 +68,7 @@ zeros = np.zeros((4, 8)), np.zeros((4, 2))
 
 
 def eqprop(theta, points, weights):
-    """g = - sum_k c_k dPhi/dtheta (s^{beta_k}), points beta_k, coefficients c_k: about the gradient of L = C(s*, y)."""
+    """(4): g = - sum_k c_k dPhi/dtheta (s^{beta_k}), with c_k in `weights`: by (3) about the gradient of L = C(s*, y)."""
     s_free = relax(theta, zeros)
     g = {name: 0.0 for name in theta}
     for beta, c in zip(points, weights):
