@@ -33,7 +33,7 @@ theta = {  # the parameters
 # s1 and s2 are the states of the hidden and of the output units:
 #
 #     Phi(x, s) = s1 . (W1 x + b1) + s2 . (W2 s1 + b2)       one number per example: how well neighbouring layers agree
-#     (1)  s <- sigma( dPhi/ds - beta dC/ds )                a unit looks at its own slope of Phi; an output unit feels C, too
+#     (1)  s <- sigma( dPhi/ds - beta dC/ds )                a unit feels its own slope of Phi, and an output its cost C, too
 #     (2)  E = G(s1) + G(s2) - Phi                           where (1) stops, E + beta C has the slope zero; G' inverts sigma
 #
 # In arrays an example is a row, so W1 x is x @ W1, and W2^T s2 is s2 @ W2.T.

@@ -406,7 +406,8 @@ def test_chunks_and_threads():
     """37 images are chunks of 16, 16 and 5: the same bits for any number of threads, and the readable gradient."""
     net = network("average", size=12, channels=(8, 9), dtype="float32", feedback=0.3)
     x, y, _ = example(net, N=37, dtype="float32")
-    one_chunk = partial(ep.eqprop_gradient, phases=ep.Phases(ep.Phase(8, "up"), ep.Phase(4, "down")), nudging=SYMMETRIC)
+    phases = ep.Phases(ep.Phase(8, "up"), ep.Phase(4, "down"), deviations=True)
+    one_chunk = partial(ep.eqprop_gradient, phases=phases, nudging=SYMMETRIC)
     results = []
     for threads in (1, 2, 5):
         with ep.worker_threads(threads) as map:
