@@ -366,7 +366,7 @@ def test_the_log_knows_the_bounds_of_each_layer():
         synapse.W *= 0.0
         synapse.b[:] = b
     network.feedback = 0.0
-    step = merged([part(network, ep.eqprop_gradient(network, X, Y, Phases(3, 3), nudging=Nudging.symmetric(0.1)))])
+    step = merged([part(network, ep.eqprop_gradient(network, X, Y, Phases(3, 3, True), nudging=Nudging.symmetric(0.1)))])
     assert step.stuck == [0.0, 1.0]  # 1 is no bound of RELU6
 
 
