@@ -188,7 +188,7 @@ def test_lists_are_arrays():
 GRADIENTS = {
     "states": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2), nudging=SYMMETRIC),
     "deviations": lambda net, x, y: ep.eqprop_gradient(net, x, y, Phases(3, 2, deviations=True), nudging=SYMMETRIC),
-    "engine": lambda net, x, y: ep.eqprop_gradient(engine.prepared(net), x, y, Phases(3, 2), nudging=SYMMETRIC),
+    "engine": lambda net, x, y: ep.eqprop_gradient(engine.prepared(net), x, y, Phases(3, 2, True), nudging=SYMMETRIC),
     "bptt": lambda net, x, y: ep.bptt_gradient(net, x, y, Phases(3, 2)),
     "rbp": lambda net, x, y: ep.rbp_gradient(net, x, y, Phases(3, 2))}
 
