@@ -4,18 +4,18 @@
 
 Where sigma and pooling are complex-differentiable, s^beta is an analytic function of beta, and Cauchy's formula on N points
 of the circle |beta| = r gives its derivative at 0 with an error that falls geometrically in N: like (r/R)^N, R the distance to
-the nearest singularity, where the fixed point is lost. So the gradient is exact, to the last digits, at a nudging where the
-symmetric estimate (N = 2) is wrong in the third. Only N/2 + 1 phases are run: the others are their complex conjugates. Printed:
+the nearest singularity, where the fixed point is lost. So the gradient is exact to 13 digits at a nudging where the symmetric
+estimate (N = 2) is wrong in the third. Only N/2 + 1 phases are run: the others are their complex conjugates. Printed:
 
     relative error      beta = 0.5   beta = 1     beta = 2
     symmetric                 1e-03        4e-03        2e-02
     holomorphic N =  2        1e-03        4e-03        2e-02
     holomorphic N =  4        7e-06        1e-04        2e-03
-    holomorphic N =  6        4e-08        3e-06        2e-04
+    holomorphic N =  6        5e-08        3e-06        2e-04
     holomorphic N =  8        2e-09        4e-07        1e-04
     holomorphic N = 12        5e-13        2e-09        8e-06
-    holomorphic N = 16        3e-16        9e-12        6e-07
-    holomorphic N = 20        3e-16        8e-14        8e-08
+    holomorphic N = 16        2e-14        1e-11        6e-07
+    holomorphic N = 20        1e-14        8e-14        9e-08
 """
 
 from pathlib import Path
