@@ -21,6 +21,7 @@ from .dynamics import Relaxation, iterate, relax
 from .errors import EPError
 from .network import Network
 from .phase import Phase
+from .synapse import Identity
 
 ROUNDS = 20  # of two steps each
 SETTLING = Phase(100, "checkerboard", 1e-3)
@@ -65,7 +66,7 @@ def settled_radius(network: Network, x: Array, prepared: Callable = lambda netwo
 def scale_hidden(network: Network, factor: float) -> None:
     """Multiply the hidden weights, in place: all but those from the input, for only these are in a loop.
 
-    r is about in proportion to them.
+    r is about in proportion to them, but for what `identities_alone` adds.
     """
     for synapse, (i, _) in zip(network.synapses, network.wiring):
         for name, w in synapse.parameters().items() if i > 0 else ():
@@ -73,13 +74,31 @@ def scale_hidden(network: Network, factor: float) -> None:
                 w *= factor
 
 
+def identities_alone(network: Network) -> float:
+    """r without weights, where no unit is at a bound: no scale of the weights makes it smaller there. sigma = clip(slope u, ...).
+
+        slope 2 sqrt(gain) cos( pi / (k + 1) )      of k layers in a row that k - 1 identities join, one after the other
+    """
+    D = np.zeros((len(network.shapes) - 1,) * 2)  # Sigma D of one unit of each layer: an identity joins it to its own place
+    slopes = [sigma.slope or 0.0 for sigma in network.activations]  # a smooth sigma has less than its largest: not known here
+    for synapse, (i, j), gain in zip(network.synapses, network.wiring, network.gains):
+        if type(synapse) is Identity and i > 0:
+            D[j - 1, i - 1] += slopes[j - 1]
+            D[i - 1, j - 1] += slopes[i - 1] * gain
+    return float(abs(np.linalg.eigvals(D)).max())
+
+
 def calibrate_radius(network: Network, x: Array, radius: float, prepared: Callable = lambda network: network) -> Network:
     """Scale the initial hidden weights, in place, until the mean radius over the images x is this one. Returns the network.
 
     Where no scale gives it, because units reach their bounds before, it is the largest radius below it that was found.
-    Raises EPError if every radius is larger: a network whose skips alone are a loop that is too strong does not settle at this
-    gain.
+    An `Identity` has no weights, and is not scaled. Raises EPError, before any change, if the identities alone have a larger
+    radius; and if every radius that was found is larger.
     """
+    if (alone := identities_alone(network)) >= radius:
+        raise EPError(f"expected a spectral radius above {alone:.2f}, that of the identities alone, which have no weights to "
+                      f"scale: got {radius:g}. Use a sigma of smaller slope (the hard sigmoid has 1/2), fewer blocks a stage, or "
+                      "a smaller feedback gain; or a larger radius, below 1")
     scale, low, high = 1.0, 0.0, math.inf  # scales that are known to be too small, and too large
     best: tuple[float, float] = 0.0, 0.0  # (the largest radius below, its scale)
     for _ in range(30):

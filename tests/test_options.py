@@ -210,7 +210,7 @@ SETTINGS = {  # option and value: what is seen of it; of a choice (--cost) every
     "--validation-images 8": (text(tiny().train_images[-8:]), "!" + text(tiny().test_images[:8])),
     "--test-images 8": (text(tiny().test_images[:8]), "!" + text(tiny().test_images)),
     "--flip": (moves, "Generator, 0, True"), "--pad 2": (moves, "Generator, 2, False"), "--network": "builder: resnet",
-    "--blocks 2": "blocks: 2", "--channels 3 4": "[3, 3, 3, 4]", "--scale 2 3": starts_elsewhere,
+    "--blocks 2": "blocks: 2", "--activation": moves, "--channels 3 4": "[3, 3, 3, 4]", "--scale 2 3": starts_elsewhere,
     "--initial-drive 0.5": starts_elsewhere, "--initial-radius 0.5": starts_elsewhere, "--radius-limit 0.01": moves,
     "--whitening 2": starts_elsewhere, "--feedback 0.5": (moves, "gain: 0.5"), "--cost": "!readout.W",
     "--connections": "2.B", "--seed 1": starts_elsewhere, "--algorithm": ("bptt_gradient", "!eqprop_gradient"),

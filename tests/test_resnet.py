@@ -21,6 +21,7 @@ from ep.eqprop import eqprop_gradient
 from ep.errors import EPError
 from ep.network import Network
 from ep.nudging import Nudging
+from ep.radius import calibrate_radius, identities_alone, spectral_radius
 from ep.synapse import Identity
 from ep.train import equilibrium, experiment
 from ep.train.loop import train_epoch
@@ -163,25 +164,118 @@ def test_a_difference_of_states_fails_at_depth():
         cosines_of(6, phases)
 
 
+# --- full feedback ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.3])
+@pytest.mark.parametrize("k", [2, 3, 5])
+@pytest.mark.parametrize("sigma", [ep.HARD_SIGMOID, ep.CLIP])
+def test_identities_alone(sigma, k, gain):
+    """k layers in a row: slope 2 sqrt(gain) cos(pi/(k+1)), as power iteration measures it; below 1 they settle."""
+    dense = ep.Dense(np.zeros((2, 3)), np.full(3, 0.01), (2,))
+    net = Network([dense] + [Identity((3,))] * (k - 1), sigma, ep.SquaredError(), feedback=gain)
+    expected = 2 * sigma.slope * gain**0.5 * np.cos(np.pi / (k + 1))
+    assert identities_alone(net) == pytest.approx(expected, abs=1e-12)
+    free = relax(net, np.zeros((2, 2)), Phase(2000, "checkerboard", 1e-13))
+    inside = all((s > 0).all() and (s < 1).all() for s in free.states)
+    assert inside == (expected < 1 - 1e-9)
+    if inside:
+        assert free.converged and spectral_radius(net, np.zeros((2, 2)), free, 300) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("r", [0.75, 0.9])
+def test_what_reaches_the_next_layer_of_a_long_row(r):
+    """q = (1 - sqrt(1 - r^2)) / r of its state, 20 layers from either end; without what comes down it would be r/2."""
+    first, *others = [ep.Dense(r * np.eye(1), np.zeros(1), (1,)) for _ in range(40)]  # times the slope 1/2: a coupling of r/2
+    first.b += 0.1
+    net = Network([first, *others], ep.HARD_SIGMOID, ep.SquaredError())
+    s = relax(net, np.zeros((1, 1)), Phase(2000, "checkerboard", 1e-16)).states
+    assert s[20] / s[19] == pytest.approx((1 - (1 - r * r) ** 0.5) / r, rel=1e-4)
+
+
+def test_the_longest_row_of_a_residual_network_counts():
+    """Its first stage has one layer more than blocks, the others as many: 3, 2 and 2 layers of 13."""
+    for blocks, k in ((3, 2), (6, 3), (12, 5)):
+        for sigma in (RELU6, ep.HARD_SIGMOID):
+            net = resnet(blocks, (2, 3, 3), (8, 8, 2), activation=sigma, feedback=1.0)
+            assert identities_alone(net) == pytest.approx(2 * sigma.slope * np.cos(np.pi / (k + 1)), abs=1e-12)
+    before = net.parameters()["1.W"].copy(), net.parameters()["2.W"].copy()
+    with pytest.raises(EPError, match="above 0.87, that of the identities alone.*got 0.8"):
+        calibrate_radius(net, np.zeros((2, 8, 8, 2), "float32"), 0.8)
+    assert all((net.parameters()[name] == w).all() for name, w in zip(("1.W", "2.W"), before))
+
+
+@functools.cache
+def recurrent():
+    """(13 layers at gain 1 with a radius of 0.8, x, y): float64, hard sigmoid."""
+    net, rng = thirteen(np, "hard-sigmoid", feedback=1.0, scale=(6**0.5, 4.0)), np.random.default_rng(0)
+    x = rng.normal(size=(4, 8, 8, 2))
+    calibrate(net, x, 1.7, 0.55, depth=1)
+    return calibrate_radius(net, x, 0.8), x, np.arange(4) % 3
+
+
+@pytest.mark.parametrize("schedule", ["checkerboard", "up", "down"])
+def test_with_skips_the_energy_never_rises(schedule):
+    """Over-relaxed, too: the proof asks that no two layers of a group are joined, and a block has three groups, not two."""
+    net, x, _ = recurrent()
+    assert len(SCHEDULES["checkerboard"](net)) == 3
+    rng = np.random.default_rng(1)
+    for omega in (1.0, 1.4, 1.9):
+        s, fell = [rng.random((4, *shape)) for shape in net.shapes[1:]], 0.0
+        before = net.energy(x, s)
+        for _ in range(5):
+            s = relax(net, x, Phase(1, schedule, omega=omega), start=s).states
+            after = net.energy(x, s)
+            assert (after - before).max() < 1e-12
+            before, fell = after, fell + (before - after).sum()
+        assert fell > 0.1
+
+
+def test_the_gradient_at_full_feedback_is_exact():
+    """By deviations, by states, and neither by one backward pass nor without the feedback."""
+    net, x, y = recurrent()
+    down = Phase(1000, "down", 1e-15)
+    free = Phase(1000, "up", 1e-14)
+    exact = equilibrium.exact_gradient(net, x, y, free)
+    assert exact.free.converged
+
+    def smallest(estimate):
+        return min(equilibrium.hidden(estimate, exact))
+
+    for deviations, beta in ((True, 1e-6), (False, 1e-5)):
+        phases = Phases(free, down, deviations=deviations)
+        assert smallest(eqprop_gradient(net, x, y, phases, nudging=Nudging.symmetric(beta))) > 1 - 1e-6
+    once = Phases(free, Phase(1, "down"))
+    assert smallest(ep.rbp_gradient(net, x, y, once)) < 0.99
+    assert smallest(ep.rbp_gradient(equilibrium.without_feedback(net), x, y, once)) < 0.9
+
+
 # --- training ---------------------------------------------------------------------------------------------------------------
 
 
-def test_training_learns():
-    """--network resnet on 64 images: the loss falls."""
+@pytest.mark.parametrize("preset", ["cpu", "recurrent"])
+def test_training_learns(preset):
+    """--network resnet on 64 images: the loss falls. At full feedback every image settles, and relu6 is refused."""
     rng = np.random.default_rng(0)
     labels = (np.arange(64) % 4).astype(np.uint8)
     images = np.clip(rng.normal(120, 30, (64, 16, 16, 3)) + 25 * labels[:, None, None, None], 0, 255).astype("uint8")
     dataset = Dataset(images, labels, images, labels, tuple("abcd"), "made up", "made up", (0.5,) * 3, (0.25,) * 3)
-    with pytest.raises(EPError, match="--preset cpu has settings"):
-        experiment.resolve(dataset, network="resnet")
-    config = experiment.resolve(dataset, "cpu", network="resnet", channels=(4, 6, 8), train_images=64, test_images=64,
-                                batch_size=16, epochs=6, warm_up=2, chunk=8, lr=(5e-3,), flip=False)
-    assert config.feedback == 0.001 and config.initial_drive > 0 and len(config.scale) == 2
+    given = dict(network="resnet", channels=(4, 6, 8), train_images=64, test_images=64, batch_size=16, epochs=6, warm_up=2,
+                 chunk=8, lr=(5e-3,), flip=False)
+    given |= dict(blocks=3, lr=(1e-2,)) if preset == "recurrent" else {}
+    config = experiment.resolve(dataset, preset, **given)
+    assert len(config.scale) == 2 and (config.feedback, config.activation, config.initial_drive > 0) == (
+        (0.001, "relu6", True) if preset == "cpu" else (1.0, "hard-sigmoid", False))
+    if preset == "recurrent":
+        with pytest.raises(EPError, match="above 1.00, that of the identities alone"):
+            experiment.build(experiment.resolve(dataset, preset, **given, activation="relu6"), x=dataset.normalise(images))
 
     network, optimizer, gradient = experiment.build(config, x=dataset.normalise(images))
-    assert network.unsaveable is None and len(network.shapes) == 14
-    losses = []
+    assert network.unsaveable is None and len(network.shapes) == (14 if preset == "cpu" else 8)
+    losses, settled = [], []
     for epoch in range(6):
         train_epoch(network, images, labels, gradient, optimizer, batch_size=16, epoch=epoch,
-                    prepare=lambda batch, rng: dataset.normalise(batch), on_step=lambda _, e: losses.append(e.loss))
+                    prepare=lambda batch, rng: dataset.normalise(batch),
+                    on_step=lambda _, step: (losses.append(step.loss), settled.append(step.converged)))
+    assert preset == "cpu" or min(settled) == 1.0
     assert np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])

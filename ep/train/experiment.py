@@ -43,7 +43,7 @@ SOONER = dict(optimizer="muon", whitening=12, lr=(1.2e-2,), weight_decay=0.2, in
               epochs=10)  # beside CPU; the strong decay keeps the rate large, for it bounds what Muon's updates make of a kernel
 BY_ADAM = {name: CPU[name] for name in ("optimizer", "lr", "weight_decay", "initial_drive", "scale")}
 RESNET = BY_ADAM | dict(whitening=0, channels=(32, 64, 128), scale=(1.0, 3.0), feedback=0.001, beta=0.02,
-                        lr=(1.2e-3, 3e-3))  # beside CPU
+                        lr=(1.2e-3, 3e-3), activation="relu6")  # beside CPU
 RECURRENT = dict(channels=(32, 64, 128, 256), scale=(1.0, 4.0), initial_radius=0.75, radius_limit=0.93, whitening=12,
                  feedback=1.0, nudged_phases="states", beta=0.2, steps_free=60, schedule="checkerboard", tolerance=1e-3,
                  steps_nudged=6, schedule_nudged="down", omega=1.5, optimizer="adam", lr=(2e-3, 6e-3), weight_decay=0.02,
@@ -91,7 +91,10 @@ CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings 
     (NAMES, dict(algorithm="bptt", connections="asymmetric"), dict(feedback_update="exact")),  # it is: W and B get their own
     (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0,
                                      omega=1.0)),
+    (("recurrent",), dict(network="resnet"), dict(channels=(16, 32, 64), initial_radius=0.85, radius_limit=0.92, beta=0.05,
+                                                  steps_free=100)),
     (("recurrent",), dict(nudged_phases="deviations"), dict(beta=0.02, steps_nudged=5)),
+    (("recurrent",), dict(network="resnet", nudged_phases="deviations"), dict(beta=0.005, steps_nudged=8)),
     (("recurrent",), dict(connections="asymmetric"), dict(omega=1.0, initial_radius=0.5, radius_limit=0.7)),  # they may circle
     (("recurrent",), dict(feedback_update="exact"), dict(beta=0.02, steps_nudged=5)),
     (("recurrent",), dict(algorithm="bptt"), dict(steps_free=40, steps_nudged=15)),
@@ -148,9 +151,6 @@ def resolve(dataset: Dataset, preset: str | None = None, device: str = "numpy", 
     for layer in layers(preset, dataset, device, ranks, given):
         merged |= layer
     config = Config(**merged)
-    if config.network == "resnet" and preset == "recurrent":
-        raise EPError("at full feedback the skips of a residual network are loops that do not settle: --preset cpu has settings "
-                      "with weak feedback for --network resnet")
     own = len(config.channels) + 1  # layers with parameters: the convolutions and the classes
     if config.network == "resnet":  # stem, two a block, a skip for each stage but the first, and the classes
         own += 2 * config.blocks
@@ -210,8 +210,8 @@ def build(config, xp=np, in_chunks=loop.in_chunks, map=map, x=None):
 
 def build_network(config, x=None):
     """The initial network; without x it is not calibrated, and has no fixed filters."""
-    common = dict(input_shape=config.image_shape, classes=config.classes, cost=COSTS[config.cost], scale=config.scale,
-                  feedback=config.feedback, seed=config.seed)
+    common = dict(input_shape=config.image_shape, classes=config.classes, activation=config.activation,
+                  cost=COSTS[config.cost], scale=config.scale, feedback=config.feedback, seed=config.seed)
     if config.whitening and x is not None:
         common["filters"] = whitening(x, config.whitening)
     if config.network == "resnet":
@@ -221,6 +221,8 @@ def build_network(config, x=None):
     if config.initial_drive and x is not None:
         calibrate(network, x, config.initial_drive)
     if config.initial_radius and x is not None:
+        for name, w in network.parameters().items() if config.network == "resnet" else ():
+            w *= not name.endswith(".b")  # below a radius of 1 drives shrink on their way up, and drawn biases would drown them
         calibrate(network, x, *FIRST_DRIVES, depth=1)
     network = CONNECTIONS[config.connections](network, seed=config.seed)
     if config.initial_radius and x is not None:

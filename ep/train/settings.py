@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from ..activations import ACTIVATIONS
 from ..builders import CONNECTIONS
 from ..cost import COSTS
 from ..dynamics import SCHEDULES
@@ -57,6 +58,7 @@ def scaled_by_hand(scale, cost):
     return any(factor != 1 for factor in (scale[:-1] if readout else scale))
 
 
+CLIPPED = [name for name, sigma in ACTIVATIONS.items() if sigma.slope]  # the others have no over-relaxation
 RESIDUAL = Only(lambda config: config.network == "resnet", "--network resnet")
 UNCALIBRATED = Only(lambda config: config.initial_drive == 0 or not scaled_by_hand(config.scale, config.cost),
                     "initial weights that --initial-drive does not scale: give 1 for all but the readout, or --initial-drive 0")
@@ -96,6 +98,8 @@ class Config:
     network: str = option("convnet", ("convnet", "resnet"), "convolutions and poolings, or blocks of two convolutions with skips "
                           "around them, 1 + 2 blocks layers deep")
     blocks: int = option(6, count, "of a resnet; 6 are 13 layers", RESIDUAL)
+    activation: str = option("hard-sigmoid", CLIPPED, "sigma = clip(u/2, 0, 1), clip(u, 0, 1) or clip(u, 0, 6) (default: that of "
+                             "the paper, hard-sigmoid; relu6 of a resnet with --preset cpu)")
     channels: tuple = option((32, 64, 128, 128), count, "of each convolution, or of each stage of a resnet")
     scale: tuple = option((1.0,), positive, "factor on the paper's initial weights: one, two (hidden layers, classes), or one "
                           "per layer; factors on hidden layers stand in the place of --initial-drive; --initial-radius "
