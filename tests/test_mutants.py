@@ -25,6 +25,7 @@ import test_ops
 import test_own_energy as O
 import test_papers_code
 import test_radius as R
+import test_resnet
 import test_training as T
 from cases import ANGLE, SE, Case
 
@@ -216,6 +217,10 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "RBP: omega forgotten": of("rbp:rbp_gradient", "+ omega * new", "+ new", OVER_RELAXED),
     "radius: one step for two": of("radius:spectral_radius", "Phase(2)", "Phase(1)", RADIUS),
     "radius: D without slopes": of("radius:spectral_radius", "slopes[n - 1] * total(terms)", "total(terms)", RADIUS),
+    "identities: the gain forgotten": of("radius:identities_alone", "slopes[i - 1] * gain", "slopes[i - 1]", (
+        test_resnet.test_identities_alone, HARD_SIGMOID, 3, 0.3)),
+    "identities: the slope forgotten": of("radius:identities_alone", "+= slopes[j - 1]", "+= 1.0", (
+        test_resnet.test_identities_alone, HARD_SIGMOID, 3, 1.0)),
     "best omega of r, not of r^2": of(
         "radius:best_omega", "1 - r * r", "1 - r", (R.test_best_omega_settles_fastest_and_large_radii_are_refused,)),
 
