@@ -46,10 +46,11 @@ RESNET = BY_ADAM | dict(whitening=0, channels=(32, 64, 128), scale=(1.0, 3.0), f
                         lr=(1.2e-3, 3e-3), activation="relu6")  # beside CPU
 RECURRENT = dict(channels=(32, 64, 128, 256), scale=(1.0, 4.0), initial_radius=0.75, radius_limit=0.93, whitening=12,
                  feedback=1.0, nudged_phases="states", beta=0.2, steps_free=60, schedule="checkerboard", tolerance=1e-3,
-                 steps_nudged=6, schedule_nudged="down", omega=1.5, optimizer="adam", lr=(2e-3, 6e-3), weight_decay=0.02,
+                 steps_nudged=6, schedule_nudged="down", omega=1.5, optimizer="muon", lr=(8e-3, 1.2e-2), weight_decay=0.3,
                  warm_up=50)  # full feedback: a radius near 1, and nearly all images settle
-DEEP = dict(channels=(16, 32, 64), initial_radius=0.9, radius_limit=0.92, scale=(1.0, 100.0), lr=(2e-3, 5e-2), beta=5e-4,
-            steps_free=100)  # beside RECURRENT, of a resnet: little arrives at the top, so the readout is large, and beta small
+ADAM = dict(optimizer="adam", lr=(2e-3, 6e-3), weight_decay=0.02)  # beside RECURRENT
+DEEP = ADAM | dict(channels=(16, 32, 64), initial_radius=0.9, radius_limit=0.92, scale=(1.0, 100.0), lr=(2e-3, 5e-2), beta=5e-4,
+                   steps_free=100)  # of a resnet: little arrives at the top, so the readout is large, and beta small
 ON_A_GPU = dict(tolerance=0.0, steps_free=30)  # of RECURRENT: a fixed number of steps, for those can be recorded
 PAPER = dict(channels=(128, 256, 512, 512), scale=(1.0,), nudged_phases="states", conventions="paper", beta=1.0, steps_free=250,
              steps_nudged=25, schedule="synchronous", optimizer="sgd", lr=(0.25, 0.15, 0.1, 0.08, 0.05), weight_decay=3e-4,
@@ -66,7 +67,7 @@ PRESETS = {  # (preset, data set) -> its settings; `row` says what any other dat
     ("cpu", "synthetic"): CPU | SYNTHETIC,
     ("cpu", "cifar10"): CPU | CIFAR10 | SOONER,
     ("cpu", "cifar100"): CPU | CIFAR10 | SOONER,
-    ("recurrent", "synthetic"): RECURRENT | SYNTHETIC | dict(epochs=2),
+    ("recurrent", "synthetic"): RECURRENT | SYNTHETIC | dict(epochs=1),
     ("recurrent", "cifar10"): RECURRENT | CIFAR10 | dict(epochs=3),
     ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
     ("paper", "cifar100"): PAPER | PAPERS_IMAGES,
@@ -93,10 +94,11 @@ CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings 
     (NAMES, dict(algorithm="bptt", connections="asymmetric"), dict(feedback_update="exact")),  # it is: W and B get their own
     (NAMES, dict(algorithm="bptt"), dict(schedule="synchronous", schedule_nudged="synchronous", tolerance=0.0,
                                      omega=1.0)),
+    (("recurrent",), dict(optimizer="adam"), ADAM),
     (("recurrent",), dict(network="resnet"), DEEP),
     (("recurrent",), dict(nudged_phases="deviations"), dict(beta=0.02, steps_nudged=5)),
     (("recurrent",), dict(network="resnet", nudged_phases="deviations"), dict(beta=1e-4, steps_nudged=16)),
-    (("recurrent",), dict(connections="asymmetric"), dict(omega=1.0, initial_radius=0.5, radius_limit=0.7)),  # they may circle
+    (("recurrent",), dict(connections="asymmetric"), ADAM | dict(omega=1.0, initial_radius=0.5, radius_limit=0.7)),  # may circle
     (("recurrent",), dict(feedback_update="exact"), dict(beta=0.02, steps_nudged=5)),
     (("recurrent",), dict(algorithm="bptt"), dict(steps_free=40, steps_nudged=15)),
     (("recurrent",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4, warm_up=0)),
