@@ -98,7 +98,7 @@ CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings 
     (("recurrent",), dict(network="resnet"), DEEP),
     (("recurrent",), dict(nudged_phases="deviations"), dict(beta=0.02, steps_nudged=5)),
     (("recurrent",), dict(network="resnet", nudged_phases="deviations"), dict(beta=1e-4, steps_nudged=16)),
-    (("recurrent",), dict(connections="asymmetric"), ADAM | dict(omega=1.0, initial_radius=0.5, radius_limit=0.7)),  # may circle
+    (("recurrent",), dict(connections="asymmetric"), dict(omega=1.0, initial_radius=0.5, radius_limit=0.7)),  # they may circle
     (("recurrent",), dict(feedback_update="exact"), dict(beta=0.02, steps_nudged=5)),
     (("recurrent",), dict(algorithm="bptt"), dict(steps_free=40, steps_nudged=15)),
     (("recurrent",), dict(optimizer="sgd"), dict(lr=(0.1,), weight_decay=3e-4, warm_up=0)),
