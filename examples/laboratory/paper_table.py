@@ -37,8 +37,8 @@ from ep.train import commandline as cli, experiment, loop, runs
 
 HERE = Path(__file__).resolve().parent
 COMMON = {  # block -> what all of its trainings share
-    "full": "--dataset cifar10 --preset recurrent --channels 16 32 64 64 --train-images 8000 --epochs 2 --batch-size 32 "
-            "--no-flip --pad 0",
+    "full": "--dataset cifar10 --preset recurrent --optimizer adam --channels 16 32 64 64 --train-images 8000 --epochs 2 "
+            "--batch-size 32 --no-flip --pad 0",
     "preset": "--dataset cifar10 --preset cpu --optimizer adam --whitening 0 --epochs 2",
     "squared": "--dataset cifar10 --preset cpu --optimizer adam --whitening 0 --cost squared-error --epochs 1"}
 TRIAL = {  # block -> what a trial has instead
