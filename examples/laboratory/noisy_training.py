@@ -112,8 +112,8 @@ def main():
     add("--out", type=cli.path, default=Path("runs/noisy_training"), help="folder for the table")
     args = parser.parse_args()
     dataset = datasets.load("cifar10" if args.data else "synthetic", args.data, download=False)
-    config = experiment.resolve(dataset, "recurrent", optimizer="adam", channels=tuple(args.channels), train_images=args.train_images,
-                                test_images=args.test_images, epochs=args.epochs, batch_size=args.batch_size)
+    config = experiment.resolve(dataset, "recurrent", optimizer="adam", channels=tuple(args.channels), epochs=args.epochs,
+                                train_images=args.train_images, test_images=args.test_images, batch_size=args.batch_size)
     args.out.mkdir(parents=True, exist_ok=True)
     print(f"{dataset.source}; channels {args.channels}, {args.train_images} images x {args.epochs}, batches of {args.batch_size}")
     for name, gain, imperfections, rule in ROWS:
