@@ -68,7 +68,7 @@ PRESETS = {  # (preset, data set) -> its settings; `row` says what any other dat
     ("cpu", "cifar10"): CPU | CIFAR10 | SOONER,
     ("cpu", "cifar100"): CPU | CIFAR10 | SOONER,
     ("recurrent", "synthetic"): RECURRENT | SYNTHETIC | dict(epochs=1),
-    ("recurrent", "cifar10"): RECURRENT | CIFAR10 | dict(epochs=3),
+    ("recurrent", "cifar10"): RECURRENT | CIFAR10 | dict(epochs=2),
     ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
     ("paper", "cifar100"): PAPER | PAPERS_IMAGES,
 }
