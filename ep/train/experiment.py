@@ -46,7 +46,7 @@ RESNET = BY_ADAM | dict(whitening=0, channels=(32, 64, 128), scale=(1.0, 3.0), f
                         lr=(1.2e-3, 3e-3), activation="relu6")  # beside CPU
 RECURRENT = dict(channels=(32, 64, 128, 256), scale=(1.0, 4.0), initial_radius=0.75, radius_limit=0.93, whitening=12,
                  feedback=1.0, nudged_phases="states", beta=0.2, steps_free=60, schedule="checkerboard", tolerance=1e-3,
-                 steps_nudged=6, schedule_nudged="down", omega=1.5, optimizer="muon", lr=(8e-3, 1.2e-2), weight_decay=0.3,
+                 steps_nudged=6, schedule_nudged="down", omega=1.5, optimizer="muon", lr=(3e-3, 6e-3), weight_decay=0.3,
                  warm_up=50)  # full feedback: a radius near 1, and nearly all images settle
 ADAM = dict(optimizer="adam", lr=(2e-3, 6e-3), weight_decay=0.02)  # beside RECURRENT
 DEEP = ADAM | dict(channels=(16, 32, 64), initial_radius=0.9, radius_limit=0.92, scale=(1.0, 100.0), lr=(2e-3, 5e-2), beta=5e-4,
@@ -67,7 +67,7 @@ PRESETS = {  # (preset, data set) -> its settings; `row` says what any other dat
     ("cpu", "synthetic"): CPU | SYNTHETIC,
     ("cpu", "cifar10"): CPU | CIFAR10 | SOONER,
     ("cpu", "cifar100"): CPU | CIFAR10 | SOONER,
-    ("recurrent", "synthetic"): RECURRENT | SYNTHETIC | dict(epochs=1),
+    ("recurrent", "synthetic"): RECURRENT | SYNTHETIC | dict(epochs=1, lr=(8e-3, 1.2e-2)),
     ("recurrent", "cifar10"): RECURRENT | CIFAR10 | dict(epochs=2),
     ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
     ("paper", "cifar100"): PAPER | PAPERS_IMAGES,
