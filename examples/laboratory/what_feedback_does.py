@@ -7,7 +7,7 @@ come down in the same weights, which is one sweep up. Noise is Gaussian, its sta
 occluded image has one square of the mean colour at a random place. A network trained with weak feedback, put beside one with
 full feedback, says whether the recurrent one stands more: compare what each loses to its own accuracy on clean images.
 
-docs/logs/what-feedback-does.txt has the table of two networks with the same channels, fixed filters, images and epochs.
+docs/logs/what-feedback-does.txt has the table of two networks with the same channels, fixed filters and images.
 """
 
 from functools import partial
