@@ -3,7 +3,7 @@
     python examples/cifar10_sym_ep.py            # CIFAR-10 if it is here or can be downloaded, else embedded images
 
 Symmetric equilibrium propagation, Laborieux et al. 2021 (arXiv:2006.03824), at full feedback, the paper's, with phases that
-settle. On two CPU cores 20 to 30 minutes and 73.8% on CIFAR-10, one or two minutes and 99% on the embedded images
+settle. On two CPU cores 15 to 20 minutes and 78.0% on CIFAR-10, less than a minute and 99% on the embedded images
 (docs/results.md). --preset cpu has weak feedback: a step is 5 to 7 times faster, and nearly feed-forward.
 It is `python -m ep.train` (ep/train/job.py), which needs no checkout. The run folder gets config.json, log.jsonl,
 curves.png, checkpoint.npz, network.npz and result.json.

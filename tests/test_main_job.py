@@ -211,7 +211,7 @@ def test_what_no_program_can_help_is_one_sentence(start, tmp_path, monkeypatch, 
 @slow
 def test_quiet_failures_are_said_once(start, tmp_path):
     """A rate that is far too high saturates the units: the run goes on, but says which layer cannot learn."""
-    code, out, err = start(*TINY, "--lr", 1000, "--out", tmp_path / "run")
+    code, out, err = start(*TINY, "--optimizer", "adam", "--lr", 1000, "--out", tmp_path / "run")
     assert code == 0 and len(re.findall(r"WARNING: \d+% of the units of layer 4 sit at a bound", out + err)) == 1
 
 
@@ -237,7 +237,7 @@ def test_the_programs(tmp_path):
     package, example = (read_npz(tmp_path / name / "network.npz") for name in ("package", "example"))
     assert package.keys() == example.keys() and all((package[key] == example[key]).all() for key in package)
     config = json.loads((tmp_path / "asymmetric" / "config.json").read_text())
-    assert (config["connections"], config["feedback_update"], config["weight_decay"]) == ("asymmetric", "kolen-pollack", 0.02)
+    assert (config["connections"], config["feedback_update"], config["weight_decay"]) == ("asymmetric", "kolen-pollack", 0.3)
     done = subprocess.run([sys.executable, "-m", "ep.train", "--beta", "nan"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: argument --beta"), done.stderr
 
