@@ -6,13 +6,12 @@
 
 A first reading takes `eqprop_gradient` without its branch for deviations, then `nudged_phases` and `difference_of_states`.
 
-`Phases(..., deviations=True)` asks for a second form, which needs no Phi and loses no digits where feedback is weak. It relaxes
-the deviations delta = s^beta - s* themselves, and takes mu = - sum_k c_k delta^{beta_k} for the answer of the layers to a nudge.
-By the product rule (3) is then, for the synapse from layer i to layer j,
+`Phases(..., deviations=True)` asks for a second form. (4) subtracts products of states that are almost equal, and where feedback
+is weak that loses digits. So the differences delta^beta = s^beta - s* are relaxed themselves (at weak feedback times a factor of
+their layer: `Network.parameter_adjoint`), and mu = - sum_k c_k delta^{beta_k} estimates - ds^beta/dbeta. dPhi/dtheta is a product
+of two states, so (3) has a term for each end that moves. For the synapse from layer i to layer j,
 
     dL/dtheta = hebbian(s_i*, mu_j) + hebbian_down(mu_i, s_j*)      hebbian_down: without the bias    (12)
-
-At weak feedback delta and mu carry the factors of their layers (`Network.parameter_adjoint`).
 """
 
 from collections.abc import Mapping

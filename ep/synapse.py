@@ -10,9 +10,9 @@ pre (N, *pre_shape) and post (N, *post_shape) are the states of two layers; a sh
 product or a convolution, W^T * its transpose. pre o post has an entry for every weight: the product of the two states that it
 joins, summed over the places of a convolution. An image is a row, so in arrays these are pre @ W, post @ W.T and pre.T @ post.
 
-A drive is named after the layer that it acts on. Phi_n is linear in post, in theta and, but for the bias, in pre, so each
-derivative times its variable is Phi_n again: three faces of one number. This is the contract of a synapse, to which
-`tests/test_identities.py` holds every one (< , > adds up the products):
+A drive is named after the layer that it acts on. Phi_n is linear in post, in theta and, but for the bias and at given switches
+of max-pooling (below), in pre. So each derivative times its variable is Phi_n again: three faces of one number. This is the
+contract of a synapse, to which `tests/test_identities.py` holds every one (< , > adds up the products):
 
     Phi_n = < post, drive_post(pre) > = < pre, drive_pre(post) > + < b, post > = < theta, hebbian(pre, post) >    of one image
 

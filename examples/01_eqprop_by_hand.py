@@ -1,4 +1,4 @@
-"""How does a network compute its gradient by relaxing twice?
+"""How does a network compute its gradient by relaxing, free and nudged?
 
     python examples/01_eqprop_by_hand.py         # a few seconds; NumPy only, nothing is imported from ep
 
