@@ -40,7 +40,7 @@ CPU = dict(channels=(32, 64, 128, 256), initial_drive=0.333, scale=(1.0, 6.0), f
            optimizer="adam", lr=(4e-3, 1.2e-2), weight_decay=0.02, warm_up=200,
            batch_size=32)  # weak feedback: the phases end near their fixed points
 SOONER = dict(optimizer="muon", whitening=12, lr=(1.2e-2,), weight_decay=0.2, initial_drive=0.2, scale=(1.0, 3.0),
-              epochs=8)  # beside CPU; the strong decay keeps the rate large, for it bounds what Muon's updates make of a kernel
+              epochs=8)  # beside CPU; the decay is strong, for nothing else bounds what Muon's updates make of a kernel
 BY_ADAM = {name: CPU[name] for name in ("optimizer", "lr", "weight_decay", "initial_drive", "scale")}
 RESNET = BY_ADAM | dict(whitening=0, channels=(32, 64, 128), scale=(1.0, 3.0), feedback=0.001, beta=0.02,
                         lr=(1.2e-3, 3e-3), activation="relu6")  # beside CPU

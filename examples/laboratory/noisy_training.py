@@ -4,12 +4,12 @@
     python examples/laboratory/noisy_training.py --data DIR --rows "read noise" --gains 1 --channels 16 32 64 \\
         --train-images 4000 --epochs 1                            # CIFAR-10: 3 trainings, 2 minutes of one core
 
-Each row is one training with the settings of --preset recurrent (symmetric nudging by states, beta 0.2, max-pooling), the same
-initial weights, batches and number of updates. Only the device differs (ep.Imperfections), and the gain: at a gain below 1 the
-same weights have a smaller radius. It relaxes with its imperfections in the test, too. At the end: the share of test images that
-are right, and the smallest cosine that its estimate has with the exact gradient of the fixed point, over the hidden layers, for
-64 test images. "own" and "Kolen-Pollack": the way down has weights of its
-own that start at W (1 + mismatch n) and learn, by (7); "fixed": it stays at W (1 + mismatch n), and rule (4) is used.
+Each row is one training with the settings of --preset recurrent --optimizer adam (symmetric nudging by states, beta 0.2,
+max-pooling), the same initial weights, batches and number of updates. Only the device differs (ep.Imperfections), and the gain:
+at a gain below 1 the same weights have a smaller radius. It relaxes with its imperfections in the test, too. At the end: the
+share of test images that are right, and the smallest cosine that its estimate has with the exact gradient of the fixed point,
+over the hidden layers, for 64 test images. "own" and "Kolen-Pollack": the way down has weights of its own that start at W (1 +
+mismatch n) and learn, by (7); "fixed": it stays at W (1 + mismatch n), and rule (4) is used.
 Prints the table, and writes a line for each row to OUT/noisy_training.jsonl.
 """
 

@@ -5,10 +5,10 @@
     python examples/laboratory/screen.py --table                                   # what the file says
 
 Every training is --preset cpu of ep.train on the first 20,000 training images of CIFAR-10 for two epochs, with a warm-up of 50
-updates, and is evaluated on the last 5,000 training images. No test image is looked at. A variant is
-a `Variant`: settings of ep.train, and plain functions around its `build`, `train_epoch` and `evaluate`. Its base is the variant
-that it differs from by one change. Every one leaves the gradient of equilibrium propagation as it is: filters are fixed synapses,
-smoothing is another target, and the rest happens outside of it.
+updates, and is evaluated on the last 5,000 training images. No test image is looked at. A variant is a `Variant`: settings of
+ep.train, and plain functions around its `build`, `train_epoch` and `evaluate`. Its base is the variant that it is compared with.
+Every one leaves the gradient of equilibrium propagation as it is: filters are fixed synapses, smoothing is another target, and
+the rest happens outside of it.
 
 Finished rows are skipped, seed by seed, so the same command goes on. Each row has the seconds of a core that it took, which other
 programs on the machine change little.
@@ -25,7 +25,6 @@ import numpy as np
 
 import ep
 from ep import datasets, engine
-from ep.builders import calibrate
 from ep.train import commandline as cli, experiment, optimizers
 
 COMMON = dict(train_images=20000, validation_images=5000, epochs=2, warm_up=50, chunk=64)
@@ -44,7 +43,6 @@ class Variant(NamedTuple):
     targets: Callable = lambda labels, classes: labels  # (N,) -> (N,) or (N, classes)
     view: Callable = lambda images, seed, epoch: images  # what an epoch sees of the stored images
     change: Callable = lambda x, rng: x  # of a batch of inputs, after augmentation
-    activation: ep.Activation | None = None  # sigma, in the place of the hard sigmoid
     keep: float = 0.0  # of the average of the weights, at each update; 0: the last weights are evaluated
 
 
@@ -123,7 +121,7 @@ VARIANTS = {
     "alternating flips": Variant("preset", dict(flip=False), view=alternating),
     "cutout": Variant("preset", change=cutout),
     "pad 4": Variant("preset", dict(pad=4)),
-    "relu6": Variant("preset", activation=ep.RELU6),
+    "relu6": Variant("preset", dict(activation="relu6")),
     "narrower, longer": Variant("preset", dict(channels=(24, 48, 96, 192), epochs=3)),
     "wider, shorter": Variant("preset", dict(channels=(48, 96, 192, 384), epochs=1)),
     "backpropagation": Variant("preset", dict(feedback=0.0), gradient=by_backpropagation),
@@ -138,9 +136,6 @@ def trained(variant, seed, dataset, threads, **common):
     config = experiment.resolve(dataset, "cpu", seed=seed, **common | variant.settings)
     n, first = config.train_images, experiment.for_calibration(dataset)
     network = experiment.build_network(config, first)
-    if variant.activation:
-        network.activation = variant.activation
-        calibrate(network, first, config.initial_drive)
     optimizer = variant.optimizer(config, network)
     gradient = variant.gradient(config, map=threads)
     y, average = variant.targets(dataset.train_labels[:n], config.classes), {k: w.copy() for k, w in network.parameters().items()}
