@@ -24,27 +24,17 @@ def write_npz(path, arrays):
 
 
 def read_npz(path):
-    """The arrays that `write_npz` wrote. Raises EPError for a missing, unreadable, damaged or pickled file."""
+    """The arrays of an .npz file. Raises EPError for a missing, unreadable, damaged or pickled file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             if any(member.comment for member in file.zip.infolist()):
                 raise ValueError("what looks like a comment may have been arrays")
-            return checked(dict(file))
-    except FileNotFoundError:
-        raise EPError(f"no such file: {path}") from None
-    except IsADirectoryError:
-        raise EPError(f"{path} is a folder: expected a file") from None
-    except NotADirectoryError:
-        raise EPError(f"{path}: a file stands where a folder is expected") from None
+            arrays = dict(file)
+            if not all(isinstance(a, np.ndarray) for a in arrays.values()):
+                raise ValueError("an array has no header, and NumPy returns its bytes")
+            return arrays
     except Exception as error:  # zipfile, each decompressor and NumPy's reader of headers raise whatever damage makes them raise
         if isinstance(error, OSError) and error.errno is not None:
             raise EPError(f"{path} cannot be read: {error.strerror}") from None
-        other = "asks for more memory than there is" if isinstance(error, MemoryError) else "not a file of this package"
-        raise EPError(f"{path} is damaged or {other} ({type(error).__name__}): use another copy of it") from None
-
-
-def checked(arrays):
-    """The arrays; ValueError if one has no header, of which NumPy returns the bytes."""
-    if bare := [name for name, a in arrays.items() if not isinstance(a, np.ndarray)]:
-        raise ValueError(f"{bare[0]} is no array")
-    return arrays
+        raise EPError(f"{path} is damaged, or no .npz file of plain arrays ({type(error).__name__}): use another copy of it, or "
+                      "write plain arrays with numpy.savez") from None

@@ -236,7 +236,7 @@ NAMED = np.array(["a", "b", "c"])
 
 @pytest.mark.parametrize("changes,match", [
     (dict(y_test=None), "lacks y_test: it has x_train, y_train, x_test, and needs"),
-    (dict(x_train=np.array([None] * 6)), "pickled Python objects"),
+    (dict(x_train=np.array([None] * 6)), "no .npz file of plain arrays"),
     (dict(x_train=X.reshape(6, -1)), "x_train has shape (6, 192): expected images"),
     (dict(x_train=X[:0], y_train=Y[:0]), "expected images"),
     (dict(x_train=np.zeros((6, 3, 12, 12), np.uint8)), "looks like channels first"),

@@ -10,17 +10,18 @@ Nothing is unpickled, so an array of Python objects is refused.
 import numpy as np
 
 from ..errors import EPError
-from ..npz import checked
+from ..npz import read_npz
 from .cifar import recognised
 from .dataset import Dataset, measured
-from .download import reason
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 
 def load(path):
     """The arrays of an .npz file as a Dataset. Raises EPError that says which array is missing or wrong, and how."""
-    arrays = read(path)
+    arrays = read_npz(path)
+    if missing := [name for name in NAMES if name not in arrays]:
+        raise EPError(f"{path} lacks {', '.join(missing)}: it has {', '.join(arrays) or 'nothing'}, and needs {', '.join(NAMES)}")
     images = [checked_images(arrays[name], f"{path}: {name}") for name in ("x_train", "x_test")]
     if images[0].shape[1:] != images[1].shape[1:] or images[0].dtype != images[1].dtype:
         raise EPError(f"{path}: x_train and x_test differ: {images[0].shape[1:]} {images[0].dtype} and {images[1].shape[1:]} "
@@ -31,21 +32,6 @@ def load(path):
     mean, std = measured(images[0])
     return recognised(Dataset(images[0], labels[0].astype(dtype), images[1], labels[1].astype(dtype), classes, "npz",
                               f"arrays in {path.name}", str(path), mean=mean, std=std))
-
-
-def read(path):
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = file.files
-            arrays = checked({name: file[name] for name in (*NAMES, "classes") if name in found})
-    except Exception as error:  # whatever damage makes zipfile, a decompressor or NumPy's reader of headers raise
-        if "allow_pickle" in str(error):
-            raise EPError(f"{path} holds pickled Python objects, which are never read here: save plain arrays, with "
-                          "numpy.savez") from None
-        raise EPError(f"{path} is damaged or no .npz file: {reason(error)}") from None
-    if missing := [name for name in NAMES if name not in arrays]:
-        raise EPError(f"{path} lacks {', '.join(missing)}: it has {', '.join(found) or 'nothing'}, and needs {', '.join(NAMES)}")
-    return arrays
 
 
 def checked_images(x, name):
