@@ -49,7 +49,7 @@ def main():
     parser.add_argument("--threads", type=cli.count, default=cli.cores())
     parser.add_argument("--out", type=cli.path, default=Path("runs/fashion_mnist"), help="folder for the runs and the figure")
     args = parser.parse_args()
-    dataset = idx.load(None, args.data)
+    dataset = datasets.load("auto" if args.data else "fashion-mnist", args.data)
     print(datasets.banner(dataset))
     n = args.images
     dataset = dataset._replace(train_images=dataset.train_images[:n], train_labels=dataset.train_labels[:n])

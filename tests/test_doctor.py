@@ -121,7 +121,7 @@ def test_data_that_is_there_but_not_whole(report, quick, monkeypatch, tmp_path):
         (folder / file).write_bytes(content)
     assert "test_batch.bin missing" in report("--data", tmp_path)[1]["CIFAR-10"][1]
     (folder / "test_batch.bin").write_bytes(content)
-    assert report("--data", tmp_path)[1]["CIFAR-10"] == ("ok", f"{layout.unverified}, complete, in {folder}")
+    assert report("--data", tmp_path)[1]["CIFAR-10"] == ("ok", f"CIFAR-10 layout, origin unverified, complete, in {folder}")
 
 
 def test_mpi_that_is_missing_or_breaks(report, monkeypatch):

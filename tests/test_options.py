@@ -27,7 +27,6 @@ import pytest
 
 import ep
 from ep import backend, datasets
-from ep.datasets import idx
 from ep.datasets.dataset import Dataset
 from ep.datasets.synthetic import synthetic_images
 from ep.npz import read_npz
@@ -148,7 +147,6 @@ def differ(without, with_it, expected):
 def of_training(spy, module):
     """Of a training of the library: a data set of 8x8 pixels, no distance to equilibrium, no picture."""
     spy(datasets, "load", instead=lambda name, *places: tiny(name=name if name == "cifar10" else "synthetic"))
-    spy(idx, "load", instead=lambda *arguments: tiny(28, 1, name="fashion-mnist"))
     spy(backend, "device_module", instead=lambda device: np)
     for owner in (ep, loop):
         spy(owner, "worker_threads")
@@ -265,6 +263,7 @@ def own_synapse(spy, module):
 
 def fashion_mnist(spy, module):
     of_training(spy, module)
+    spy(datasets, "load", instead=lambda *arguments: tiny(28, 1, name="fashion-mnist"))
     spy(module, "plot", instead=nothing)
 
 

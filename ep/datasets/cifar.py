@@ -1,15 +1,12 @@
-"""CIFAR-10 and CIFAR-100, from disk or from their official address, in the official *binary* layout:
+"""CIFAR-10 and CIFAR-100 in the official *binary* layout, as a folder of .bin files or as the official archive of it:
 
     CIFAR-10     record = label (1 byte), red plane, green plane, blue plane (32 x 32 bytes each, row by row)
     CIFAR-100    record = coarse label, fine label (1 byte each), the three planes; the fine label, one of 100, is the class
 
-so nothing is ever unpickled. Where they are looked for: the folder that is asked for, else the environment variable EP_DATA,
-else the cache (download.py); in it the .bin files themselves, the official folder, or the official archive, which is then
-unpacked. A folder that holds none of it is where they are downloaded to. Files that are there but wrong are always an error.
+so nothing is ever unpickled. Files that are there but wrong are always an error.
 """
 
 import hashlib
-import shutil
 import tarfile
 import zlib
 from typing import NamedTuple
@@ -20,7 +17,6 @@ from ..errors import EPError
 from . import download as downloads
 from .augment import CIFAR10_MEAN, CIFAR10_STD
 from .dataset import Dataset, measured
-from .download import reason
 
 PIXELS = 3 * 32 * 32  # bytes of one image
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -44,7 +40,6 @@ class Layout(NamedTuple):
     classes: tuple
     url: str
     md5: str
-    pickled: tuple  # names by which the Python version is recognised
     mean: tuple | None = None  # None: measured on the training images
     std: tuple | None = None
     sets: tuple | None = None  # `set_digest` of the official training and test images
@@ -57,32 +52,19 @@ class Layout(NamedTuple):
     def files(self):
         return self.train | self.test
 
-    @property
-    def verified(self):
-        return f"{self.title} (official archive, MD5 verified)"
-
-    @property
-    def recognised(self):
-        return f"{self.title} (official images and labels, recognised as sets)"
-
-    @property
-    def unverified(self):
-        return f"{self.title} layout, origin unverified"
-
 
 CIFAR10 = Layout(
     "cifar10", "CIFAR-10", "cifar-10-batches-bin",
     {f"data_batch_{n}.bin": 10_000 for n in range(1, 6)}, {"test_batch.bin": 10_000}, 1, CLASSES,
     "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530",
-    ("cifar-10-batches-py", "data_batch_1", "cifar-10-python.tar.gz"), mean=CIFAR10_MEAN, std=CIFAR10_STD, sets=(
+    mean=CIFAR10_MEAN, std=CIFAR10_STD, sets=(
         # of a lossless copy in another order: 5,000 + 1,000 different images of each class, whose training images have the
         # published mean (125.307, 122.950, 113.865) and standard deviation (62.993, 62.089, 66.705); not of the archive itself
         "d59acf989e068e709ce686cda292672c7b212c08d29d3d3e6d8c3aa99eba6a85",
         "899683d46c3a8c66fd56e1af12202e69fe5a4517be10b0f68e04c78fe585c57c"))
 CIFAR100 = Layout(
     "cifar100", "CIFAR-100", "cifar-100-binary", {"train.bin": 50_000}, {"test.bin": 10_000}, 2, FINE,
-    "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8",
-    ("cifar-100-python", "cifar-100-python.tar.gz"), sets=(
+    "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", sets=(
         # of a lossless copy, a folder of pictures for each class: 500 + 100 images of each, whose training images have the
         # published mean (129.304, 124.070, 112.434) and standard deviation (68.170, 65.392, 70.418); not of the archive itself
         "36ce7a701fbea47796e570c34382aad50f2539687cfcbc6ae96e2f56530d29b6",
@@ -93,47 +75,19 @@ LAYOUTS = {layout.name: layout for layout in (CIFAR10, CIFAR100)}
 def load(name, folder=None, download=True):
     """CIFAR-10 or CIFAR-100, "cifar10" or "cifar100", as a Dataset: 50,000 training and 10,000 test images.
 
-    folder    holds the .bin files, the official folder or the official archive, or is the archive; without any of it, it is
-              downloaded into it
-    download  False, or the environment variable EP_OFFLINE=1, never touches the network
-    Raises EPError if it is not there and not downloaded, and for incomplete or damaged files.
+    folder, download: see `choose.load`. Raises EPError if it is neither there nor downloaded, and for files that are not whole.
     """
-    layout = LAYOUTS[name]
-    found, why = obtain(layout, downloads.place(folder), download)
-    if not found:
-        raise EPError(why)
+    layout, place = LAYOUTS[name], downloads.place(folder)
+    if not (found := find(layout, place)):
+        downloads.fetch(layout.title, {layout.url: layout.md5}, place, download)
+        found = place / layout.archive
     return read(found, layout)
 
 
-# --- finding ----------------------------------------------------------------------------------------------------------
-
-
-def obtain(layout, place, download):
-    """(folder of the .bin files, unpacked or downloaded if need be, "") or (None, why there is none).
-
-    Raises EPError for files that are there but wrong.
-    """
-    if found := find(layout, place):
-        return found, ""
-    absent = f"no {layout.title} in {place} (expected {layout.folder}/{next(iter(layout.train))} and so on)"
-    if place.exists() and not place.is_dir():
-        return None, f"{absent}: it is a file, and not the official archive {layout.archive}"
-    if not downloads.allowed(download):
-        return None, (f"{absent} and downloading is switched off: put {layout.url} there, name its folder with --data or "
-                      "EP_DATA, or allow the download")
-    try:
-        with downloads.prepared(place / layout.folder, layout.title) as folder:
-            archive = downloads.fetch(layout.title, layout.url, layout.md5, folder.parent)
-            unpack(layout, archive, folder)
-    except EPError as error:
-        return None, f"{absent} and {error}"
-    return find(layout, place), ""
-
-
 def find(layout, place):
-    """The folder with the .bin files in or under `place`, or of the archive there, which is then unpacked; or None.
+    """The folder with the .bin files, or the archive of it, which is `place` or lies in it; or None.
 
-    Raises EPError if only some of the files are there, or only the Python version, which nobody should open.
+    Raises EPError if only some of the files are there.
     """
     for folder in (place, place / layout.folder):
         missing = [file for file in layout.files if not (folder / file).is_file()]
@@ -141,55 +95,51 @@ def find(layout, place):
             return folder
         if len(missing) < len(layout.files):
             raise EPError(f"incomplete {layout.title} in {folder}: {', '.join(missing)} missing (complete or remove the folder)")
-    for archive in (place, place / layout.archive):
-        if archive.name == layout.archive and archive.is_file():
-            with downloads.prepared(archive.parent / layout.folder, f"{layout.title}, unpacked from {archive},") as folder:
-                unpack(layout, archive, folder)
-            return archive.parent / layout.folder
-    for name in layout.pickled:
-        for path in (place / name, place):
-            if path.name == name and path.exists():
-                raise EPError(f"{path} is the Python version of {layout.title}, which is pickled: reading a pickle runs whatever "
-                              f"code is in it, so this package never does; use the binary version, {layout.url}")
-    return None
+    archives = (place, place / layout.archive)
+    return next((path for path in archives if path.name == layout.archive and path.is_file()), None)
 
 
-def unpack(layout, archive, folder):
-    """Copy the files of the layout, and nothing else, out of `archive`: names in it are compared, never used as paths.
-
-    Its MD5 says whether it is the official one, and SOURCE.txt keeps that.
-    """
-    import pooch
-
-    wanted = {f"{layout.folder}/{file}": records * (layout.labels + PIXELS) for file, records in layout.files.items()}
+def read(place, layout):
+    """The Dataset in a folder or archive that `find` has found. Raises EPError for what is damaged."""
+    verified, source = f"{layout.title} (official archive, MD5 verified)", provenance(place)
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                if member.isreg() and wanted.get(member.name) == member.size:
-                    file = member.name.removeprefix(f"{layout.folder}/")
-                    with open(folder / file, "xb") as copy:
-                        shutil.copyfileobj(tar.extractfile(member), copy)
-                    del wanted[member.name]
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:  # gzip's BadGzipFile is an OSError, as is a full disk
-        raise EPError(f"the archive {archive.name} of {layout.title} cannot be unpacked: {reason(error)}", exit_code=1) from None
-    if wanted:
-        raise EPError(f"the archive {archive.name} of {layout.title} lacks {', '.join(wanted)}, as ordinary files of the right "
-                      "size", exit_code=1)
-    source = layout.verified if pooch.file_hash(str(archive), alg="md5") == layout.md5 else layout.unverified
-    (folder / "SOURCE.txt").write_text(source + "\n", encoding="utf-8")
+        content = files_in(place, layout)
+        if place.is_file() and hashlib.md5(place.read_bytes()).hexdigest() == layout.md5:
+            source = verified
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:  # gzip's BadGzipFile is an OSError
+        raise EPError(f"cannot read {place}: {error}") from None
+    splits = []
+    for files in (layout.train, layout.test):
+        records = np.concatenate([records_of(f"{place}/{file}", content[file], layout, count) for file, count in files.items()])
+        planes = records[:, layout.labels:].reshape(-1, 3, 32, 32)
+        splits += [np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, layout.labels - 1].copy()]
+    mean, std = (layout.mean, layout.std) if layout.mean else measured(splits[0])
+    dataset = Dataset(*splits, layout.classes, layout.name, source or f"{layout.title} layout, origin unverified",
+                      str(place.absolute()), mean=mean, std=std, flip=True, pad=4)
+    return dataset if source == verified else recognised(dataset)
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
+def files_in(place, layout):
+    """{file: its bytes}, of a folder or an archive. Names in an archive are compared, and never used as paths."""
+    if place.is_dir():
+        return {file: (place / file).read_bytes() for file in layout.files}
+    wanted = {f"{layout.folder}/{file}": file for file in layout.files}
+    with tarfile.open(place, "r:gz") as tar:
+        found = {wanted[one.name]: tar.extractfile(one).read() for one in tar if one.isreg() and one.name in wanted}
+    return dict.fromkeys(layout.files, b"") | found
 
 
-def read(folder, layout):
-    """The Dataset in a folder that `find` has found."""
-    train, test = (_read_files(folder, files, layout) for files in (layout.train, layout.test))
-    mean, std = (layout.mean, layout.std) if layout.mean else measured(train[0])
-    source = provenance(folder) or layout.unverified
-    dataset = Dataset(*train, *test, layout.classes, layout.name, source, str(folder.absolute()), mean=mean, std=std,
-                      flip=True, pad=4)
-    return dataset if source == layout.verified else recognised(dataset)
+def records_of(name, content, layout, count):
+    """(count, 3073 or 3074) bytes. Raises EPError for a wrong size or a label above the last class."""
+    size, last = layout.labels + PIXELS, len(layout.classes) - 1
+    if len(content) != count * size:
+        raise EPError(f"{name} is damaged: {len(content):,} bytes, expected {count * size:,}")
+    records = np.frombuffer(content, np.uint8).reshape(count, size)
+    labels = records[:, layout.labels - 1]
+    if labels.max() > last:
+        wrong = (labels > last).argmax()
+        raise EPError(f"{name} is damaged: record {wrong} (counted from 0) has label {labels[wrong]}, expected 0 to {last}")
+    return records
 
 
 def recognised(dataset):
@@ -198,7 +148,8 @@ def recognised(dataset):
         counts = sum(layout.train.values()), sum(layout.test.values())
         if (len(dataset.classes), len(dataset.train_labels), len(dataset.test_labels)) == (len(layout.classes), *counts) and (
                 layout.sets == (set_digest(*dataset[:2]), set_digest(*dataset[2:4]))):
-            return dataset._replace(source=layout.recognised, classes=layout.classes, flip=True, pad=4,
+            return dataset._replace(source=f"{layout.title} (official images and labels, recognised as sets)",
+                                    classes=layout.classes, flip=True, pad=4,
                                     mean=layout.mean or dataset.mean, std=layout.std or dataset.std)
     return dataset
 
@@ -207,35 +158,6 @@ def set_digest(images, labels):
     """SHA-256 of the sorted SHA-256 of all images, each with its label in front: their order does not matter."""
     one_by_one = sorted(hashlib.sha256(bytes([label]) + image.tobytes()).digest() for image, label in zip(images, labels))
     return hashlib.sha256(b"".join(one_by_one)).hexdigest()
-
-
-def _read_files(folder, files, layout):
-    """(images (N, 32, 32, 3), labels (N,)), both uint8. Raises EPError for a wrong size or a label above the last class."""
-    total, start = sum(files.values()), 0
-    images, labels = np.empty((total, 32, 32, 3), dtype=np.uint8), np.empty(total, dtype=np.uint8)
-    for file, count in files.items():
-        records, part = _read_records(folder / file, count, layout.labels + PIXELS), slice(start, start + count)
-        labels[part] = records[:, layout.labels - 1]
-        images[part] = records[:, layout.labels:].reshape(count, 3, 32, 32).transpose(0, 2, 3, 1)  # planes -> channels-last
-        start += count
-        wrong = np.flatnonzero(labels[part] >= len(layout.classes))
-        if len(wrong):
-            raise EPError(f"{folder / file} is damaged: record {wrong[0]} (counted from 0) has label {labels[part][wrong[0]]}, "
-                          f"expected 0 to {len(layout.classes) - 1}")
-    return images, labels
-
-
-def _read_records(path, count, size):
-    """(count, size) bytes."""
-    expected = count * size
-    try:
-        found = path.stat().st_size
-        if found != expected:
-            state = "truncated" if found < expected else "oversized"
-            raise EPError(f"{path} is {state}: {found:,} bytes, expected {expected:,}")
-        return np.fromfile(path, dtype=np.uint8).reshape(count, size)
-    except (OSError, ValueError) as error:
-        raise EPError(f"cannot read {path}: {reason(error)}") from None
 
 
 def provenance(folder):

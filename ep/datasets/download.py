@@ -1,11 +1,10 @@
-"""What comes from the network: fetched by pooch, which checks the hash, shows the progress and knows the platform's cache folder.
+"""Official data sets: where they are, and how they come from the network.
 
-pooch (and requests under it) is imported where something is downloaded, so that everything else works without either.
+pooch fetches a file, checks its hash, shows the progress, moves it into place once it is whole, and knows the platform's cache
+folder. It (and requests under it) is imported where something is downloaded, so that everything else works without either.
 """
 
 import os
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import EPError
@@ -22,39 +21,21 @@ def place(folder=None):
     return Path(os.path.abspath(os.path.expanduser(chosen)))
 
 
-def allowed(download):
-    """Whether the network may be touched: unless download=False, or the environment says EP_OFFLINE=1."""
-    return download and os.environ.get("EP_OFFLINE", "0") in ("", "0")
+def fetch(title, files, folder, download):
+    """Download the files {address: MD5} that are not in `folder` yet; download=False forbids it, and so does EP_OFFLINE=1.
 
-
-def fetch(title, url, md5, folder):
-    """Download `url` into `folder`, check its MD5, and return the path. Raises EPError (exit code 1), and then leaves no file."""
+    Raises EPError that says what is missing and what to do.
+    """
+    if not download or os.environ.get("EP_OFFLINE", "0") not in ("", "0"):
+        raise EPError(f"no {title} in {folder}, and downloading is switched off: put {', '.join(files)} there, name its folder "
+                      "with --data or EP_DATA, or allow the download")
     import pooch
 
-    try:
-        return Path(pooch.retrieve(url, f"md5:{md5}", url.rsplit("/", 1)[1], folder, progressbar=True))
-    except (OSError, ValueError) as error:  # of the file system, of requests, and of pooch if the hash differs
-        other = isinstance(error, ValueError) and "hash" in str(error)
-        why = f"is damaged or cut short: its MD5 is not {md5}; try again later" if other else f"failed: {reason(error)}"
-        raise EPError(f"the download of {title} from {url} {why}", exit_code=1) from None
-
-
-@contextmanager
-def prepared(target, title):
-    """A folder to write into, which becomes `target` if all goes well; if not, what was written is not left behind.
-
-    It lies beside `target`, so that the renaming is atomic. Where another process was faster, its `target` stays.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as temporary:
-            folder = Path(temporary, target.name)
-            folder.mkdir()
-            yield folder
-            if not (target.is_dir() and any(target.iterdir())):
-                os.replace(folder, target)
-    except OSError as error:
-        raise EPError(f"{title} cannot be written to {target}: {reason(error)}", exit_code=1) from None
+    for url, md5 in files.items():
+        try:
+            pooch.retrieve(url, f"md5:{md5}", url.rsplit("/", 1)[1], folder, progressbar=True)
+        except (OSError, ValueError) as error:  # of the file system, of requests, and of pooch if the hash differs
+            raise EPError(f"no {title} in {folder}, and the download from {url} failed: {reason(error)}", exit_code=1) from None
 
 
 def reason(error):

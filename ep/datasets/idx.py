@@ -2,9 +2,8 @@
 
     file = 0, 0, type (8: unsigned bytes), number of dimensions, every size (4 bytes each, big-endian), then the bytes
 
-Both have files of the same names, so the name that is asked for decides which one it is. Where they are looked for: the folder
-that is asked for, else the environment variable EP_DATA, else the cache (download.py), in it the folder of that name; for
-Fashion-MNIST also where Debian's package dataset-fashion-mnist puts it. Where they are not, they are downloaded to.
+Both have files of the same names, so the name that is asked for decides which one it is. Of a place the folder of that name will
+do, too; Fashion-MNIST is also looked for where Debian's package dataset-fashion-mnist puts it.
 """
 
 import gzip
@@ -46,75 +45,45 @@ KINDS = {
                    "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"), False)}
 
 
-def load(name=None, folder=None, download=True):
-    """The images in `folder` as a Dataset of (N, 28, 28, 1) uint8.
+def load(name, folder=None, download=True):
+    """MNIST or Fashion-MNIST, "mnist" or "fashion-mnist", as a Dataset of (N, 28, 28, 1) uint8.
 
-    name  "mnist", "fashion-mnist", or None: Fashion-MNIST if no folder is named or its name says so, else it is taken for MNIST
-    Raises EPError if a file is not there, damaged, or if images and labels do not belong together.
+    folder, download: see `choose.load`. Raises EPError if a file is neither there nor downloaded, for damaged ones, and if images
+    and labels do not belong together.
     """
-    name = name or ("fashion-mnist" if not folder or says_fashion(folder) else "mnist")
-    place, kind, splits = obtain(name, folder, download), KINDS[name], []
-    for images, labels in (FILES[:2], FILES[2:]):
-        x, y = read(find(place, images), 3), read(find(place, labels), 1)
+    place, kind, splits = downloads.place(folder), KINDS[name], []
+    places = (place, place / name, *([Path(DEBIAN)] if name == "fashion-mnist" and not folder else []))
+    found = next(filter(find, places), None)
+    if not found:
+        found = place / name
+        downloads.fetch(kind.title, {f"{kind.url}/{file}.gz": md5 for file, md5 in zip(FILES, kind.md5)}, found, download)
+    paths = find(found)
+    for images, labels in (paths[:2], paths[2:]):
+        x, y = read(images, 3), read(labels, 1)
         if len(x) != len(y) or not len(y) or y.max() >= len(kind.classes):
-            raise EPError(f"{place} is damaged: {images.split('-')[0]} has {len(x)} images and {len(y)} labels up to "
+            raise EPError(f"{found} is damaged: {images.name} has {len(x)} images and {labels.name} {len(y)} labels up to "
                           f"{y.max(initial=0)}, expected as many of both and labels from 0 to {len(kind.classes) - 1}")
         splits += [x[..., None], y]
     if splits[0].shape[1:] != splits[2].shape[1:]:
-        raise EPError(f"{place}: {FILES[0]} and {FILES[2]} differ: their images are {splits[0].shape[1:3]} and "
+        raise EPError(f"{found}: {FILES[0]} and {FILES[2]} differ: their images are {splits[0].shape[1:3]} and "
                       f"{splits[2].shape[1:3]} pixels")
-    named = name == "fashion-mnist" and says_fashion(place)
-    source = kind.title if named else f"IDX files, taken for {kind.title}"
+    source = kind.title if called(found) == name else f"IDX files, taken for {kind.title}"
     mean, std = measured(splits[0])
-    return Dataset(*splits, kind.classes, name, provenance(place) or source, str(place.absolute()), mean=mean, std=std,
+    return Dataset(*splits, kind.classes, name, provenance(found) or source, str(found.absolute()), mean=mean, std=std,
                    flip=kind.flip, pad=2)
 
 
-# --- finding ----------------------------------------------------------------------------------------------------------
+def called(folder):
+    """The data set that a folder, or the one around it (FashionMNIST/raw), is called after; or None."""
+    words = "/".join(Path(folder).resolve().parts[-2:]).lower()
+    return "fashion-mnist" if "fashion" in words else "mnist" if "mnist" in words else None
 
 
-def says_fashion(folder):
-    """Whether a folder, or the one around it (FashionMNIST/raw), is called after Fashion-MNIST."""
-    return "fashion" in "/".join(Path(folder).resolve().parts[-2:]).lower()
-
-
-def obtain(name, folder=None, download=True):
-    """The folder of the four files, downloaded if need be. Raises EPError that says why there is none."""
-    place, kind = downloads.place(folder), KINDS[name]
-    for candidate in (place, place / name, *([Path(DEBIAN)] if name == "fashion-mnist" and not folder else [])):
-        if holds(candidate):
-            return candidate
-    if place.exists() and not place.is_dir():
-        raise EPError(f"{place} is a file: name the folder that holds the four IDX files of {kind.title}")
-    if not downloads.allowed(download):
-        find(place, FILES[0])  # raises: it says what is missing, and what to do
-    with downloads.prepared(place / name, kind.title) as target:
-        for file, md5 in zip(FILES, kind.md5):
-            downloads.fetch(kind.title, f"{kind.url}/{file}.gz", md5, target)
-        (target / "SOURCE.txt").write_text(f"{kind.title}\n", encoding="utf-8")
-    return place / name
-
-
-def holds(place):
-    """Whether one of the four files is there."""
-    return any(path.is_file() for name in FILES for path in paths(place, name))
-
-
-def paths(place, name):
-    """Where a file may be: plain or with .gz, and with a dot before idx, as many copies have it."""
-    return [place / f"{written}{ending}" for written in (name, name.replace("-idx", ".idx")) for ending in ("", ".gz")]
-
-
-def find(place, name):
-    """The file by one of its names. Raises EPError if there is none."""
-    for path in paths(place, name):
-        if path.is_file():
-            return path
-    raise EPError(f"no {name} (or .gz, or .idx for -idx) in {place}: install Debian's package dataset-fashion-mnist, or name the "
-                  "folder that holds the four IDX files of MNIST or Fashion-MNIST with --data")
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
+def find(place):
+    """The four files in a folder, plain or with .gz, and with a dot before idx, as many copies have it; None if it lacks one."""
+    found = [[path for written in (name, name.replace("-idx", ".idx")) for ending in ("", ".gz")
+              if (path := place / f"{written}{ending}").is_file()] for name in FILES]
+    return [paths[0] for paths in found] if all(found) else None
 
 
 def read(path, dimensions):
