@@ -68,7 +68,9 @@ def test_layouts(tmp_path, layout):
 
 
 @pytest.mark.parametrize("layout, match", [
-    ("train test", "one folder of training classes, and has none"), ("test/cat test/dog val/cat val/dog", "and has none"),
+    ("train test", "one folder of training classes, and at most one of test classes: it has none"),
+    ("test/cat test/dog val/cat val/dog", "it has test;"),
+    ("train/cat train/dog val/cat val/dog valid/cat valid/dog", "it has train, val, valid;"),
     ("Train/cat Train/dog training/cat training/dog", "has Train, training"),
     ("train/a train/b test/a test/c", "test has classes that TOP/train lacks: c")])
 def test_splits_that_are_refused(tmp_path, layout, match):
@@ -121,7 +123,7 @@ USELESS = {  # where, and what is made there -> its name in the note
     "picture beside classes": (".", lambda place: write(place / "map.png", 50), "map.png"),
     "text beside the classes of a split": ("train", text("README.md"), "train/README.md"),
     "empty class": (".", lambda place: (place / "bird").mkdir(), "bird/"),
-    "class of texts": (".", text("bird/0.txt"), "bird/, bird/0.txt")}
+    "class of texts": (".", text("bird/0.txt"), "bird/")}
 
 
 @pytest.mark.parametrize("kind", USELESS)
@@ -137,15 +139,15 @@ def test_what_is_of_no_use_is_named_and_changes_nothing(tmp_path, kind):
 
 def test_folders_that_may_not_be_read(pets, monkeypatch):
     """A class, and the whole. (Root may read everything, so what the system answers is put in its place.)"""
-    (pets / "bird").mkdir()
-    plain = type(pets).iterdir
+    write(pets / "bird" / "a.png", 50)
+    plain = os.scandir
 
-    def iterdir(path):
-        if path.name == "bird":
+    def scandir(path):
+        if str(path).endswith("bird"):
             raise PermissionError(13, "Permission denied")
         return plain(path)
 
-    monkeypatch.setattr(type(pets), "iterdir", iterdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     assert datasets.load(pets).note.endswith(": bird/")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert sentence(datasets.load, pets) == f"{pets} cannot be read: Permission denied"

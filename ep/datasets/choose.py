@@ -66,7 +66,7 @@ def open_path(path):
         for place, name in ((path, idx.called(path) or "mnist"), *((path / kind, kind) for kind in idx.KINDS)):
             if idx.find(place):
                 return idx.load(name, place, download=False)
-        if any(map(pictures_folder.has_picture, pictures_folder.folders_in(path, set()))):
+        if any(pictures_folder.pictures_in(path)):
             return pictures_folder.load(path)
         raise EPError(f"no data set in {path}: expected {KNOWN}; to download CIFAR-10 to there, give --dataset cifar10 too")
     raise EPError(f"{path} is no data set: expected an .npz file, an official archive of CIFAR, or a folder with {KNOWN}")

@@ -37,47 +37,43 @@ def load(path):
 
     Raises EPError for fewer than two classes, for a class without a picture to train on, and for a split that is not clear.
     """
-    place, unused = Path(path).absolute(), set()
-    tops = folders_in(place, unused)
-    train, test = own_split(place, tops, unused) if has_own_split(tops) else (files(tops, unused), None)
+    place, used = Path(path).absolute(), set()
+    train, test = own_split(place) or split(classes_of(place))
     names = sorted(train)
     if len(names) < 2:
         raise EPError(f"{place} has {len(names)} class(es) of pictures{''.join(f', {one}' for one in names)}: at least two "
-                      f"sub-folders with pictures are needed, in the folder that is named{named(unused, place)}")
-    train, test = split(train) if test is None else (train, test)
-    splits = [part for chosen in (train, test) for part in read(chosen, names, unused)]
+                      "sub-folders with pictures are needed, in the folder that is named")
+    splits = [part for chosen in (train, test) for part in read(chosen, names, used)]
+    note = unused(place, used)
     for what, labels in (("training", splits[1]), ("test", splits[3])):
         absent = [one for label, one in enumerate(names) if label not in labels]
         if absent and (what == "training" or len(absent) == len(names)):
-            raise EPError(f"{place} has no {what} image of the class {absent[0]}{named(unused, place)}")
+            raise EPError(f"{place} has no {what} image of the class {absent[0]}; {note}")
     mean, std = measured(splits[0])
-    return recognised(Dataset(*splits, tuple(names), "folder", f"pictures in the folder {place.name}", str(place),
-                              named(unused, place).removeprefix("; "), mean, std))
+    return recognised(Dataset(*splits, tuple(names), "folder", f"pictures in the folder {place.name}", str(place), note, mean,
+                              std))
 
 
-# --- which folders are classes, which are splits ----------------------------------------------------------------------
+# --- classes and splits -----------------------------------------------------------------------------------------------
 
 
-def has_own_split(tops):
-    """Whether these sub-folders are splits: there are classes in one called train, or all with pictures are called so."""
-    kinds = [split_of(top) for top in tops if has_picture(top)]
-    return (all(kinds) and len(kinds) > 0) or any(classes_in(top) for top in tops if split_of(top) == "train")
-
-
-def own_split(place, tops, unused):
-    """(training files, test files or None) of a place that is read as splits."""
-    kinds = {kind: [top for top in tops if split_of(top) == kind and classes_in(top)] for kind in ("train", "test", "validation")}
-    tested = kinds["test"] or kinds["validation"]
-    for what, found in (("training", kinds["train"]), ("test", tested or [None])):
-        if len(found) != 1:
-            raise EPError(f"{place} needs one folder of {what} classes, and has {', '.join(top.name for top in found) or 'none'}"
-                          ": rename folders, or move them; in each split, there is a folder of pictures for each class")
-    used = kinds["train"] + tested
-    unused.update(set(tops) - set(used))
-    train, *test = [files(folders_in(innermost(top), unused), unused) for top in used]
-    if strange := sorted({name for found in test for name in found} - train.keys()):
-        raise EPError(f"{used[1]} has classes that {used[0]} lacks: {', '.join(strange)}")
-    return train, *(test or [None])
+def own_split(place):
+    """({class: training pictures}, {class: test pictures}) of a place that is read as splits; None if it is one of classes."""
+    tops = [top for top in folders_in(place) if any(pictures_in(top))]
+    classes = {top: classes_of(top) for top in tops if split_of(top)}
+    train, test, validation = ([top for top, inside in classes.items() if inside and split_of(top) == kind]
+                               for kind in ("train", "test", "validation"))
+    if not train and not (tops and len(classes) == len(tops)):
+        return None
+    tested = test or validation
+    if len(train) != 1 or len(tested) > 1:
+        raise EPError(f"{place} needs one folder of training classes, and at most one of test classes: it has "
+                      f"{', '.join(top.name for top in train + tested) or 'none'}; in each, there is a folder for each class")
+    if not tested:
+        return split(classes[train[0]])
+    if strange := sorted(classes[tested[0]].keys() - classes[train[0]].keys()):
+        raise EPError(f"{tested[0]} has classes that {train[0]} lacks: {', '.join(strange)}")
+    return classes[train[0]], classes[tested[0]]
 
 
 def split_of(folder):
@@ -86,89 +82,73 @@ def split_of(folder):
     return match and match.lastgroup
 
 
-def innermost(folder):
-    """The split itself, where archives have it twice: seg_train/seg_train/forest/*.jpg."""
-    inside = folders_in(folder, set())
-    return innermost(inside[0]) if len(inside) == 1 and split_of(inside[0]) == split_of(folder) else folder
+def classes_of(folder):
+    """{class: its pictures, in the order of their paths} of the sub-folders that have any.
 
-
-def classes_in(split):
-    """The sub-folders of a split that hold pictures."""
-    return [path for path in folders_in(innermost(split), set()) if has_picture(path)]
-
-
-# --- what lies in folders ---------------------------------------------------------------------------------------------
-
-
-def files(folders, unused):
-    """{class: its pictures, in the order of their paths} of those folders that have any."""
-    found = {folder.name: list(pictures_in(folder, unused)) for folder in folders}
-    unused.update(folder for folder in folders if not found[folder.name])
+    Of a split that archives have twice, the inner one: seg_train/seg_train/forest/*.jpg.
+    """
+    inside = folders_in(folder)
+    if len(inside) == 1 and split_of(folder) and split_of(inside[0]) == split_of(folder):
+        return classes_of(inside[0])
+    found = {one.name: sorted(pictures_in(one)) for one in inside}
     return {name: paths for name, paths in found.items() if paths}
 
 
-def pictures_in(folder, unused):
-    """The pictures in a folder and below it. Links to folders are not followed there: they may lead up again."""
-    for path in entries(folder, unused):
-        if os.path.isdir(path) and not path.is_symlink():
-            yield from pictures_in(path, unused)
-        elif pictures.is_picture(path):
-            yield path
-        else:
-            unused.add(path)
-
-
-def has_picture(folder):
-    return any(True for _ in pictures_in(folder, set()))
-
-
-def folders_in(place, unused):
-    """The sub-folders of a place, by name; files beside them are of no use."""
-    found = entries(place, unused)
-    unused.update(path for path in found if not os.path.isdir(path))
-    return [path for path in found if os.path.isdir(path)]
-
-
-def entries(folder, unused):
-    """What lies in a folder, by name, but for what is hidden or a tool's; nothing if it cannot be read."""
-    try:
-        found = sorted(folder.iterdir())
-    except OSError:
-        unused.add(folder)
-        return []
-    shown = [path for path in found if not path.name.startswith(".") and path.name not in TOOLS]
-    unused.update(set(found) - set(shown))
-    return shown
-
-
-def named(unused, place, most=5):
-    """What is not used, as the end of a sentence: at most so many names."""
-    some = ", ".join(f"{path.relative_to(place)}{os.sep * os.path.isdir(path)}" for path in sorted(unused)[:most])
-    more = f" and {len(unused) - most} more" if len(unused) > most else ""
-    return f"; not used, since hidden, beside classes or no picture that can be read: {some}{more}" if unused else ""
-
-
-# --- the pictures themselves ------------------------------------------------------------------------------------------
-
-
 def split(found):
-    """(training files, test files) of each class by the rule at the top."""
+    """(training pictures, test pictures) of each class by the rule at the top."""
     test = {name: paths[EVERY - 1 :: EVERY] or paths[1:][-1:] for name, paths in found.items()}
     return {name: sorted(set(paths) - set(test[name])) for name, paths in found.items()}, test
 
 
-def read(found, names, unused):
-    """(images, labels) of the files {class: paths}, but for those that cannot be read."""
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def shown(name):
+    return not name.startswith(".") and name not in TOOLS
+
+
+def folders_in(place):
+    """The sub-folders of a place, by name."""
+    return sorted(path for path in place.iterdir() if os.path.isdir(path) and shown(path.name))
+
+
+def pictures_in(folder):
+    """The pictures in a folder and below it. Links to folders are not followed there: they may lead up again."""
+    for top, folders, names in os.walk(folder):
+        folders[:] = filter(shown, folders)
+        yield from (path for name in filter(shown, names) if pictures.is_picture(path := Path(top, name)))
+
+
+def unused(place, used, most=5):
+    """What lies in a place, but for the files in use and the folders of them, as a sentence of at most so many names."""
+    known = used.union(*(path.parents for path in used))
+
+    def others(folder):
+        for path in sorted(folder.iterdir()):
+            if path not in known:
+                yield f"{path.relative_to(place)}{os.sep * os.path.isdir(path)}"
+            elif path not in used:
+                yield from others(path)
+
+    names = list(others(place))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    some = f"not used, since hidden, beside classes or no picture that can be read: {', '.join(names[:most])}{more}"
+    return some if names else ""
+
+
+def read(found, names, used):
+    """(images, labels) of the pictures {class: paths} that can be read, whose paths are added to `used`."""
     images, labels = [], []
     chosen = [(path, names.index(name)) for name in sorted(found) for path in found[name]]
     for path, label in tqdm(chosen, desc="reading pictures", unit="file", leave=False, delay=1):
         try:
             images.append(pictures.read(path, SHAPE))
-            labels.append(label)
         except EPError as error:
             if str(error) == pictures.PILLOW:
                 raise
-            unused.add(path)
+            continue
+        labels.append(label)
+        used.add(path)
     order = interleaved(labels)
     labels = np.array(labels, dtype=np.min_scalar_type(len(names) - 1))
     return np.array(images, dtype=np.uint8).reshape(-1, *SHAPE)[order], labels[order]
