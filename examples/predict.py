@@ -11,6 +11,7 @@ A network.npz of a finished run of cifar10_sym_ep.py carries the names of its cl
 free phase. Pictures are read as a person sees them, cut to their middle square and shrunk (ep/datasets/pictures.py).
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -137,11 +138,22 @@ def options():
     add("--count", type=cli.count, help="number of test images (default: 5)")
     add("--steps", type=cli.count, metavar="T", help="steps of the free phase (default: as the network was trained; "
         "10_settling.py shows what more do)")
-    add("--out", type=cli.figure, default="predict.png", metavar="FILE")
+    add("--out", type=figure, default="predict.png", metavar="FILE")
     args = parser.parse_args()
     if args.files and (args.count or args.data):
         raise ep.EPError("--count and --data are for test images: leave them out where pictures are named")
     return args
+
+
+def figure(text):
+    """argparse type: the path of a figure, whose ending says in which format Matplotlib writes it."""
+    from matplotlib.backend_bases import FigureCanvasBase  # slow to import
+
+    formats, file = FigureCanvasBase.get_supported_filetypes(), cli.path(text)
+    if file.suffix and file.suffix[1:].lower() not in formats or file.is_dir() or not file.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file ending in one of {', '.join(formats)} in a folder that exists, "
+                                         f"got '{text}'")
+    return file
 
 
 if __name__ == "__main__":

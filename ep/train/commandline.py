@@ -35,14 +35,8 @@ def whole(text, least=0, most=math.inf):
     return int(text)
 
 
-def count(text):
-    """argparse type: an integer of at least 1, of things that are made."""
-    return whole(text, 1, LARGEST)
-
-
-def pixels(text):
-    """argparse type: an integer of at least 0, of pixels."""
-    return whole(text, 0, LARGEST)
+count = partial(whole, least=1, most=LARGEST)  # of things that are made
+pixels = partial(whole, most=LARGEST)
 
 
 def number(text, allowed=math.isfinite, expected="a finite number"):
@@ -56,14 +50,8 @@ def number(text, allowed=math.isfinite, expected="a finite number"):
     return value
 
 
-def positive(text):
-    """argparse type: a finite number above 0."""
-    return number(text, lambda value: value > 0, "a number above 0")
-
-
-def not_negative(text):
-    """argparse type: a finite number of at least 0."""
-    return number(text, lambda value: value >= 0, "a number of at least 0")
+positive = partial(number, allowed=lambda value: value > 0, expected="a number above 0")
+not_negative = partial(number, allowed=lambda value: value >= 0, expected="a number of at least 0")
 
 
 def path(text):
@@ -71,17 +59,6 @@ def path(text):
     if not text:
         raise argparse.ArgumentTypeError("expected a path, got ''")
     return Path(os.path.expanduser(text))
-
-
-def figure(text):
-    """argparse type: the path of a figure, whose ending says in which format Matplotlib writes it."""
-    from matplotlib.backend_bases import FigureCanvasBase  # slow to import
-
-    formats, file = FigureCanvasBase.get_supported_filetypes(), path(text)
-    if file.suffix and file.suffix[1:].lower() not in formats or file.is_dir() or not file.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a file ending in one of {', '.join(formats)} in a folder that exists, "
-                                         f"got '{text}'")
-    return file
 
 
 def add_surroundings(add):

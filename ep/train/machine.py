@@ -68,8 +68,3 @@ def listening(handler):
     finally:
         for number, old in before.items():
             signal.signal(number, signal.SIG_DFL if old is None else old)
-
-
-def stop(number, frame):
-    """A handler that ends a program as any error does, so that it can stop what it has started."""
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)

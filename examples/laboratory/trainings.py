@@ -5,6 +5,7 @@ thread, but for those that say otherwise, so that a machine with n cores makes n
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -40,7 +41,7 @@ def work(trainings, workers):
     The same call goes on. What needs files that never come is left out.
     """
     waiting, running = list(trainings), []
-    with machine.listening(machine.stop), tqdm(total=len(waiting), unit="training", desc=f"{workers} at a time") as bar:
+    with machine.listening(stop), tqdm(total=len(waiting), unit="training", desc=f"{workers} at a time") as bar:
         try:
             while begin(waiting, running, workers) or running:
                 time.sleep(0.2)
@@ -53,6 +54,11 @@ def work(trainings, workers):
                 process.terminate()
             for _, process in running:
                 process.wait()
+
+
+def stop(number, frame):
+    """A handler that ends a program as any error does, so that it can stop what it has started."""
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def begin(waiting, running, workers):
