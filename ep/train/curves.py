@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+LOGARITHMIC = ("free phase: largest residual", "norm of the gradient")
+
 
 def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
     """Accuracy, loss, distance to equilibrium, gradient, saturation and alignment per layer, over epochs."""
@@ -17,27 +19,16 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
     figure.suptitle(as_it_is(title), parse_math=False)  # a folder may be called $$
     axes = figure.subplots(2, len(panels) // 2).flat
     for axis, (name, lines) in zip(axes, panels):
-        positive = any(line[key] for line in log for key in lines.values())
         for (label, key), marker in zip(lines.items(), itertools.cycle("osD^vP*X")):
             values = np.array([line[key] for line in log], float)  # NaN where it is None: there is no exact gradient
             axis.plot(epochs, values, marker=marker, markersize=4, label=label)
             if key.startswith("distance_"):
                 axis.plot(epochs, [line[key.replace("distance", "decay")] for line in log], "k--", linewidth=0.8)
-        axis.set(title=name, xlabel="epoch")
+        axis.set(title=name, xlabel="epoch", yscale="log" if name in LOGARITHMIC else "linear")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if len(lines) > 1:
-            axis.legend(fontsize="small", ncols=1 + (len(lines) > 4) + (len(lines) > 20),
-                        loc="lower center" if name == "cosine with the exact gradient" else "best")
-        if name in ("free phase: largest residual", "norm of the gradient") and positive:
-            axis.set_yscale("log", nonpositive="mask")
-            low, high = axis.get_ylim()
-            axis.set_ylim(low / 3, high * 10)  # decades, so that noise does not look like a trend; room for the legend
-        elif name == "cosine with the exact gradient":
-            low = min(0.9, axis.get_ylim()[0])
-            axis.set_ylim(low - 0.4 * (1.01 - low), 1.01)  # room for the legend below
-        elif name not in ("accuracy", "loss"):
-            axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
+            axis.legend(fontsize="small", ncols=1 + len(lines) // 5)
     figure.savefig(f"{path}.tmp", format="png", dpi=110)
     os.replace(f"{path}.tmp", path)
 
