@@ -28,7 +28,7 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if len(lines) > 1:
-            axis.legend(fontsize="small", ncols=1 + len(lines) // 5)
+            axis.legend(fontsize="small", ncols=1 + (len(lines) > 4) + (len(lines) > 20))
     figure.savefig(f"{path}.tmp", format="png", dpi=110)
     os.replace(f"{path}.tmp", path)
 
