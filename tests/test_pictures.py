@@ -1,7 +1,6 @@
 """Picture files as a person sees them: upright, on white, 8 bits, the first frame; what is broken is one sentence."""
 
 import struct
-import sys
 import zlib
 
 import numpy as np
@@ -117,10 +116,3 @@ def test_broken_files(tmp_path, write, match):
 
 def test_channels_that_no_picture_has(tmp_path):
     assert "not 2" in sentence(pictures.read, tmp_path / "a.png", (32, 32, 2))
-
-
-def test_without_pillow(tmp_path, monkeypatch):
-    """One sentence with the command that installs it."""
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    (tmp_path / "a.png").write_bytes(png(1, 1))
-    assert "pip install 'eqprop-convnets[images]'" in sentence(pictures.read, tmp_path / "a.png")

@@ -143,9 +143,7 @@ def read(found, names, used):
     for path, label in tqdm(chosen, desc="reading pictures", unit="file", leave=False, delay=1):
         try:
             images.append(pictures.read(path, SHAPE))
-        except EPError as error:
-            if str(error) == pictures.PILLOW:
-                raise
+        except EPError:
             continue
         labels.append(label)
         used.add(path)

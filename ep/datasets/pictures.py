@@ -8,21 +8,17 @@ import os
 import warnings
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from ..errors import EPError
 from .download import reason
 
 ENDINGS = frozenset(
     ".bmp .gif .jpeg .jpg .jpe .jfif .jp2 .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp .avif .ico .pcx".split())
-PILLOW = "reading pictures needs Pillow: pip install 'eqprop-convnets[images]', or pip install Pillow"
 
 
 def read(path, shape=(32, 32, 3)):
     """The picture in a file as an array of `shape` (H, W, C), C 1 or 3, uint8. Raises EPError if there is none to be read."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise EPError(PILLOW) from None
     height, width, channels = shape
     if channels not in (1, 3):
         raise EPError(f"a picture has 1 channel (grey) or 3 (red, green, blue), not {channels}")
@@ -48,8 +44,6 @@ def eight_bits(image):
     """
     if not image.mode.startswith(("I", "F")):
         return image
-    from PIL import Image
-
     v = np.asarray(image).astype(np.float64)
     if not np.isfinite(v).all():
         raise ValueError("it has pixels that are no finite numbers")
@@ -63,7 +57,5 @@ def on_white(image):
     """What shows where it is transparent is white. Palettes become the colours they stand for."""
     if not image.has_transparency_data:
         return image
-    from PIL import Image
-
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
