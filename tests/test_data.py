@@ -58,14 +58,12 @@ def files_of(name):
     return {file: contents(number, layout.labels)[0] for number, file in enumerate(layout.files)}
 
 
-def write_cifar(folder, name="cifar10", source=None):
+def write_cifar(folder, name="cifar10"):
     """A made-up CIFAR-10 in folder/cifar-10-batches-bin, or CIFAR-100 in its place; returns that folder."""
     inside = folder / cifar.LAYOUTS[name].folder
     inside.mkdir(parents=True)
     for file, content in files_of(name).items():
         (inside / file).write_bytes(content)
-    if source is not None:
-        (inside / "SOURCE.txt").write_text(source)
     return inside
 
 
@@ -100,28 +98,17 @@ def test_where_it_is_looked_for(tmp_path, monkeypatch, where):
     assert datasets.load("cifar10", argument, download=False).folder == str(inside)
 
 
-@pytest.mark.parametrize("text,source", [
-    ("CIFAR-10, JPEG copy\nmore\n", "CIFAR-10, JPEG copy"), (None, UNVERIFIED.format("CIFAR-10")),
-    ("\n", UNVERIFIED.format("CIFAR-10")), ("a\tb\x1b[31m\n", "ab[31m")])
-def test_provenance(tmp_path, text, source):
-    """The first line of SOURCE.txt, without control characters; without it the origin is unverified."""
-    assert datasets.load("cifar10", write_cifar(tmp_path, source=text)).source == source
-
-
 @pytest.mark.parametrize("change, known", [
     (lambda b: b, True), (lambda b: b[6146:] + b[:6146], True), (lambda b: b[:-1] + bytes([b[-1] ^ 1]), False),
     (lambda b: bytes([(b[0] + 1) % 10]) + b[1:], False), (lambda b: b[:6146] + b[:3073], False)],
     ids=["as it was", "in another order", "another pixel", "another label", "one image twice"])
 def test_the_set_of_images_is_recognised(tmp_path, monkeypatch, change, known):
-    """Whatever SOURCE.txt says, but for the line of a checked download."""
-    inside, layout = write_cifar(tmp_path, source="a copy"), cifar.LAYOUTS["cifar10"]
+    inside, layout = write_cifar(tmp_path), cifar.LAYOUTS["cifar10"]
     dataset = datasets.load("cifar10", tmp_path)
     digests = tuple(cifar.set_digest(*split) for split in (dataset[:2], dataset[2:4]))
     monkeypatch.setitem(cifar.LAYOUTS, "cifar10", layout._replace(sets=digests))
     changed("data_batch_1.bin", change)(inside)
-    assert datasets.load("cifar10", tmp_path).source == (RECOGNISED.format("CIFAR-10") if known else "a copy")
-    (inside / "SOURCE.txt").write_text(VERIFIED.format("CIFAR-10"))
-    assert datasets.load("cifar10", tmp_path).source == VERIFIED.format("CIFAR-10")
+    assert datasets.load("cifar10", tmp_path).source == (RECOGNISED if known else UNVERIFIED).format("CIFAR-10")
 
 
 def test_the_set_is_recognised_in_a_folder_and_packed(tmp_path, monkeypatch):
@@ -228,9 +215,9 @@ def test_a_named_place_that_holds_nothing_is_an_error(tmp_path, made, match):
 
 def test_banner(tmp_path):
     """Provenance, sizes, and how many images of which class there are; of many classes some."""
-    dataset = datasets.load("cifar10", write_cifar(tmp_path, source="somewhere\n"))
+    dataset = datasets.load("cifar10", write_cifar(tmp_path))
     first, second = datasets.banner(dataset).splitlines()
-    assert first == f"data: somewhere, 15 training and 3 test images, from {dataset.folder}"
+    assert first == f"data: CIFAR-10 layout, origin unverified, 15 training and 3 test images, from {dataset.folder}"
     trained, tested = (np.bincount(labels, minlength=10) for labels in (dataset.train_labels, dataset.test_labels))
     assert second == f"classes (training + test): {', '.join(map('{} {} + {}'.format, dataset.classes, trained, tested))}"
     many = datasets.banner(dataset._replace(classes=cifar.FINE, source="\udcff\x1b[31m\n of any bytes", note="mind this"))

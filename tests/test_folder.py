@@ -250,7 +250,7 @@ NAMED = np.array(["a", "b", "c"])
     (dict(y_train=Y[:5]), "expected 6 labels, one per image"), (dict(y_train=Y * 1.0), "integers"),
     (dict(y_train=Y - 1), "at least"), (dict(y_train=Y * 2, y_test=np.zeros(3, int)), "without a gap"),
     (dict(y_train=Y * 0), "y_train has 0 alone"), (dict(y_train=Y % 2), "y_test has 2, which y_train lacks"),
-    (dict(classes=NAMED[:2]), "a string for each label from 0 to 2"), (dict(classes=np.arange(3)), "a string"),
+    (dict(classes=NAMED[:2]), "a string for each label up to 2"), (dict(classes=np.arange(3)), "a string"),
     (dict(classes=NAMED[[0, 1, 0]]), "all different")])
 def test_wrong_arrays(tmp_path, changes, match):
     assert match in sentence(datasets.load, str(save(tmp_path / "own.npz", **changes)))

@@ -62,8 +62,6 @@ def test_the_name_that_is_asked_for_decides(folder, monkeypatch, where):
         assert datasets.load("auto", argument).name == datasets.load(str(argument)).name == "fashion-mnist"
     digits = datasets.load("mnist", path)
     assert (digits.source, digits.classes[9]) == ("IDX files, taken for MNIST", "9")
-    (path / "SOURCE.txt").write_text("digits of my own\n")
-    assert datasets.load("mnist", path).source == "digits of my own"
 
 
 @pytest.mark.parametrize("path, name", [("mnist/raw", "mnist"), ("Fashion_MNIST", "fashion-mnist"),

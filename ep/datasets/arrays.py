@@ -69,13 +69,9 @@ def class_names(arrays, y_train, y_test, path):
     if len(present) < 2 or len(strange := np.setdiff1d(y_test, present)):
         wrong = f"y_test has {strange[0]}, which y_train lacks" if len(present) > 1 else f"y_train has {present[0]} alone"
         raise EPError(f"{path}: labels have to be of at least two classes, each of those tested among those trained: {wrong}")
-    if "classes" in arrays:
-        names = arrays["classes"]
-        if names.ndim != 1 or names.dtype.kind != "U" or not len(np.unique(names)) == len(names) > present[-1]:
-            raise EPError(f"{path}: classes has shape {names.shape} and type {names.dtype}: expected a string for each label "
-                          f"from 0 to {present[-1]}, all different")
-        return tuple(names.tolist())
-    if present[-1] != len(present) - 1:
-        raise EPError(f"{path}: labels have to be 0, 1, 2 ... without a gap: y_train has {len(present)} from {present[0]} to "
-                      f"{present[-1]} (an array `classes` of names allows gaps)")
-    return tuple(f"class {label}" for label in present)
+    names = arrays.get("classes", np.array([f"class {label}" for label in range(len(present))]))
+    if names.ndim != 1 or names.dtype.kind != "U" or not len(np.unique(names)) == len(names) > present[-1]:
+        raise EPError(f"{path}: y_train has {len(present)} labels from {present[0]} to {present[-1]}, and the names of classes "
+                      f"have shape {names.shape} and type {names.dtype}: expected a string for each label up to {present[-1]}, "
+                      "all different; without an array `classes` of them, labels without a gap")
+    return tuple(names.tolist())

@@ -101,11 +101,9 @@ def find(layout, place):
 
 def read(place, layout):
     """The Dataset in a folder or archive that `find` has found. Raises EPError for what is damaged."""
-    verified, source = f"{layout.title} (official archive, MD5 verified)", provenance(place)
     try:
         content = files_in(place, layout)
-        if place.is_file() and hashlib.md5(place.read_bytes()).hexdigest() == layout.md5:
-            source = verified
+        verified = place.is_file() and hashlib.md5(place.read_bytes()).hexdigest() == layout.md5
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:  # gzip's BadGzipFile is an OSError
         raise EPError(f"cannot read {place}: {error}") from None
     splits = []
@@ -114,9 +112,9 @@ def read(place, layout):
         planes = records[:, layout.labels:].reshape(-1, 3, 32, 32)
         splits += [np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, layout.labels - 1].copy()]
     mean, std = (layout.mean, layout.std) if layout.mean else measured(splits[0])
-    dataset = Dataset(*splits, layout.classes, layout.name, source or f"{layout.title} layout, origin unverified",
-                      str(place.absolute()), mean=mean, std=std, flip=True, pad=4)
-    return dataset if source == verified else recognised(dataset)
+    origin = f"{layout.title} (official archive, MD5 verified)" if verified else f"{layout.title} layout, origin unverified"
+    dataset = Dataset(*splits, layout.classes, layout.name, origin, str(place.absolute()), mean=mean, std=std, flip=True, pad=4)
+    return dataset if verified else recognised(dataset)
 
 
 def files_in(place, layout):
@@ -158,13 +156,3 @@ def set_digest(images, labels):
     """SHA-256 of the sorted SHA-256 of all images, each with its label in front: their order does not matter."""
     one_by_one = sorted(hashlib.sha256(bytes([label]) + image.tobytes()).digest() for image, label in zip(images, labels))
     return hashlib.sha256(b"".join(one_by_one)).hexdigest()
-
-
-def provenance(folder):
-    """The first line of SOURCE.txt, which whoever wrote the files put beside them; "" without it."""
-    try:
-        with open(folder / "SOURCE.txt", encoding="utf-8", errors="replace") as file:
-            line = file.readline(200)
-    except OSError:
-        return ""
-    return "".join(c for c in line if c.isprintable()).strip()

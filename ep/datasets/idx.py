@@ -16,7 +16,6 @@ import numpy as np
 
 from ..errors import EPError
 from . import download as downloads
-from .cifar import provenance
 from .dataset import Dataset, measured
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"
@@ -69,7 +68,7 @@ def load(name, folder=None, download=True):
                       f"{splits[2].shape[1:3]} pixels")
     source = kind.title if called(found) == name else f"IDX files, taken for {kind.title}"
     mean, std = measured(splits[0])
-    return Dataset(*splits, kind.classes, name, provenance(found) or source, str(found.absolute()), mean=mean, std=std,
+    return Dataset(*splits, kind.classes, name, source, str(found.absolute()), mean=mean, std=std,
                    flip=kind.flip, pad=2)
 
 
