@@ -74,7 +74,7 @@ def open_path(path):
 
 def existing(path):
     """An absolute path. Raises EPError if there is nothing."""
-    path = Path(os.path.abspath(os.path.expanduser(path)))
+    path = downloads.place(path)
     if not path.exists():
         raise EPError(f"no data set in {path}: there is no such folder or file")
     if not os.access(path, os.R_OK):

@@ -16,7 +16,7 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
     epochs = [line["epoch"] for line in log]
     panels = panels_of(log[0])
     figure = Figure(figsize=(11 / 3 * (len(panels) // 2), 6.5), layout="constrained")
-    figure.suptitle(as_it_is(title), parse_math=False)  # a folder may be called $$
+    figure.suptitle(title, parse_math=False)  # a folder may be called $$
     axes = figure.subplots(2, len(panels) // 2).flat
     for axis, (name, lines) in zip(axes, panels):
         for (label, key), marker in zip(lines.items(), itertools.cycle("osD^vP*X")):
@@ -54,8 +54,3 @@ def per_layer(line, prefix):
     """{layer: key} of the per-layer columns."""
     layers = {key: key.removeprefix(prefix) for key in line if key.startswith(prefix)}
     return {f"layer {layer}" if layer.isdecimal() else layer.replace("_", " "): key for key, layer in layers.items()}
-
-
-def as_it_is(text):
-    """A name of a file or class for a figure: bytes that are no characters as their escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
