@@ -65,7 +65,7 @@ def test_the_name_that_is_asked_for_decides(folder, monkeypatch, where):
 
 
 @pytest.mark.parametrize("path, name", [("mnist/raw", "mnist"), ("Fashion_MNIST", "fashion-mnist"),
-                                        ("mnist/FashionMNIST/raw", "fashion-mnist"), ("fashion/of/mnist", "mnist")])
+                                        ("mnist/FashionMNIST/raw", "fashion-mnist"), ("old-fashioned/mnist", "mnist")])
 def test_the_name_of_the_folder_decides(folder, path, name):
     """Where no name is asked for; a mirrored digit is no digit."""
     (folder.parent / path).parent.mkdir(parents=True, exist_ok=True)

@@ -73,9 +73,11 @@ def load(name, folder=None, download=True):
 
 
 def called(folder):
-    """The data set that a folder, or the one around it (FashionMNIST/raw), is called after; or None."""
-    words = "/".join(Path(folder).resolve().parts[-2:]).lower()
-    return "fashion-mnist" if "fashion" in words else "mnist" if "mnist" in words else None
+    """The data set that a folder, else the one around it (FashionMNIST/raw), is called after; or None."""
+    for name in (folder.name.lower(), folder.parent.name.lower()):
+        if "fashion" in name or "mnist" in name:
+            return "fashion-mnist" if "fashion" in name else "mnist"
+    return None
 
 
 def find(place):
