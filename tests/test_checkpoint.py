@@ -14,7 +14,7 @@ from ep import EPError, datasets, mlp
 from ep.backend import array_module, to_host
 from ep.npz import read_npz, write_npz
 from ep.train import runs
-from ep.train.checkpoint import FORMAT, read_meta, restore, save_checkpoint
+from ep.train.checkpoint import read_meta, restore, save_checkpoint
 from ep.train.experiment import Config
 from ep.train.optimizers import OPTIMIZERS
 
@@ -36,7 +36,7 @@ def test_round_trip(tmp_path, xp, written_on_the_host, kind):
     network, optimizer = trained(xp=np if written_on_the_host else xp, kind=kind)
     save_checkpoint(tmp_path / "c.npz", network, optimizer, META)
     meta = read_meta(tmp_path / "c.npz")
-    assert meta == json.loads(json.dumps({"format": FORMAT, **META})) and runs.config_of(meta, "c.npz") == Config()
+    assert meta == json.loads(json.dumps(META)) and runs.config_of(meta, "c.npz") == Config()
     other, other_optimizer = trained(seed=5, xp=xp, kind=kind)
     assert any((a != other_optimizer.state()[key]).any() for key, a in optimizer.state().items())
     restore(tmp_path / "c.npz", other, other_optimizer)
@@ -54,13 +54,13 @@ def without(key, settings):
 
 
 @pytest.mark.parametrize("meta, named", [
-    (META | dict(format=1), "format 1, and this version reads format 2"),
+    (without("epoch", META), "it has no epoch"), (without("config", META), "it has no config"),
     (META | dict(config=META["config"] | dict(smoothing=0.1)), "smoothing"),
     (META | dict(config=META["config"] | dict(nudging="six-point")), "does not know nudging six-point"),
     (META | dict(config=without("beta", META["config"])), "differ in beta")])
 def test_checkpoints_of_another_version(tmp_path, meta, named):
-    """Another format, a setting more or less, a word that is new: whole, but to be continued by the version that wrote it."""
-    write_npz(tmp_path / "c.npz", {"meta": np.array(json.dumps({"format": FORMAT, **meta}))})
+    """Something it lacks, a setting more or less, a word that is new: whole, but to be continued by the version that wrote it."""
+    write_npz(tmp_path / "c.npz", {"meta": np.array(json.dumps(meta))})
     message = sentence(lambda: runs.config_of(read_meta(tmp_path / "c.npz"), tmp_path / "c.npz"))
     assert named in message and "continue it with the version that wrote it" in message
 

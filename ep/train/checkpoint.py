@@ -2,7 +2,7 @@
 
     parameter/NAME   arrays
     optimizer/NAME   whatever the optimizer says is its state
-    meta             JSON text: format, config, epoch, step, totals of the unfinished epoch, log so far
+    meta             JSON text: config, epoch, step, totals of the unfinished epoch, log so far, warnings given
 
 A run has no generator state and no stored permutation: both are drawn anew from (seed, epoch, step), see loop.py.
 """
@@ -18,12 +18,10 @@ from ..errors import EPError
 from ..network import Network
 from ..npz import read_npz, write_npz
 
-FORMAT = 2  # 1: the state of SGD alone, and networks without a feedback gain
-
 
 def save_checkpoint(path: str | Path, network: Network, optimizer: Any, meta: dict) -> None:
     """Write parameters, optimizer state and the JSON-able dictionary `meta`, atomically."""
-    write_npz(path, {**arrays_of(network, optimizer), "meta": np.array(json.dumps({"format": FORMAT, **meta}))})
+    write_npz(path, {**arrays_of(network, optimizer), "meta": np.array(json.dumps(meta))})
 
 
 def arrays_of(network, optimizer):
@@ -33,14 +31,14 @@ def arrays_of(network, optimizer):
 
 
 def read_meta(path: str | Path) -> dict:
-    """The dictionary `meta` of a checkpoint. Raises EPError if the file is not a checkpoint of this format."""
+    """The dictionary `meta` of a checkpoint. Raises EPError if the file is no checkpoint, or one of another version."""
     try:
         meta = json.loads(str(read_npz(path)["meta"]))
-        version = meta.get("format")
+        lacking = sorted({"config", "epoch", "step", "totals", "log", "warned"} - meta.keys())
     except (KeyError, ValueError, AttributeError):
         raise EPError(f"{path} is not a checkpoint of this package") from None
-    if version != FORMAT:
-        raise another_version(path, f"it has checkpoint format {version}, and this version reads format {FORMAT}")
+    if lacking:
+        raise another_version(path, f"it has no {', '.join(lacking)}")
     return meta
 
 
