@@ -24,7 +24,8 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
             axis.plot(epochs, values, marker=marker, markersize=4, label=label)
             if key.startswith("distance_"):
                 axis.plot(epochs, [line[key.replace("distance", "decay")] for line in log], "k--", linewidth=0.8)
-        axis.set(title=name, xlabel="epoch", yscale="log" if name in LOGARITHMIC else "linear")
+        positive = axis.dataLim.y1 > 0
+        axis.set(title=name, xlabel="epoch", yscale="log" if name in LOGARITHMIC and positive else "linear")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if len(lines) > 1:
