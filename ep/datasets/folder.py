@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ..errors import EPError
 from . import pictures
 from .cifar import recognised
-from .dataset import Dataset, measured
+from .dataset import Dataset, measured, short
 
 EVERY = 5
 SHAPE = (32, 32, 3)  # of the images
@@ -119,8 +119,8 @@ def pictures_in(folder):
         yield from (path for name in filter(shown, names) if pictures.is_picture(path := Path(top, name)))
 
 
-def unused(place, used, most=5):
-    """What lies in a place, but for the files in use and the folders of them, as a sentence of at most so many names."""
+def unused(place, used):
+    """What lies in a place, but for the files in use and the folders of them, as a sentence of a few names."""
     known = used.union(*(path.parents for path in used))
 
     def others(folder):
@@ -131,9 +131,7 @@ def unused(place, used, most=5):
                 yield from others(path)
 
     names = list(others(place))
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    some = f"not used, since hidden, beside classes or no picture that can be read: {', '.join(names[:most])}{more}"
-    return some if names else ""
+    return f"not used, since hidden, beside classes or no picture that can be read: {short(names, 5)}" if names else ""
 
 
 def read(found, names, used):

@@ -19,7 +19,6 @@ from . import download as downloads
 from .dataset import Dataset, measured
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"
-UNSIGNED_BYTES = 8
 FILES = tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 
 
@@ -94,7 +93,7 @@ def read(path, dimensions):
     except (OSError, EOFError, zlib.error) as error:
         raise EPError(f"cannot read {path}: {error}") from None
     start = 4 + 4 * dimensions
-    if len(content) < start or content[:4] != bytes([0, 0, UNSIGNED_BYTES, dimensions]):
+    if len(content) < start or content[:4] != bytes([0, 0, 8, dimensions]):
         raise EPError(f"{path} is no IDX file of unsigned bytes in {dimensions} dimension(s)")
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     expected = start + int(np.prod(shape, dtype=np.int64))
