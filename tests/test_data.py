@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from helpers import sentence
 
-from ep import datasets
+from ep import EPError, datasets
 from ep.backend import to_host
-from ep.datasets import cifar
+from ep.datasets import __main__ as pack, cifar
 from ep.datasets.synthetic import CLASSES, SOURCE, synthetic_images
 
 RECORDS = 3  # per file; the real ones have 10,000 and 50,000
@@ -111,7 +111,7 @@ def test_the_set_of_images_is_recognised(tmp_path, monkeypatch, change, known):
     assert datasets.load("cifar10", tmp_path).source == (RECOGNISED if known else UNVERIFIED).format("CIFAR-10")
 
 
-def test_the_set_is_recognised_in_a_folder_and_packed(tmp_path, monkeypatch):
+def test_the_set_is_recognised_in_a_folder_and_packed(tmp_path, monkeypatch, capsys):
     """Pictures with the images and labels of a known set get its name, classes and augmentation; so does the file they become."""
     Image, images = pytest.importorskip("PIL.Image"), np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     for k, place in enumerate(("train/a", "train/b", "train/a", "test/a", "test/b")):
@@ -125,11 +125,14 @@ def test_the_set_is_recognised_in_a_folder_and_packed(tmp_path, monkeypatch):
     assert plain.source == "pictures in the folder some" and not plain.flip and known.source == RECOGNISED.format("CIFAR-100")
     assert known.classes == ("x", "y") and known.flip and known.pad == 4 and known.mean == plain.mean
 
-    np.savez(tmp_path / "some.npz", x_train=known.train_images, y_train=known.train_labels, x_test=known.test_images,
-             y_test=known.test_labels, classes=known.classes)
+    monkeypatch.setattr("sys.argv", ["pack", str(tmp_path / "some"), str(tmp_path / "some.npz")])
+    pack.main()
     packed = datasets.load("auto", tmp_path / "some.npz")
+    assert layout.recognised in capsys.readouterr().out
     for a, b in zip(known, packed._replace(name=known.name, folder=known.folder)):
         assert np.array_equal(a, b)
+    with pytest.raises(EPError, match="no new .npz file"):
+        pack.main()
 
 
 def changed(file, change):

@@ -21,7 +21,7 @@ DOORS = [  # everything else: exchangeable parts, data sets, training
     {"engine", "datasets.synthetic", "datasets.cifar"}, {"datasets.folder", "datasets.arrays"},
     {"datasets.idx"}, {"datasets.choose"}, {"datasets"}, {"train.loop"},
     {"train.settings", "train.parallel", "train.equilibrium"}, {"train.experiment"}, {"train.runs"}, {"train.job"},
-    {"train", "train.__main__", "doctor"}]
+    {"train", "train.__main__", "datasets.__main__", "doctor"}]
 LEVEL = {module: level for level, modules in enumerate([*CORE, *DOORS]) for module in modules}
 FORBIDDEN_IN_THE_CORE = {"threading", "concurrent", "multiprocessing", "mpi4py", "argparse", "threadpoolctl", "queue"}
 

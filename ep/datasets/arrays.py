@@ -10,7 +10,7 @@ Nothing is unpickled, so an array of Python objects is refused.
 import numpy as np
 
 from ..errors import EPError
-from ..npz import read_npz
+from ..npz import read_npz, write_npz
 from .cifar import recognised
 from .dataset import Dataset, measured
 
@@ -32,6 +32,12 @@ def load(path):
     mean, std = measured(images[0])
     return recognised(Dataset(images[0], labels[0].astype(dtype), images[1], labels[1].astype(dtype), classes, "npz",
                               f"arrays in {path.name}", str(path), mean=mean, std=std))
+
+
+def save(dataset, path):
+    """Write a data set to one .npz file that `load` reads: what takes a minute as 60,000 pictures is then read in a second."""
+    splits = (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels)
+    write_npz(path, dict(zip(NAMES, splits), classes=np.array(dataset.classes)))
 
 
 def checked_images(x, name):
