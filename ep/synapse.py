@@ -66,7 +66,7 @@ class Synapse:
     # --- what follows ----------------------------------------------------------------------------------------------------
 
     def arguments(self) -> dict[str, Any]:
-        """What its constructor takes, for `Network.save`: here, attributes of the same names. Arrays, and what JSON can write."""
+        """What its constructor takes, for `Network.save`: here, attributes of the same names. Arrays, synapses, or JSON."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def __copy__(self):

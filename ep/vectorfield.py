@@ -123,7 +123,6 @@ def asymmetric(network: "Network", angle: float = 90.0, seed: int = 0) -> "Netwo
             B = math.cos(turn) * W + math.sin(turn) * array_module(W).asarray(R)
             other.synapses[k] = Asymmetric(other.synapses[k], B)
     other.set_parameters(other.parameters())  # of its own
-    other.recipe = network.recipe and {**network.recipe, "connections": "asymmetric"}
     return other
 
 

@@ -3,6 +3,7 @@
 (numpy only: the parts for a GPU are in test_kernels.py and test_graph.py.)
 """
 
+import copy
 from functools import partial
 
 import numpy as np
@@ -392,8 +393,8 @@ def test_what_stays_as_it_is():
 def test_float32_stays_float32_and_loses_no_digits():
     """Six layers at gamma = 0.02: the first answers with 1e-9 of the nudge."""
     net = network(size=64, channels=(4, 4, 4, 4, 4, 4), feedback=0.02, dtype="float32", scale=4.0)
-    exact = ep.builders.from_recipe({**net.recipe, "dtype": "float64", "feedback": 0.02},
-                                    {name: w.astype("float64") for name, w in net.parameters().items()})
+    exact = copy.deepcopy(net)
+    exact.set_parameters({name: w.astype("float64") for name, w in net.parameters().items()})
     x, y, _ = example(net, dtype="float32")
     phases = ep.Phases(ep.Phase(4, "up"), ep.Phase(2, "down"), deviations=True)
     found = ep.eqprop_gradient(engine.prepared(net), x, y, phases, nudging=SYMMETRIC).gradient

@@ -71,7 +71,7 @@ def text(value):
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{list(value.shape)}:{zlib.crc32(np.ascontiguousarray(value)):x}"
     if isinstance(value, ep.Network):
-        return text(dict(value.parameters(), gain=value.feedback, recipe=value.recipe))
+        return text(dict(value.parameters(), gain=value.feedback, built=value.written()[0]))
     if isinstance(value, dict):
         return "{" + ", ".join(f"{text(key)}: {text(one)}" for key, one in value.items()) + "}"
     if isinstance(value, (list, tuple)):
