@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from helpers import conv_loops
 
 import ep
 from ep import engine, ops
@@ -105,7 +106,7 @@ def test_a_convolution_is_that_of_the_loops(kind, H, W, padding, rows_at_once):
     """Every size, also those that tiles do not divide; in stripes and as a whole; the second time finds used buffers."""
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(2, H, W, 3)), rng.normal(size=(3, 3, 3, 5))
-    expected = ops.conv_loops(x, kernel, padding=padding)
+    expected = conv_loops(x, kernel, padding=padding)
     conv = convolution(kind, kernel, (H, W), expected.shape[1:3], padding, 2)
     for way in (in_stripes, lambda conv: conv.whole()):
         conv.input[...] = inside(x)
@@ -117,7 +118,7 @@ def test_a_convolution_is_that_of_the_loops(kind, H, W, padding, rows_at_once):
 def test_im2col_of_other_kernels(k):
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(2, 7, 6, 3)), rng.normal(size=(k, k, 3, 4))
-    expected = ops.conv_loops(x, kernel, padding=k - 1)
+    expected = conv_loops(x, kernel, padding=k - 1)
     conv = convolution("im2col", kernel, (7, 6), expected.shape[1:3], k - 1, 2)
     conv.input[...] = inside(x)
     assert abs(outside(conv.whole()) - expected).max() <= 1e-13 * abs(expected).max()
