@@ -36,7 +36,7 @@ class Relaxation:
     """Where a relaxation ended.
 
     states    [s_1 ... s_L]; of a nudged phase by `deviate`, the deviations [delta_1 ... delta_L]
-    switches  of every synapse at these states (the frozen ones, if they were frozen); of deviations, those of s*
+    switches  of every synapse at these states; of deviations, those of s*
     steps     how many were made; with a tolerance, for the image that took the most
     before    the states before the last step
     tolerance of the phase
@@ -89,25 +89,21 @@ class Relaxation:
 
 
 def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None, beta: complex = 0.0, *,
-          start: States | None = None, switches: list | None = None, inputs: dict | None = None,
-          trajectory: list | None = None, disturb: Callable[[int, Array], Array] | None = None) -> Relaxation:
+          start: States | None = None, inputs: dict | None = None, trajectory: list | None = None,
+          disturb: Callable[[int, Array], Array] | None = None) -> Relaxation:
     """Iterate (1) from `start` (default: all states zero) as `phase` says; returns a `Relaxation`.
 
     x (N, *input shape). phase: a `Phase`, or a number of steps.
     y (N,) labels or (N, classes) targets, needed if beta != 0. beta: nudging strength, real or complex.
-    switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live"). A synapse
-    from the input keeps its own, for x does not change.
     inputs: network.input_drives(x), if they are known already: they are the same in every phase.
     trajectory: a list that gets (states, u, switches) of the start, where there is no u, and of the end of every step.
     disturb: disturb(n, s) is what a device makes of the new state s (N, ...) of layer n (imperfections.py).
     Raises EPError for x, y or states that do not fit, and for complex beta in a network that is not holomorphic.
     """
     phase, (x, y, beta, start) = Phase.of(phase), checked(network, x, y, beta, start)
-    if switches is not None and len(switches) != len(network.synapses):
-        raise EPError(f"expected the switches of {len(network.synapses)} synapses: got a list of {len(switches)}")
     omega, L = over_relaxation(network, phase), len(network.shapes) - 1
     inputs = network.input_drives(x) if inputs is None else inputs
-    messages = Messages(network, x, beta, start, switches, inputs)
+    messages = Messages(network, x, beta, start, inputs)
     states, sigmas = messages.states, network.activations
     u: list[Any] = [None] * L
 
@@ -135,7 +131,6 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
 
     def go_on(rest, phase):
         return relax(network, x[rest], phase, None if y is None else y[rest], beta, start=cut(states, rest),
-                     switches=None if switches is None else cut(switches, rest),
                      inputs={k: tuple(cut(message, rest)) for k, message in inputs.items()}, disturb=disturb)
 
     return others_go_on(together, phase, go_on)
@@ -260,16 +255,14 @@ class Messages:
     the others, and change no number:
         * A message up is kept until its sender moves.
         * A layer that is still zero sends nothing down.
-        * A layer that nothing of the images has reached yet is the same for all of them. Unless switches are given, it is kept
-          once, as (1, ...), and so are its messages up. (This also decides about the windows of max-pooling that tie there:
-          equally for all images.)
+        * A layer that nothing of the images has reached yet is the same for all of them. It is kept once, as (1, ...), and so
+          are its messages up. (This also decides about the windows of max-pooling that tie there: equally for all images.)
     """
 
-    def __init__(self, network, x, beta, start, switches, inputs):
-        self.network, self.x, self.frozen, self.sent, self.N = network, x, switches, dict(inputs), len(x)
-        each = switches or not network.bilinear
-        given = network.init_state(x if each else x[:1]) if start is None else start
-        given = given if each else [once(s) for s in given]
+    def __init__(self, network, x, beta, start, inputs):
+        self.network, self.x, self.sent, self.N = network, x, dict(inputs), len(x)
+        given = network.init_state(x[:1] if network.bilinear else x) if start is None else start
+        given = [once(s) for s in given] if network.bilinear else given
         self.states = [s + 0j for s in given] if isinstance(beta, complex) else given
         self.moved = [start is not None] * (1 + len(given))
 
@@ -277,7 +270,7 @@ class Messages:
         """(drive, switches) of synapse k on its post layer."""
         if k not in self.sent:
             pre = self.states[self.network.wiring[k][0] - 1]
-            self.sent[k] = self.network.synapses[k].drive_post(pre, self.frozen[k] if self.frozen else None)
+            self.sent[k] = self.network.synapses[k].drive_post(pre)
         return self.sent[k]
 
     def terms(self, n):
@@ -303,8 +296,7 @@ class Messages:
 
     def switches(self):
         """Of every synapse at the present states."""
-        return list(self.frozen) if self.frozen else [spread(self.up(k)[1], self.N) if synapse.bilinear else None
-                                                      for k, synapse in enumerate(self.network.synapses)]
+        return [spread(self.up(k)[1], self.N) if synapse.bilinear else None for k, synapse in enumerate(self.network.synapses)]
 
 
 def once(s):

@@ -52,7 +52,7 @@ class Synapse:
         return {}
 
     def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
-        """(dPhi_n/dpost, switches). Given switches are kept ("frozen"); without, the largest of each window wins."""
+        """(dPhi_n/dpost, switches). Given switches are kept; without, the largest of each window wins."""
         raise NotImplementedError
 
     def drive_pre(self, post: Array, switches: Any = None) -> Array:

@@ -1,5 +1,6 @@
 """Random numbers, a distance, examples and their run folders, for every test. Random numbers are seeded, and of the host."""
 
+import copy
 import json
 import signal
 from pathlib import Path
@@ -89,3 +90,12 @@ def conv_loops(x, W, stride=1, padding=0):
         for a, b in np.ndindex(k, k):
             y[n, i, j] += x[n, stride * i + a, stride * j + b] @ W[a, b]
     return y
+
+
+def held(network, switches):
+    """A copy of the network, with the same arrays, whose synapses keep these switches of max-pooling whatever the states are."""
+    other = copy.copy(network)
+    other.synapses = [copy.copy(synapse) for synapse in network.synapses]
+    for kept, plain, synapse in zip(switches, network.synapses, other.synapses):
+        synapse.drive_post = lambda pre, switches=None, kept=kept, plain=plain: plain.drive_post(pre, kept)
+    return other

@@ -121,7 +121,6 @@ def gradient(phases=Phases(5, 3), nudging=SYMMETRIC):  # noqa: B008 - constants
     (lambda: gradient(10), "phases.* 10"), (lambda: ep.bptt_gradient(NET, IMAGES, LABELS, 10), "phases.* 10"),
     (lambda: ep.rbp_gradient(NET, IMAGES, LABELS, 10), "phases.* 10"),
     (lambda: ep.relax(NET, IMAGES, 3, LABELS, None), "beta.* None"), (lambda: ep.relax(NET, IMAGES, 3, LABELS, np.nan), "nan"),
-    (lambda: ep.relax(NET, IMAGES, 3, switches=[]), "switches of 1"),
     (lambda: loop.chunks(5, 0), "got 0"), (lambda: ep.worker_threads(0).__enter__(), "threads"),
     *((lambda seed=seed: ep.train_epoch(NET, IMAGES, LABELS, gradient, None, batch_size=4, seed=seed), "seed")
       for seed in (-1, 0.5, "1")),

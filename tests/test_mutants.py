@@ -162,8 +162,6 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
     "no top-down drives": of(
         "network:Network.drives", "gain * synapse.drive_pre", "0.0 * synapse.drive_pre", (DERIVATIVES, DENSE)),
     "no top-down messages": of("dynamics:Messages.terms", "downs.append((gain,", "downs.append((0.0,", (AT_REST, AVERAGE)),
-    "frozen switches that thaw": of(
-        "dynamics:Messages.up", "self.frozen[k] if self.frozen else None", "None", (I.test_frozen_switches_are_kept_throughout,)),
     "one state for all images": of(
         "dynamics:relax", "(for_each_image(arrays, len(x)) for arrays in (states, before, u))", "(states, before, u)",
         (STEP, Case("dense", "tanh", SE))),
