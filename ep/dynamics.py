@@ -5,10 +5,9 @@
 u_n is the drive of layer n (network.py). `iterate` is the loop over steps and layers, the only one in this package. `relax` and
 `deviate` tell it what drives a layer and how it moves; so do rbp.py and radius.py.
 
-A nudged phase can be relaxed in two ways. `relax` computes the nudged states s^beta themselves, and what nudging did is then
-a difference of two states. That difference becomes small where the feedback is weak: layer n answers a nudge of size beta by
-about beta gamma^(L - n), and subtracting two float32 states leaves little more than rounding. `deviate` therefore relaxes the
-difference itself, equation (11), which loses no digits however small it is.
+A nudged phase relaxes the states s^beta themselves (`relax`), or their difference from s* (`deviate`, equation (11)). Layer n
+answers a nudge by about beta gamma^(L - n). Where feedback is weak, subtracting two float32 states leaves little of that but
+rounding, and the difference that is relaxed itself has all its digits.
 """
 
 from collections.abc import Callable, Sequence
