@@ -30,12 +30,6 @@ def read_npz(path):
             if any(member.comment for member in file.zip.infolist()):
                 raise ValueError("what looks like a comment may have been arrays")
             return checked(dict(file))
-    except FileNotFoundError:
-        raise EPError(f"no such file: {path}") from None
-    except IsADirectoryError:
-        raise EPError(f"{path} is a folder: expected a file") from None
-    except NotADirectoryError:
-        raise EPError(f"{path}: a file stands where a folder is expected") from None
     except Exception as error:  # zipfile, each decompressor and NumPy's reader of headers raise whatever damage makes them raise
         if isinstance(error, OSError) and error.errno is not None:
             raise EPError(f"{path} cannot be read: {error.strerror}") from None

@@ -173,7 +173,7 @@ def test_files_of_another_kind(whole, tmp_path, kind):
 def test_what_is_no_damage_is_not_called_so(tmp_path, monkeypatch):
     """A folder for a file, a file for a folder, none, one that may not be read."""
     (tmp_path / "file").touch()
-    for path, named in (("", "is a folder"), ("file/x", "a file stands"), ("none", "no such file")):
+    for path, named in (("", "Is a directory"), ("file/x", "Not a directory"), ("none", "No such file")):
         message = sentence(ep.load, tmp_path / path)
         assert named in message and "damaged" not in message
     monkeypatch.setattr(np, "load", Mock(side_effect=PermissionError(13, "Permission denied")))

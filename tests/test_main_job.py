@@ -179,7 +179,7 @@ BAD = {  # one of each place where it is found; what else is refused there is th
     "--algorithm bptt --steps-nudged 5": "BPTT goes back through 1 to T = 4 steps",
     "--algorithm bptt --schedule checkerboard": "BPTT unrolls a fixed number of synchronous steps",
     "--out /dev/null/run": "cannot write to the output folder",
-    "--resume no-such-run": "no such file",
+    "--resume no-such-run": "No such file",
     "--dataset auto --data no-such-folder": "no-such-folder: there is no such folder or file",
 }
 

@@ -239,7 +239,7 @@ def finished(tmp_path_factory):
 
 def test_resuming_the_wrong_thing(start, finished, tmp_path):
     """A file of the run, another folder for the output, fewer epochs; the same folder twice is no contradiction."""
-    for options, named in ((["--resume", finished / "network.npz"], "is a file"), (["--resume", tmp_path], "no such file"),
+    for options, named in ((["--resume", finished / "network.npz"], "is a file"), (["--resume", tmp_path], "No such file"),
                            (["--resume", finished, "--out", tmp_path / "other"], "leave --out")):
         err = refused(start(*options))
         assert named in err and "damaged" not in err
