@@ -200,12 +200,12 @@ def load(path: str | Path, synapses: Sequence[type] = ()) -> Network:
     """
     arrays, known = read_npz(path), {**{f"ep.{one.__name__}": one for one in KINDS}, **{one.__name__: one for one in synapses}}
     try:
-        about = json.loads(str(arrays["network"]))
-        parts = [rebuilt(part, arrays, known) for part in about["synapses"]]
-        cost = COSTS[about["cost"]](**{name: arrays[f"readout.{name}"] for name in ("W", "b") if f"readout.{name}" in arrays})
-        network = Network(parts, about["activation"], cost, about["wiring"], about["feedback"])
+        said = json.loads(str(arrays["network"]))
+        parts = [rebuilt(part, arrays, known) for part in said["synapses"]]
+        cost = COSTS[said["cost"]](**{name: arrays[f"readout.{name}"] for name in ("W", "b") if f"readout.{name}" in arrays})
+        network = Network(parts, said["activation"], cost, said["wiring"], said["feedback"])
         network.set_parameters({key: arrays[key] for key in network.parameters()})  # those that a constructor drew, too
-        network.about = about["about"]
+        network.about = said["about"]
     except EPError as error:
         raise EPError(f"{path}: {error}") from None
     except Exception:  # a description or an array of another kind

@@ -10,7 +10,7 @@ answers a nudge by about beta gamma^(L - n). Where feedback is weak, subtracting
 rounding, and the difference that is relaxed itself has all its digits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Any
@@ -135,8 +135,8 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
     return others_go_on(together, phase, go_on)
 
 
-def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free: Relaxation, phase: Phase | int,
-            transposed: bool = True, start: States | None = None) -> Relaxation:
+def deviate(network: Network, y: Array, beta: complex, free: Relaxation, phase: Phase | int, transposed: bool = True,
+            start: States | None = None) -> Relaxation:
     """The nudged phase at `beta` as deviations from `free`, the `Relaxation` of the free phase. Returns a `Relaxation`.
 
     First at gain 1, where all factors w_n are 1. At the switches of s* the drives are linear in the states; call their
@@ -153,26 +153,20 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
     This is the response of a symmetric network. Of an asymmetric one it is the response through the transposed Jacobian, which
     gives the exact gradient (vectorfield.py); transposed=False is its plain response, d_n = w_n sum_i D_ni delta_i / w_i.
     y: targets as `network.targets` returns them. The phase starts at delta = 0, or at `start`, and the residual is that of delta.
-    beta: one number; or several, and then their phases are relaxed together, as one batch (phases N, ...).
     """
-    phase, betas = Phase.of(phase), [checked_beta(network, b) for b in (beta if isinstance(beta, (tuple, list)) else [beta])]
-    if any(isinstance(b, complex) for b in betas):
-        betas = [complex(b) for b in betas]  # one batch has one type
-    omega, sigmas, L, N = over_relaxation(network, phase), network.activations, len(free.states), len(y)
+    phase, beta = Phase.of(phase), checked_beta(network, beta)
+    omega, sigmas, L = over_relaxation(network, phase), network.activations, len(free.states)
     factors = [min(max(w, 1 / LARGEST_FACTOR), LARGEST_FACTOR) for w in network.energy_factors]  # at gamma = 0: inf and 0
-    switches = [repeated(sw, len(betas)) if i > 0 else None for sw, (i, _) in zip(free.switches, network.wiring)]
     u = free.u
     delta: list[Any] = [None] * L if start is None else list(start)  # None: still zero, and nothing comes from it
     if omega != 1:
         u = [stretched(u_n, s, omega, sigma.slope) for u_n, s, sigma in zip(u, free.states, sigmas)]
 
-    def push():
-        """- beta dC/ds( s_L* + delta_L )"""
-        s = [free.states[-1] if delta[-1] is None else free.states[-1] + delta[-1][k * N:(k + 1) * N] for k in range(len(betas))]
-        return joined([b * network.cost.force(s_k, y) for b, s_k in zip(betas, s)])
-
     def drive(n):
-        terms = network.deviation_terms(n, delta, switches, transposed) + ([(1.0, push())] if n == L else [])
+        terms = network.deviation_terms(n, delta, free.switches, transposed)
+        if n == L:
+            s_L = free.states[-1] if delta[-1] is None else free.states[-1] + delta[-1]
+            terms.append((1.0, beta * network.cost.force(s_L, y)))  # - beta dC/ds( s_L* + delta_L )
         return over_relaxed(terms, omega, delta[n - 1], sigmas[n - 1].slope)
 
     def update(n, terms):
@@ -180,9 +174,8 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
             delta[n - 1] = sigmas[n - 1].deviate(u[n - 1], free.states[n - 1], terms, factors[n - 1])
 
     steps, before, earlier = iterate(network, phase, delta, drive, update, enough=0.5)
-    zero = 0j if isinstance(betas[0], complex) else 0.0
-    delta, before = ([zero * repeated(s, len(betas)) if d is None else d for s, d in zip(free.states, deltas)]
-                     for deltas in (delta, before))
+    zero = 0j if isinstance(beta, complex) else 0.0
+    delta, before = ([zero * s if d is None else d for s, d in zip(free.states, deltas)] for deltas in (delta, before))
     together = Relaxation(delta, free.switches, steps, before, phase.tolerance, earlier=earlier)
 
     def go_on(rest, phase):
@@ -374,45 +367,18 @@ def response(network: Network, y: Array, free: Relaxation, nudging: Nudging, pha
     For small beta this is - w_n ds_n/dbeta, and the sum of all mu_t that backpropagation through time sends back. y: targets.
     Where beta_k = 0 nobody pushes: delta stays 0, and there is nothing to relax.
     """
-    pushes, phase = [(beta, c) for beta, c in zip(nudging.points, nudging.weights) if beta != 0], Phase.of(phase)
-    together = array_module(y) is not np and not phase.tolerance  # a GPU wants few launches, the caches of a CPU small arrays
-    mu: list[Any] = [None] * len(free.states)
+    mu: States = []
     phases = []
-    for some in [pushes] if together else [[push] for push in pushes]:
-        nudged = deviate(network, y, [beta for beta, _ in some], free, phase, transposed)
-        for k, (_, c) in enumerate(some):
-            own = slice(k * len(y), (k + 1) * len(y))
-            delta, before = (cut(deviations, own) for deviations in (nudged.states, nudged.before))
-            phases.append(replace(nudged, states=delta, before=before))
-            for n, d in enumerate(delta):
-                if mu[n] is None:
-                    mu[n] = -c * d
-                else:
-                    mu[n] -= c * d
+    for beta, c in zip(nudging.points, nudging.weights):
+        if beta != 0:
+            phases.append(nudged := deviate(network, y, beta, free, phase, transposed))
+            mu = [m - c * d for m, d in zip(mu, nudged.states)] if mu else [-c * d for d in nudged.states]
     return [m.real for m in mu] if nudging.take_real else mu, phases
 
 
 def cut(arrays, part):
     """Part of each of them, or of both of a pair; None stays None."""
     return [None if a is None else tuple(cut(a, part)) if isinstance(a, tuple) else a[part] for a in arrays]
-
-
-def joined(arrays):
-    """Their concatenation. (CuPy's own may send addresses to the device, which a CUDA graph cannot record.)"""
-    if len(arrays) == 1:
-        return arrays[0]
-    N = len(arrays[0])
-    out = array_module(arrays[0]).empty((N * len(arrays), *arrays[0].shape[1:]), dtype=arrays[0].dtype)
-    for k, a in enumerate(arrays):
-        out[k * N:(k + 1) * N] = a
-    return out
-
-
-def repeated(a, copies):
-    """An array of a batch, or a pair of such, for a batch of so many copies of it; None stays None."""
-    if isinstance(a, tuple):
-        return tuple(repeated(part, copies) for part in a)
-    return a if a is None or copies == 1 else joined([a] * copies)
 
 
 # --- what both kinds of gradient return --------------------------------------------------------------------------------

@@ -72,7 +72,8 @@ class Network:
         several = list(activation) if type(activation) in (list, tuple) else [activation]
         several = [named(one, ACTIVATIONS, "activation") for one in several]
         self.activation = several[0] if len(several) == 1 else several
-        self.wiring = [tuple(whole(layer, "layer") for layer in ends) for ends in wiring or pairwise(len(self.synapses))]
+        wiring = wiring or [(k, k + 1) for k in range(len(self.synapses))]
+        self.wiring = [tuple(whole(layer, "layer") for layer in ends) for ends in wiring]
         if not self.synapses or len(self.wiring) != len(self.synapses) or isinstance(cost, (str, type)):
             raise EPError("a network needs at least one synapse, one pair of layers for each, and a cost that has been made, "
                           f"such as SquaredError(): got {len(self.synapses)} synapses, {len(self.wiring)} pairs, {cost!r}")
@@ -421,8 +422,3 @@ def described(synapse, key, arrays):
         large[name] = next((known for known, b in arrays.items() if b is a), f"{key}.{name}")
         arrays[large[name]] = a
     return [kind, small, large, parts]
-
-
-def pairwise(n):
-    """The wiring of a chain of n synapses."""
-    return [(k, k + 1) for k in range(n)]
