@@ -1,30 +1,11 @@
 """Equilibrium propagation (EP) for deep ConvNets, from scratch, on NumPy and CuPy.
 
 Laborieux et al. 2021, "Scaling Equilibrium Propagation to Deep ConvNets by Drastically Reducing its Gradient Estimator
-Bias" (arXiv:2006.03824). Read the files in this order; each imports only from those before it.
+Bias" (arXiv:2006.03824). docs/code/overview.md has the files of the core in the order in which they build on each other, with the
+equations of each; a first reading begins with synapse.py, dynamics.py and eqprop.py.
 
-    errors.py      one exception; backend.py: NumPy or CuPy; npz.py: files
-    checks.py      what a caller passes, as the package keeps it
-    nudging.py     which nudged phases to run, and how to combine them      equation (4)
-    ops.py         convolution and pooling, and their adjoints
-    activations.py sigma, sigma' and the G of the energy
-    synapse.py     Phi_n(pre, post) and its three derivatives
-    cost.py        C(s, y) and the force -dC/ds
-    vectorfield.py asymmetric synapses: feedback weights of their own       equations (7), (8)
-    network.py     Phi, E, their derivatives; the feedback gain             equations (2), (10), (12)
-    phase.py       how many steps, in which order
-    dynamics.py    relax: s* and s^beta; deviate: their difference          equations (1), (11)
-    eqprop.py      the gradient by EP                                       equations (3), (4), (12)
-    bptt.py        the gradient by backpropagation through time             equation (6)
-    rbp.py         the same at the fixed point, without the time            equation (9)
-    gdu.py         EP and BPTT step by step                                 equation (5)
-    radius.py      how recurrent a network is: its spectral radius          equation (13)
-    papers_code.py what the paper's published code chose otherwise
-    imperfections.py  noise, coarse weights and mismatch of a physical network
-    builders.py    mlp(), convnet(), resnet(), load()
-
-This is the core, and it needs NumPy alone. The rest is never needed to understand it: ep.engine has synapses that are faster on a
-CPU or a GPU, ep.datasets reads images, ep.train trains.
+The core needs NumPy alone. The rest is never needed to understand it: ep.engine has synapses that are faster on a CPU or a GPU,
+ep.datasets reads images, ep.train trains.
 
 Symbols
 

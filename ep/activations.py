@@ -39,10 +39,8 @@ class Activation(NamedTuple):
         return u, self.sigma(u)
 
     def deviate(self, u: Array, s: Array, terms: Terms, w: float) -> Array:
-        """delta = w [ sigma(u + d/w) - sigma(u) ], d the sum of the terms; s = sigma(u) (N, ...), d (N, ...) or several such."""
-        d = total(terms)
-        each = d.reshape(-1, *u.shape)  # (phases, N, ...), where several phases are relaxed together
-        return (w * self.difference(u, each / w)).reshape(d.shape)
+        """delta = w [ sigma(u + d/w) - sigma(u) ], d the sum of the terms; s = sigma(u)."""
+        return w * self.difference(u, total(terms) / w)
 
 
 def total(terms: Terms) -> Array:

@@ -14,7 +14,7 @@ from .backend import Array, array_module
 from .checks import by_layer, floats, named, real, whole, wholes
 from .cost import COSTS, SoftmaxCrossEntropy
 from .errors import EPError
-from .network import Network
+from .network import KINDS, Network
 from .npz import read_npz
 from .synapse import Conv, Dense, Filtered, Identity
 from .vectorfield import asymmetric
@@ -37,8 +37,7 @@ def mlp(sizes: Sequence[int], activation: Activation | str = HARD_SIGMOID, cost:
     *units, classes = sizes
     synapses = [_dense(draw, (pre,), post) for pre, post in zip(units, units[1:])]
     cost_instance = _close(draw, synapses, (units[-1],), classes, cost)
-    recipe = dict(builder="mlp", sizes=sizes, activation=activation.name, cost=getattr(cost, "name", None), dtype=draw.dtype)
-    return Network(synapses, activation, cost_instance, recipe=known(recipe, activation, cost), feedback=feedback)
+    return Network(synapses, activation, cost_instance, feedback=feedback)
 
 
 def convnet(channels: Sequence[int] = (128, 256, 512, 512), input_shape: Sequence[int] = (32, 32, 3), classes: int = 10,
@@ -69,15 +68,12 @@ def convnet(channels: Sequence[int] = (128, 256, 512, 512), input_shape: Sequenc
                       f"channels {channels}, paddings {paddings}, input shape {shape}")
     draw = _Draw(seed, _scales(scale, len(channels) + 1, cost), dtype)
     synapses: list[Any] = []
-    recipe = dict(builder="convnet", channels=channels, input_shape=shape, classes=classes, kernel=kernel, paddings=paddings,
-                  pool=pool.name, activation=activation.name, cost=getattr(cost, "name", None), dtype=draw.dtype,
-                  filters=_listed(filters))
     for C, padding in zip(channels, paddings):
         seen_through = None if synapses else filters
         synapses.append(_conv(draw, shape, C, kernel, padding, pool=pool, filters=seen_through))
         shape = synapses[-1].post_shape
     cost_instance = _close(draw, synapses, shape, classes, cost)
-    return Network(synapses, activation, cost_instance, recipe=known(recipe, activation, cost, pool), feedback=feedback)
+    return Network(synapses, activation, cost_instance, feedback=feedback)
 
 
 def resnet(blocks: int = 6, channels: Sequence[int] = (32, 64, 128), input_shape: Sequence[int] = (32, 32, 3), classes: int = 10,
@@ -107,8 +103,6 @@ def resnet(blocks: int = 6, channels: Sequence[int] = (32, 64, 128), input_shape
                       f"{blocks} blocks, channels {channels}, input shape {shape}")
     stages, halvings = len(channels), len(channels) - 1
     draw = _Draw(seed, _scales(scale, 2 + 2 * blocks + halvings, cost), dtype)
-    recipe = dict(builder="resnet", blocks=blocks, channels=channels, input_shape=shape, classes=classes, pool=pool.name,
-                  activation=activation.name, cost=getattr(cost, "name", None), dtype=draw.dtype, filters=_listed(filters))
     synapses, wiring = [_conv(draw, shape, channels[0], pool=pool, filters=filters)], [(0, 1)]
     for stage, C in enumerate(channels):
         for block in range((blocks + stage) // stages):
@@ -125,7 +119,7 @@ def resnet(blocks: int = 6, channels: Sequence[int] = (32, 64, 128), input_shape
     cost_instance = _close(draw, synapses, synapses[-1].post_shape, classes, cost)
     if len(synapses) > len(wiring):
         wiring.append((last, last + 1))
-    return Network(synapses, activation, cost_instance, wiring, known(recipe, activation, cost, pool), feedback)
+    return Network(synapses, activation, cost_instance, wiring, feedback)
 
 
 def cost_class(cost):
@@ -136,12 +130,6 @@ def cost_class(cost):
         raise EPError(f"expected a class of costs, with `readout` and the methods {', '.join(methods)} (see ep/cost.py), or a "
                       f"name ({', '.join(COSTS)}): got {cost!r}")
     return cost
-
-
-def known(recipe, activation, cost, pool=ops.NO_POOL):
-    """The recipe, if its names stand for just these; None if one is the caller's own, for a file could not be read back."""
-    return recipe if (ACTIVATIONS.get(activation.name) == activation and cost in COSTS.values()
-                      and ops.POOLINGS.get(pool.name) == pool) else None
 
 
 def whitening(x: Array, filters: int = 12, size: int = 3) -> Array:
@@ -210,47 +198,30 @@ def load(path: str | Path, synapses: Sequence[type] = ()) -> Network:
 
     Raises EPError for a missing, damaged or foreign file, and for a class that is needed.
     """
-    arrays = read_npz(path)
+    arrays, known = read_npz(path), {**{f"ep.{one.__name__}": one for one in KINDS}, **{one.__name__: one for one in synapses}}
     try:
-        about = json.loads(str(arrays.pop("about", "null")))
-        network = from_recipe(json.loads(str(arrays.pop("recipe"))), arrays, synapses)
+        said = json.loads(str(arrays["network"]))
+        parts = [rebuilt(part, arrays, known) for part in said["synapses"]]
+        cost = COSTS[said["cost"]](**{name: arrays[f"readout.{name}"] for name in ("W", "b") if f"readout.{name}" in arrays})
+        network = Network(parts, said["activation"], cost, said["wiring"], said["feedback"])
+        network.set_parameters({key: arrays[key] for key in network.parameters()})  # those that a constructor drew, too
+        network.about = said["about"]
     except EPError as error:
         raise EPError(f"{path}: {error}") from None
-    except Exception:  # a recipe or an array of another kind
+    except Exception:  # a description or an array of another kind
         raise EPError(f"{path} is not a network that was written by Network.save, or by another version of it") from None
-    network.about = about
     return network
 
 
-def from_recipe(recipe, parameters=None, synapses=()):
-    """Build a network from its recipe, a JSON-able dictionary; `parameters` replace the initial ones.
-
-    A recipe without a feedback gain was written before there was one: it gets 1.
-    """
-    arguments = dict(recipe)
-    connect = CONNECTIONS[arguments.pop("connections", "symmetric")]
-    if arguments["builder"] == "joined":
-        return joined(arguments, parameters, synapses)
-    build = {"mlp": mlp, "convnet": convnet, "resnet": resnet}[arguments.pop("builder")]
-    network = connect(build(**arguments))
-    if parameters is not None:
-        network.set_parameters(parameters)
-    return network
-
-
-def joined(recipe, arrays, classes):
-    """The network that `Network.written` described. Lists come back as tuples, for JSON knows no others."""
-    known = {**{f"ep.{one.__name__}": one for one in (Conv, Dense, Identity)}, **{one.__name__: one for one in classes}}
-    if missing := [name for name, *_ in recipe["synapses"] if name not in known]:
-        raise EPError(f"it has synapses of the class {missing[0]!r}, and a file runs no code: pass the class itself, as in "
+def rebuilt(described, arrays, known):
+    """The synapse that network.py `described`. Lists come back as tuples, for JSON knows no others. known: {name: class}"""
+    name, small, large, parts = described
+    if name not in known:
+        raise EPError(f"it has synapses of the class {name!r}, and a file runs no code: pass the class itself, as in "
                       "load(path, synapses=[MySynapse])")
-    synapses = [known[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in small.items()},
-                            **{key: arrays[f"{k}.{key}"] for key in large})
-                for k, (name, small, large) in enumerate(recipe["synapses"], start=1)]
-    cost = COSTS[recipe["cost"]](**{key: arrays[f"readout.{key}"] for key in ("W", "b") if f"readout.{key}" in arrays})
-    network = Network(synapses, recipe["activation"], cost, recipe["wiring"], feedback=recipe["feedback"])
-    network.set_parameters({key: arrays[key] for key in network.parameters()})  # those that a constructor drew, too
-    return network
+    return known[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in small.items()},
+                       **{key: arrays[where] for key, where in large.items()},
+                       **{key: rebuilt(part, arrays, known) for key, part in parts.items()})
 
 
 # --- initial parameters -----------------------------------------------------------------------------------------------
@@ -300,11 +271,6 @@ def _conv(draw, pre_shape, C, kernel=3, padding=1, stride=1, pool=ops.NO_POOL, f
     W, b = draw((kernel, kernel, pre_shape[2], C), kernel * kernel * pre_shape[2])
     made = Conv(W, b, pre_shape, stride=stride, padding=padding, pool=pool)
     return made if front is None else Filtered(front, made)
-
-
-def _listed(filters):
-    """For a recipe, which is written as JSON: a float32 number is read back as it was."""
-    return None if filters is None else np.asarray(filters).tolist()
 
 
 def _close(draw, synapses, shape, classes, cost):

@@ -5,13 +5,12 @@
 u_n is the drive of layer n (network.py). `iterate` is the loop over steps and layers, the only one in this package. `relax` and
 `deviate` tell it what drives a layer and how it moves; so do rbp.py and radius.py.
 
-A nudged phase can be relaxed in two ways. `relax` computes the nudged states s^beta themselves, and what nudging did is then
-a difference of two states. That difference becomes small where the feedback is weak: layer n answers a nudge of size beta by
-about beta gamma^(L - n), and subtracting two float32 states leaves little more than rounding. `deviate` therefore relaxes the
-difference itself, equation (11), which loses no digits however small it is.
+A nudged phase relaxes the states s^beta themselves (`relax`), or their difference from s* (`deviate`, equation (11)). Layer n
+answers a nudge by about beta gamma^(L - n). Where feedback is weak, subtracting two float32 states leaves little of that but
+rounding, and the difference that is relaxed itself has all its digits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Any
@@ -36,7 +35,7 @@ class Relaxation:
     """Where a relaxation ended.
 
     states    [s_1 ... s_L]; of a nudged phase by `deviate`, the deviations [delta_1 ... delta_L]
-    switches  of every synapse at these states (the frozen ones, if they were frozen); of deviations, those of s*
+    switches  of every synapse at these states; of deviations, those of s*
     steps     how many were made; with a tolerance, for the image that took the most
     before    the states before the last step
     tolerance of the phase
@@ -89,25 +88,21 @@ class Relaxation:
 
 
 def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None, beta: complex = 0.0, *,
-          start: States | None = None, switches: list | None = None, inputs: dict | None = None,
-          trajectory: list | None = None, disturb: Callable[[int, Array], Array] | None = None) -> Relaxation:
+          start: States | None = None, inputs: dict | None = None, trajectory: list | None = None,
+          disturb: Callable[[int, Array], Array] | None = None) -> Relaxation:
     """Iterate (1) from `start` (default: all states zero) as `phase` says; returns a `Relaxation`.
 
     x (N, *input shape). phase: a `Phase`, or a number of steps.
     y (N,) labels or (N, classes) targets, needed if beta != 0. beta: nudging strength, real or complex.
-    switches: keep these max-pooling switches throughout ("frozen"); default: those of the current states ("live"). A synapse
-    from the input keeps its own, for x does not change.
     inputs: network.input_drives(x), if they are known already: they are the same in every phase.
     trajectory: a list that gets (states, u, switches) of the start, where there is no u, and of the end of every step.
     disturb: disturb(n, s) is what a device makes of the new state s (N, ...) of layer n (imperfections.py).
     Raises EPError for x, y or states that do not fit, and for complex beta in a network that is not holomorphic.
     """
     phase, (x, y, beta, start) = Phase.of(phase), checked(network, x, y, beta, start)
-    if switches is not None and len(switches) != len(network.synapses):
-        raise EPError(f"expected the switches of {len(network.synapses)} synapses: got a list of {len(switches)}")
     omega, L = over_relaxation(network, phase), len(network.shapes) - 1
     inputs = network.input_drives(x) if inputs is None else inputs
-    messages = Messages(network, x, beta, start, switches, inputs)
+    messages = Messages(network, x, beta, start, inputs)
     states, sigmas = messages.states, network.activations
     u: list[Any] = [None] * L
 
@@ -135,14 +130,13 @@ def relax(network: Network, x: Array, phase: Phase | int, y: Array | None = None
 
     def go_on(rest, phase):
         return relax(network, x[rest], phase, None if y is None else y[rest], beta, start=cut(states, rest),
-                     switches=None if switches is None else cut(switches, rest),
                      inputs={k: tuple(cut(message, rest)) for k, message in inputs.items()}, disturb=disturb)
 
     return others_go_on(together, phase, go_on)
 
 
-def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free: Relaxation, phase: Phase | int,
-            transposed: bool = True, start: States | None = None) -> Relaxation:
+def deviate(network: Network, y: Array, beta: complex, free: Relaxation, phase: Phase | int, transposed: bool = True,
+            start: States | None = None) -> Relaxation:
     """The nudged phase at `beta` as deviations from `free`, the `Relaxation` of the free phase. Returns a `Relaxation`.
 
     First at gain 1, where all factors w_n are 1. At the switches of s* the drives are linear in the states; call their
@@ -159,26 +153,20 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
     This is the response of a symmetric network. Of an asymmetric one it is the response through the transposed Jacobian, which
     gives the exact gradient (vectorfield.py); transposed=False is its plain response, d_n = w_n sum_i D_ni delta_i / w_i.
     y: targets as `network.targets` returns them. The phase starts at delta = 0, or at `start`, and the residual is that of delta.
-    beta: one number; or several, and then their phases are relaxed together, as one batch (phases N, ...).
     """
-    phase, betas = Phase.of(phase), [checked_beta(network, b) for b in (beta if isinstance(beta, (tuple, list)) else [beta])]
-    if any(isinstance(b, complex) for b in betas):
-        betas = [complex(b) for b in betas]  # one batch has one type
-    omega, sigmas, L, N = over_relaxation(network, phase), network.activations, len(free.states), len(y)
+    phase, beta = Phase.of(phase), checked_beta(network, beta)
+    omega, sigmas, L = over_relaxation(network, phase), network.activations, len(free.states)
     factors = [min(max(w, 1 / LARGEST_FACTOR), LARGEST_FACTOR) for w in network.energy_factors]  # at gamma = 0: inf and 0
-    switches = [repeated(sw, len(betas)) if i > 0 else None for sw, (i, _) in zip(free.switches, network.wiring)]
     u = free.u
     delta: list[Any] = [None] * L if start is None else list(start)  # None: still zero, and nothing comes from it
     if omega != 1:
         u = [stretched(u_n, s, omega, sigma.slope) for u_n, s, sigma in zip(u, free.states, sigmas)]
 
-    def push():
-        """- beta dC/ds( s_L* + delta_L )"""
-        s = [free.states[-1] if delta[-1] is None else free.states[-1] + delta[-1][k * N:(k + 1) * N] for k in range(len(betas))]
-        return joined([b * network.cost.force(s_k, y) for b, s_k in zip(betas, s)])
-
     def drive(n):
-        terms = network.deviation_terms(n, delta, switches, transposed) + ([(1.0, push())] if n == L else [])
+        terms = network.deviation_terms(n, delta, free.switches, transposed)
+        if n == L:
+            s_L = free.states[-1] if delta[-1] is None else free.states[-1] + delta[-1]
+            terms.append((1.0, beta * network.cost.force(s_L, y)))  # - beta dC/ds( s_L* + delta_L )
         return over_relaxed(terms, omega, delta[n - 1], sigmas[n - 1].slope)
 
     def update(n, terms):
@@ -186,9 +174,8 @@ def deviate(network: Network, y: Array, beta: complex | Sequence[complex], free:
             delta[n - 1] = sigmas[n - 1].deviate(u[n - 1], free.states[n - 1], terms, factors[n - 1])
 
     steps, before, earlier = iterate(network, phase, delta, drive, update, enough=0.5)
-    zero = 0j if isinstance(betas[0], complex) else 0.0
-    delta, before = ([zero * repeated(s, len(betas)) if d is None else d for s, d in zip(free.states, deltas)]
-                     for deltas in (delta, before))
+    zero = 0j if isinstance(beta, complex) else 0.0
+    delta, before = ([zero * s if d is None else d for s, d in zip(free.states, deltas)] for deltas in (delta, before))
     together = Relaxation(delta, free.switches, steps, before, phase.tolerance, earlier=earlier)
 
     def go_on(rest, phase):
@@ -260,16 +247,14 @@ class Messages:
     the others, and change no number:
         * A message up is kept until its sender moves.
         * A layer that is still zero sends nothing down.
-        * A layer that nothing of the images has reached yet is the same for all of them. Unless switches are given, it is kept
-          once, as (1, ...), and so are its messages up. (This also decides about the windows of max-pooling that tie there:
-          equally for all images.)
+        * A layer that nothing of the images has reached yet is the same for all of them. It is kept once, as (1, ...), and so
+          are its messages up. (This also decides about the windows of max-pooling that tie there: equally for all images.)
     """
 
-    def __init__(self, network, x, beta, start, switches, inputs):
-        self.network, self.x, self.frozen, self.sent, self.N = network, x, switches, dict(inputs), len(x)
-        each = switches or not network.bilinear
-        given = network.init_state(x if each else x[:1]) if start is None else start
-        given = given if each else [once(s) for s in given]
+    def __init__(self, network, x, beta, start, inputs):
+        self.network, self.x, self.sent, self.N = network, x, dict(inputs), len(x)
+        given = network.init_state(x[:1] if network.bilinear else x) if start is None else start
+        given = [once(s) for s in given] if network.bilinear else given
         self.states = [s + 0j for s in given] if isinstance(beta, complex) else given
         self.moved = [start is not None] * (1 + len(given))
 
@@ -277,7 +262,7 @@ class Messages:
         """(drive, switches) of synapse k on its post layer."""
         if k not in self.sent:
             pre = self.states[self.network.wiring[k][0] - 1]
-            self.sent[k] = self.network.synapses[k].drive_post(pre, self.frozen[k] if self.frozen else None)
+            self.sent[k] = self.network.synapses[k].drive_post(pre)
         return self.sent[k]
 
     def terms(self, n):
@@ -303,8 +288,7 @@ class Messages:
 
     def switches(self):
         """Of every synapse at the present states."""
-        return list(self.frozen) if self.frozen else [spread(self.up(k)[1], self.N) if synapse.bilinear else None
-                                                      for k, synapse in enumerate(self.network.synapses)]
+        return [spread(self.up(k)[1], self.N) if synapse.bilinear else None for k, synapse in enumerate(self.network.synapses)]
 
 
 def once(s):
@@ -383,45 +367,18 @@ def response(network: Network, y: Array, free: Relaxation, nudging: Nudging, pha
     For small beta this is - w_n ds_n/dbeta, and the sum of all mu_t that backpropagation through time sends back. y: targets.
     Where beta_k = 0 nobody pushes: delta stays 0, and there is nothing to relax.
     """
-    pushes, phase = [(beta, c) for beta, c in zip(nudging.points, nudging.weights) if beta != 0], Phase.of(phase)
-    together = array_module(y) is not np and not phase.tolerance  # a GPU wants few launches, the caches of a CPU small arrays
-    mu: list[Any] = [None] * len(free.states)
+    mu: States = []
     phases = []
-    for some in [pushes] if together else [[push] for push in pushes]:
-        nudged = deviate(network, y, [beta for beta, _ in some], free, phase, transposed)
-        for k, (_, c) in enumerate(some):
-            own = slice(k * len(y), (k + 1) * len(y))
-            delta, before = (cut(deviations, own) for deviations in (nudged.states, nudged.before))
-            phases.append(replace(nudged, states=delta, before=before))
-            for n, d in enumerate(delta):
-                if mu[n] is None:
-                    mu[n] = -c * d
-                else:
-                    mu[n] -= c * d
+    for beta, c in zip(nudging.points, nudging.weights):
+        if beta != 0:
+            phases.append(nudged := deviate(network, y, beta, free, phase, transposed))
+            mu = [m - c * d for m, d in zip(mu, nudged.states)] if mu else [-c * d for d in nudged.states]
     return [m.real for m in mu] if nudging.take_real else mu, phases
 
 
 def cut(arrays, part):
     """Part of each of them, or of both of a pair; None stays None."""
     return [None if a is None else tuple(cut(a, part)) if isinstance(a, tuple) else a[part] for a in arrays]
-
-
-def joined(arrays):
-    """Their concatenation. (CuPy's own may send addresses to the device, which a CUDA graph cannot record.)"""
-    if len(arrays) == 1:
-        return arrays[0]
-    N = len(arrays[0])
-    out = array_module(arrays[0]).empty((N * len(arrays), *arrays[0].shape[1:]), dtype=arrays[0].dtype)
-    for k, a in enumerate(arrays):
-        out[k * N:(k + 1) * N] = a
-    return out
-
-
-def repeated(a, copies):
-    """An array of a batch, or a pair of such, for a batch of so many copies of it; None stays None."""
-    if isinstance(a, tuple):
-        return tuple(repeated(part, copies) for part in a)
-    return a if a is None or copies == 1 else joined([a] * copies)
 
 
 # --- what both kinds of gradient return --------------------------------------------------------------------------------

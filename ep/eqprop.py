@@ -112,11 +112,7 @@ def difference_of_states(network, x, free, nudged, nudging):
 
 def check_energy(network, transposed):
     """Differences of states need finite factors w_n, and those of an asymmetric network respond through D, not D^T."""
-    if network.feedback == 0:
-        raise EPError("without feedback (gamma = 0) nudged states do not differ from free ones below the last layer: use "
-                      "deviations=True, or a gain above 0")
-    if network.has_phi:
-        network.check_energy()
+    network.check_energy()
     if transposed and not network.has_phi:
         raise EPError("the exact gradient of an asymmetric network needs deviations: the nudged states of its own dynamics "
                       "respond through D, not through its transpose; use deviations=True, or transposed=False")

@@ -19,7 +19,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 
@@ -71,10 +70,6 @@ class Imperfections:
         for name, least in dict(readings=1, state_bits=0, weight_bits=0, seed=0, first=0).items():
             object.__setattr__(self, name, whole(getattr(self, name), name, least))
         object.__setattr__(self, "place", tuple(wholes(self.place, "place")))
-
-    def at(self, *place: int, first: int = 0) -> Self:
-        """The same device at this place of a training, for a batch whose first image has this number."""
-        return replace(self, place=place, first=first)
 
     def coarse(self, network: Network) -> Network:
         """The network with the weights that the device can hold; the readout of rule (4) uses these, too."""
@@ -164,8 +159,7 @@ def imperfect_gradient(network: Network, x: Array, y: Array, phases: Phases, *, 
 
 def with_weights(network, change):
     """A copy of the network with the weights change(W) in the place of W; biases stay."""
-    other = copy.copy(network)
-    other.cost, other.synapses = copy.copy(network.cost), [copy.copy(synapse) for synapse in network.synapses]
+    other = copy.deepcopy(network)
     other.set_parameters({name: w if name.endswith(".b") else change(w) for name, w in network.parameters().items()})
     return other
 

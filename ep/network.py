@@ -40,7 +40,10 @@ from .checks import arrayed, named, real, whole
 from .cost import COSTS
 from .errors import EPError
 from .npz import write_npz
-from .synapse import Synapse
+from .synapse import Conv, Dense, Filtered, Identity, Synapse
+from .vectorfield import Asymmetric
+
+KINDS = (Conv, Dense, Identity, Filtered, Asymmetric)  # the synapses of this package, as files name them
 
 
 class Network:
@@ -50,7 +53,6 @@ class Network:
     activation: sigma of every layer, an `Activation` or the name of one; or a list of them, one for each layer
     cost:       acts on the last layer, a `SquaredError` or `SoftmaxCrossEntropy`
     wiring:     wiring[k] = (i, j), the layers that synapse k joins, i = j for a lateral one; default the chain 0-1-2-...-L
-    recipe:     what `load` needs to build the same network again; the builders (builders.py) fill it in
     feedback:   the feedback gain gamma, 0 or more; 1 is the paper's network. It may be changed later.
 
     depths      depths[n]: synapses on the longest path from the input to layer n; depths[0] = 0
@@ -63,14 +65,15 @@ class Network:
     """
 
     def __init__(self, synapses: Sequence[Any], activation: Activation | str | Sequence[Activation | str], cost: Any,
-                 wiring: Sequence[tuple[int, int]] | None = None, recipe: dict | None = None, feedback: float = 1.0) -> None:
-        self.synapses, self.cost, self.recipe = list(synapses), cost, recipe
+                 wiring: Sequence[tuple[int, int]] | None = None, feedback: float = 1.0) -> None:
+        self.synapses, self.cost = list(synapses), cost
         if strange := [type(synapse).__name__ for synapse in self.synapses if not isinstance(synapse, Synapse)]:
             raise EPError(f"a synapse is an object of a class that inherits from ep.Synapse (see synapse.py): got {strange[0]}")
         several = list(activation) if type(activation) in (list, tuple) else [activation]
         several = [named(one, ACTIVATIONS, "activation") for one in several]
         self.activation = several[0] if len(several) == 1 else several
-        self.wiring = [tuple(whole(layer, "layer") for layer in ends) for ends in wiring or pairwise(len(self.synapses))]
+        wiring = wiring or [(k, k + 1) for k in range(len(self.synapses))]
+        self.wiring = [tuple(whole(layer, "layer") for layer in ends) for ends in wiring]
         if not self.synapses or len(self.wiring) != len(self.synapses) or isinstance(cost, (str, type)):
             raise EPError("a network needs at least one synapse, one pair of layers for each, and a cost that has been made, "
                           f"such as SquaredError(): got {len(self.synapses)} synapses, {len(self.wiring)} pairs, {cost!r}")
@@ -166,11 +169,11 @@ class Network:
     def check_energy(self):
         if self.feedback == 0:
             raise EPError("a network without feedback (gamma = 0) has no Phi and no energy: nothing comes down in it, so its "
-                          "drives are the derivatives of no scalar; use a small gain instead")
+                          "drives are the derivatives of no scalar; use a small gain, or deviations=True, which needs no energy")
         dtype = self.any_parameter.dtype
         if (most := max(self.energy_factors)) > 1e-8 * np.finfo(dtype).max:  # room for a sum over units
             raise EPError(f"{dtype} has no room for an energy in which the first layer has the factor {most:.0e} at this gain "
-                          "and depth: use dtype='float64', a larger gain, or deviations, which need no energy")
+                          "and depth: use dtype='float64', a larger gain, or deviations=True, which needs no energy")
 
     def check_bilinear(self):
         if not self.bilinear:
@@ -374,59 +377,48 @@ class Network:
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write recipe and parameters to one .npz file, without pickle. Read it back with `builders.load`.
+        """Write the network to one .npz file, without pickle: what `written` says of it. Read it back with `builders.load`.
 
-        A network that was joined by hand is written as the arguments of its synapses (`Synapse.arguments`) and the names of their
-        classes. Raises EPError for one that could not be read back.
+        Raises EPError for a network that could not be read back.
         """
-        if why := self.unsaveable:
-            raise EPError(f"only what can be read back can be saved whole, but {why}: save network.parameters() instead")
-        recipe, arrays = (self.recipe, self.parameters()) if self.recipe else self.written()
+        description, arrays = self.written()
         arrays = {key: to_host(w) for key, w in arrays.items()}
-        arrays["recipe"] = np.array(json.dumps({**recipe, "feedback": self.feedback}))
-        if self.about is not None:
-            try:
-                arrays["about"] = np.array(json.dumps(self.about))
-            except TypeError as error:
-                raise EPError(f"network.about cannot be written as JSON ({error}): use lists, strings and Python numbers"
-                              ) from None
+        try:
+            arrays["network"] = np.array(json.dumps({**description, "about": self.about}))
+        except TypeError as error:
+            raise EPError(f"network.about cannot be written as JSON ({error}): use lists, strings and Python numbers") from None
         write_npz(path, arrays)
 
-    @property
-    def unsaveable(self):
-        """Why a file could not be read back, in words; None if it can."""
-        if self.recipe is None:
-            try:
-                return self.written() and None
-            except EPError as error:
-                return str(error)
-        pools = [synapse.pool.name for synapse in self.synapses if getattr(synapse, "pool", None)] or [self.recipe.get("pool")]
-        first = self.recipe.get("pool")
-        others = ops.NO_POOL.name if self.recipe["builder"] == "resnet" else first  # a resnet pools behind its stem alone
-        expected = self.recipe["activation"], self.recipe["cost"], [first] + [others] * (len(pools) - 1)
-        now = " ".join(dict.fromkeys(sigma.name for sigma in self.activations))
-        if (now, self.cost.name, pools) != expected:
-            return f"this one has been changed since to {now}, {self.cost.name}"
-        return None
+    def written(self) -> tuple[dict, Gradient]:
+        """(description, arrays): JSON, and its arrays. Classes of one's own are named, and whoever loads the file passes them.
 
-    def written(self):
-        """(recipe, arrays) of a network that was joined by hand. Its own classes are named, and whoever loads it passes them."""
-        names, parts = [sigma.name for sigma in self.activations], []
+        Raises EPError for a network that could not be read back.
+        """
+        names, arrays = [sigma.name for sigma in self.activations], self.parameters()
         if type(self.cost) not in COSTS.values() or [ACTIVATIONS.get(name) for name in names] != self.activations:
-            raise EPError("this one has an activation or a cost that is none of this package's")
-        arrays = self.parameters()
-        for k, synapse in enumerate(self.synapses, start=1):
-            kind = ("ep." if type(synapse).__module__ == Synapse.__module__ else "") + type(synapse).__name__
-            try:
-                arguments = synapse.arguments()
-                large = {name: arguments.pop(name) for name in list(arguments) if hasattr(arguments[name], "dtype")}
-                parts.append([kind, json.loads(json.dumps(arguments)), list(large)])
-            except (AttributeError, TypeError) as error:
-                raise EPError(f"the arguments of synapse {k}, {kind}, are neither arrays nor JSON ({error})") from None
-            arrays |= {f"{k}.{name}": a for name, a in large.items()}
-        return dict(builder="joined", synapses=parts, wiring=self.wiring, activation=names, cost=self.cost.name), arrays
+            raise EPError("this network has an activation or a cost that is none of this package's, and a file runs no code: "
+                          "save network.parameters() instead")
+        parts = [described(synapse, str(k), arrays) for k, synapse in enumerate(self.synapses, start=1)]
+        description = dict(synapses=parts, wiring=self.wiring, cost=self.cost.name, feedback=self.feedback,
+                           activation=names if isinstance(self.activation, list) else names[0])
+        return description, arrays
 
 
-def pairwise(n):
-    """The wiring of a chain of n synapses."""
-    return [(k, k + 1) for k in range(n)]
+def described(synapse, key, arrays):
+    """[its class, {argument: value}, {argument: key of an array}, {argument: another synapse, described}], as JSON.
+
+    These are the arguments of its constructor (`Synapse.arguments`). `arrays` gets those that it does not have yet.
+    """
+    kind = ("ep." if type(synapse) in KINDS else "") + type(synapse).__name__
+    try:
+        arguments = synapse.arguments()
+        parts = {name: described(a, f"{key}.{name}", arrays) for name, a in arguments.items() if isinstance(a, Synapse)}
+        large = {name: a for name, a in arguments.items() if hasattr(a, "dtype")}
+        small = json.loads(json.dumps({name: a for name, a in arguments.items() if name not in parts | large}))
+    except (AttributeError, TypeError) as error:
+        raise EPError(f"the arguments of synapse {key}, {kind}, are neither arrays nor JSON ({error}): save network.parameters() "
+                      "instead") from None
+    for name, a in large.items():
+        large[name] = next((known for known, b in arrays.items() if b is a), f"{key}.{name}")
+        arrays[large[name]] = a
+    return [kind, small, large, parts]

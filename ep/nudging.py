@@ -12,11 +12,11 @@ bias O(beta^(M-1)): the `order` of the formula.
 
 import cmath
 import math
-import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
 from numpy.random import Generator
 
 from .checks import whole
@@ -36,8 +36,8 @@ class Nudging:
     take_real: bool = False
 
     def __post_init__(self):
-        for field in ("points", "weights"):  # Python numbers, for a NumPy number would promote float32 arrays
-            object.__setattr__(self, field, _alike([_python(z) for z in getattr(self, field)]))
+        for field in ("points", "weights"):
+            object.__setattr__(self, field, _python(getattr(self, field)))
         if len(self.points) != len(self.weights) or not self.points:
             raise EPError(f"a nudging needs one weight per point: got {len(self.points)} points and "
                           f"{len(self.weights)} weights")
@@ -110,7 +110,7 @@ class Nudging:
     @classmethod
     def from_points(cls, points: Iterable[float]) -> Self:
         """The formula of the highest order on any distinct real points: c_k is the slope at 0 of Lagrange's polynomial l_k."""
-        points = tuple(_python(b) for b in points)
+        points = _python(points)
         if len(set(points)) != len(points) or len(points) < 2 or any(isinstance(b, complex) for b in points):
             raise EPError(f"nudging points must be at least two different real numbers: got {points}")
         near_1, weights = _power_of_two(points), []
@@ -133,21 +133,18 @@ NUDGINGS = {  # by name: (beta, rng) -> Nudging
 
 def _number(beta):
     """beta as a Python number, for the constructors."""
-    if isinstance(_python(beta), complex) or not math.isfinite(beta) or beta == 0:
+    (number,) = _python([beta])
+    if isinstance(number, complex) or not math.isfinite(number) or number == 0:
         raise EPError(f"the nudging strength beta must be a finite number other than 0: got {beta}")
-    return float(beta)
+    return number
 
 
-def _python(z):
-    """A real or complex number, NumPy's too, as Python's; NaN and infinity are refused elsewhere."""
-    if isinstance(z, str) or not (isinstance(z, numbers.Number) or getattr(z, "ndim", None) == 0):
-        raise EPError(f"expected a number: got {z!r}")
-    return complex(z) if isinstance(z, numbers.Complex) and not isinstance(z, numbers.Real) else float(z)
-
-
-def _alike(numbers):
-    """All of them complex if one of them is: their phases are relaxed and added up in arrays of one type."""
-    return tuple(complex(z) for z in numbers) if any(isinstance(z, complex) for z in numbers) else tuple(numbers)
+def _python(numbers):
+    """As Python numbers, for NumPy's would promote float32 arrays; all complex if one is, for arrays of one type are added up."""
+    array = np.array(list(numbers))
+    if array.ndim != 1 or array.dtype.kind not in "biufc":
+        raise EPError(f"expected real or complex numbers: got {numbers!r}")
+    return tuple(array.astype(complex if array.dtype.kind == "c" else float).tolist())
 
 
 def _power_of_two(points):

@@ -6,7 +6,7 @@
     cols (N, H', W', k, k, C_in) the patch of x under each output position
 
 Every linear map stands beside its adjoint: <A x, y> = <x, A^T y> with the sum over all elements and *no* complex
-conjugation (states are complex only as a tool for differentiation). The loops at the end are the definitions.
+conjugation (states are complex only as a tool for differentiation).
 """
 
 from collections.abc import Callable
@@ -174,27 +174,3 @@ MAX_POOL = Pooling("max", max_pool, max_pool_at, max_unpool, windows, holomorphi
 AVERAGE_POOL = Pooling("average", average_pool, average_pool_at, average_unpool, windows, holomorphic=True, window=SIZE)
 NO_POOL = Pooling("none", no_pool, no_pool_at, no_unpool, unchanged, holomorphic=True, window=1)
 POOLINGS = {p.name: p for p in (MAX_POOL, AVERAGE_POOL, NO_POOL)}
-
-
-# --- the same as loops: what the functions above mean, and what the tests compare them with ---------------------------
-
-
-def conv_loops(x, W, stride=1, padding=0):
-    """`conv` by its definition (NumPy, slow)."""
-    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    N, H, W_in, _ = x.shape
-    k, C_out = W.shape[0], W.shape[3]
-    y = np.zeros((N, (H - k) // stride + 1, (W_in - k) // stride + 1, C_out), np.result_type(x, W))
-    for n, i, j in np.ndindex(y.shape[:3]):
-        for a, b in np.ndindex(k, k):
-            y[n, i, j] += x[n, stride * i + a, stride * j + b] @ W[a, b]
-    return y
-
-
-def pool_loops(y, reduce=np.max):
-    """`max_pool` or, with reduce=np.mean, `average_pool` by their definition (NumPy, slow); values only."""
-    N, H, W, C = y.shape
-    v = np.zeros((N, H // SIZE, W // SIZE, C), y.dtype)
-    for n, i, j, c in np.ndindex(v.shape):
-        v[n, i, j, c] = reduce(y[n, SIZE * i:SIZE * i + SIZE, SIZE * j:SIZE * j + SIZE, c])
-    return v

@@ -123,17 +123,3 @@ def best_omega(r: float) -> float:
         raise EPError(f"a network whose spectral radius is {r:.3g} does not settle, whatever the over-relaxation: make its "
                       "hidden weights smaller (r is about in proportion to them), or its feedback gain")
     return 2 / (1 + math.sqrt(1 - r * r))
-
-
-def steps_to_settle(r: float, share: float, omega: float = 1.0) -> int:
-    """After how many steps a deviation from the fixed point has shrunk to this share of itself, in a chain (Young 1954).
-
-    Steps of "checkerboard", "up" or "down". One of them shrinks it by a factor q:
-
-        sqrt(q) = ( omega r + sqrt(omega^2 r^2 - 4 (omega - 1)) ) / 2        below the best omega; from there on  q = omega - 1
-
-    Right near the fixed point, where no unit reaches a bound any more. Raises EPError for r >= 1, which does not settle.
-    """
-    root = (omega * r) ** 2 - 4 * (omega - 1) if omega < best_omega(r) else -1.0
-    q = ((omega * r + math.sqrt(root)) / 2) ** 2 if root >= 0 else omega - 1
-    return max(1, math.ceil(math.log(share) / math.log(q))) if q > 0 else 1

@@ -52,7 +52,7 @@ class Synapse:
         return {}
 
     def drive_post(self, pre: Array, switches: Any = None) -> tuple[Array, Any]:
-        """(dPhi_n/dpost, switches). Given switches are kept ("frozen"); without, the largest of each window wins."""
+        """(dPhi_n/dpost, switches). Given switches are kept; without, the largest of each window wins."""
         raise NotImplementedError
 
     def drive_pre(self, post: Array, switches: Any = None) -> Array:
@@ -66,7 +66,7 @@ class Synapse:
     # --- what follows ----------------------------------------------------------------------------------------------------
 
     def arguments(self) -> dict[str, Any]:
-        """What its constructor takes, for `Network.save`: here, attributes of the same names. Arrays, and what JSON can write."""
+        """What its constructor takes, for `Network.save`: here, attributes of the same names. Arrays, synapses, or JSON."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def __copy__(self):

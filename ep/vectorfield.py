@@ -111,8 +111,7 @@ def asymmetric(network: "Network", angle: float = 90.0, seed: int = 0) -> "Netwo
     """
     if any(name.endswith(".B") for name in network.parameters()):
         raise EPError("this network is asymmetric already: start from a symmetric one")
-    other, turn = copy.copy(network), math.radians(angle)
-    other.cost, other.synapses = copy.copy(network.cost), [copy.copy(synapse) for synapse in network.synapses]
+    other, turn = copy.deepcopy(network), math.radians(angle)
     for k, (i, _) in enumerate(network.wiring):
         if i > 0 and network.synapses[k].parameters():  # nothing is fed back to the input, and an `Identity` has no weights
             if missing := [name for name in ("W", "b") if not hasattr(network.synapses[k], name)]:
@@ -122,8 +121,6 @@ def asymmetric(network: "Network", angle: float = 90.0, seed: int = 0) -> "Netwo
             R = np.random.default_rng([seed, k]).permutation(to_host(W).ravel()).reshape(W.shape)
             B = math.cos(turn) * W + math.sin(turn) * array_module(W).asarray(R)
             other.synapses[k] = Asymmetric(other.synapses[k], B)
-    other.set_parameters(other.parameters())  # of its own
-    other.recipe = network.recipe and {**network.recipe, "connections": "asymmetric"}
     return other
 
 

@@ -1,5 +1,6 @@
 """Random numbers, a distance, examples and their run folders, for every test. Random numbers are seeded, and of the host."""
 
+import copy
 import json
 import signal
 from pathlib import Path
@@ -77,3 +78,24 @@ def refused(outcome):
     code, _, err = outcome
     assert code == 2 and err.startswith("error: ") and err.count("\n") == 1, err
     return err
+
+
+def conv_loops(x, W, stride=1, padding=0):
+    """`ops.conv` by its definition."""
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    N, H, W_in, _ = x.shape
+    k, C_out = W.shape[0], W.shape[3]
+    y = np.zeros((N, (H - k) // stride + 1, (W_in - k) // stride + 1, C_out), np.result_type(x, W))
+    for n, i, j in np.ndindex(y.shape[:3]):
+        for a, b in np.ndindex(k, k):
+            y[n, i, j] += x[n, stride * i + a, stride * j + b] @ W[a, b]
+    return y
+
+
+def held(network, switches):
+    """A copy of the network, with the same arrays, whose synapses keep these switches of max-pooling whatever the states are."""
+    other = copy.copy(network)
+    other.synapses = [copy.copy(synapse) for synapse in network.synapses]
+    for kept, plain, synapse in zip(switches, network.synapses, other.synapses):
+        synapse.drive_post = lambda pre, switches=None, kept=kept, plain=plain: plain.drive_post(pre, kept)
+    return other

@@ -156,9 +156,9 @@ def test_damaged_files(whole, tmp_path, instances):
 def foreign(folder):
     """The bytes of an array, a text, a picture's beginning, nothing, half a file, pickled objects, texts that are no settings."""
     np.save(folder / "array.npy", np.zeros(3))
-    np.savez(folder / "pickled.npz", **dict.fromkeys(("meta", "recipe"), np.array([{"a": 1}], dtype=object)))
+    np.savez(folder / "pickled.npz", **dict.fromkeys(("meta", "network"), np.array([{"a": 1}], dtype=object)))
     for k, text in enumerate(("[1]", "3", "null", "{}", "no JSON")):
-        write_npz(folder / f"{k}.npz", dict.fromkeys(("meta", "recipe"), np.array(text)))
+        write_npz(folder / f"{k}.npz", dict.fromkeys(("meta", "network"), np.array(text)))
     return [b"a text", b"\x89PNG\r\n", b"", b"PK\x03\x04", *(path.read_bytes() for path in folder.iterdir())]
 
 

@@ -3,6 +3,8 @@
 And (4) as a function of states that were read: it is what `eqprop_gradient` runs.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import example, flat, relative, sentence
@@ -179,7 +181,7 @@ def test_mismatch_is_of_the_way_down(xp):
     """W' = W (1 + m n) there, the same at every place; nothing leads down to the input; and the rule multiplies the states."""
     network, x, y = example(xp)
     device = Imperfections(mismatch=0.1, seed=3)
-    made, again = device.device(network), device.at(5).device(network, 2)
+    made, again = device.device(network), replace(device, place=(5,)).device(network, 2)
     assert set(made.parameters()) - set(network.parameters()) == {"2.B", "3.B"}
     for k in (2, 3):
         W, down = network.parameters()[f"{k}.W"], made.parameters()[f"{k}.B"]

@@ -146,7 +146,7 @@ def test_prepared(xp):
     plain = [one for s in fast.synapses for one in ((s.forward, s.feedback) if type(s) is Asymmetric else (s,))]
     assert len(plain) == 5 and all(type(one) is gpu.GpuConv for one in plain)
     assert (type(fast.cost), type(fast.activation)) == (gpu.GpuReadout, gpu.Fused)
-    assert type(network.synapses[0]) is ep.Conv and network.activation is ep.HARD_SIGMOID
+    assert type(network.synapses[0]) is ep.Conv and network.activation == ep.HARD_SIGMOID
 
 
 def test_complex_states_take_the_twins(xp):

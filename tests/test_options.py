@@ -70,7 +70,9 @@ def text(value):
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{list(value.shape)}:{zlib.crc32(np.ascontiguousarray(value)):x}"
     if isinstance(value, ep.Network):
-        return text(dict(value.parameters(), gain=value.feedback, recipe=value.recipe))
+        parts = [(type(one).__name__, one.post_shape, one.pool.name if hasattr(one, "pool") else None)
+                 for one in value.synapses]
+        return text(dict(value.parameters(), gain=value.feedback, sigma=[one.name for one in value.activations], parts=parts))
     if isinstance(value, dict):
         return "{" + ", ".join(f"{text(key)}: {text(one)}" for key, one in value.items()) + "}"
     if isinstance(value, (list, tuple)):
@@ -207,8 +209,8 @@ SETTINGS = {  # option and value: what is seen of it; of a choice (--cost) every
     "--train-images 16": tuple(f"!{text(image)}" for image in tiny().train_images[16:]),
     "--validation-images 8": (text(tiny().train_images[-8:]), "!" + text(tiny().test_images[:8])),
     "--test-images 8": (text(tiny().test_images[:8]), "!" + text(tiny().test_images)),
-    "--flip": (moves, "Generator, 0, True"), "--pad 2": (moves, "Generator, 2, False"), "--network": "builder: resnet",
-    "--blocks 2": "blocks: 2", "--activation": moves, "--channels 3 4": "[3, 3, 3, 4]", "--scale 2 3": starts_elsewhere,
+    "--flip": (moves, "Generator, 0, True"), "--pad 2": (moves, "Generator, 2, False"), "--network": "(Identity, ",
+    "--blocks 2": "!12.W", "--activation": moves, "--channels 3 4": "[3, 3, 3, 4]", "--scale 2 3": starts_elsewhere,
     "--initial-drive 0.5": starts_elsewhere, "--initial-radius 0.5": starts_elsewhere, "--radius-limit 0.01": moves,
     "--whitening 2": starts_elsewhere, "--feedback 0.5": (moves, "gain: 0.5"), "--cost": "!readout.W",
     "--connections": "2.B", "--seed 1": starts_elsewhere, "--algorithm": ("bptt_gradient", "!eqprop_gradient"),
@@ -290,7 +292,7 @@ OTHERS = {  # example: (its patches, its base options, {option and value: what i
         "--images 5": "of 5 right", "--beta 0.1": "", "--steps-free 5": "free=Phase(steps=5", "--steps-nudged 5":
         "nudged=Phase(steps=5", "--out elsewhere": "elsewhere/why_one_sided_fails.png"}),
     "07_fashion_mnist": (fashion_mnist, "--epochs 1 --threads 1 --out runs/fashion", {
-        "--network convnet": "builder: convnet", "--data somewhere": "somewhere", "--images 16": "!float32[8, 784]",
+        "--network convnet": "Conv, (", "--data somewhere": "somewhere", "--images 16": "!float32[8, 784]",
         "--epochs 2": "epoch 2:",
         "--threads 3": "worker_threads(3)", "--out elsewhere": ("started(elsewhere/mlp)", "plot(elsewhere")}),
     "08_holomorphic": (patched(PHASES=ep.Phases(8, 5)), "--points 2", {

@@ -443,10 +443,10 @@ def test_a_file_names_no_code(tmp_path):
     ep.Network([mine(np.eye(3), np.zeros(3), (3,))], "tanh", ep.SquaredError()).save(path)
     assert "'Dense'" in sentence(ep.load, path)
     assert type(ep.load(path, synapses=[mine]).synapses[0]) is mine
-    recipe = json.loads(str(dict(np.load(path))["recipe"]))
+    described = json.loads(str(dict(np.load(path))["network"]))
     for name in ("os.system", "ep.Synapse", "ep.load", "builtins.eval"):
-        recipe["synapses"][0][0] = name
-        np.savez(path, **{**dict(np.load(path)), "recipe": np.array(json.dumps(recipe))})
+        described["synapses"][0][0] = name
+        np.savez(path, **{**dict(np.load(path)), "network": np.array(json.dumps(described))})
         assert repr(name) in sentence(ep.load, path, synapses=[mine])
 
 

@@ -75,7 +75,7 @@ def planted(monkeypatch, name, right, wrong):
     ("max_unpool_by_4", "row % 2 * 2 + column % 2", "column % 2 * 2 + row % 2",
      lambda xp: test_kernels.test_pooling(xp, 4, 6, "float32", 8)),
     ("update", "up + gain * down", "up + down", lambda xp: test_graph.test_gradients(xp, "symmetric", True, "symmetric")),
-    ("deviation", "w * (v - at)", "(v - at)", lambda xp: test_graph.test_gradients(xp, "symmetric", True, "symmetric")),
+    ("deviation", "w * (v - s)", "(v - s)", lambda xp: test_graph.test_gradients(xp, "symmetric", True, "symmetric")),
     ("column_sums", "row += OUT", "row += OUT + 1", lambda xp: test_graph.test_column_sums(xp)),
     ("adam", "sqrt(v) * root", "sqrt(v)", lambda xp: test_graph.test_adam_is_numpys(xp, "float32")),
     ("sigma", "z > high", "z > 2 * high", lambda xp: test_kernels.test_activations(xp, "hard-sigmoid", "float32")),

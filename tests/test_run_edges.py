@@ -166,7 +166,7 @@ def by_hand(folder, monkeypatch):
     return run, experiment.gradient_function(config), dataset
 
 
-def test_a_network_without_a_recipe_in_another_thread(tmp_path, monkeypatch, capsys):
+def test_a_network_that_no_file_can_hold_in_another_thread(tmp_path, monkeypatch, capsys):
     """Only the main thread may listen to signals; others train without. That there is no network.npz is said, and the rest is."""
     run, gradient, dataset = by_hand(tmp_path / "run", monkeypatch)
     with ThreadPoolExecutor(1) as pool:

@@ -144,7 +144,7 @@ class Fused(Activation):
         d = total(terms)
         if self.slope is None or not kernels.runs_on(d):
             return super().deviate(u, s, [(1.0, d)], w)
-        return kernels.launch("deviation", d.shape, u, s, d, d.dtype.type(w), *self.numbers(d), SIZE=u.size)
+        return kernels.launch("deviation", d.shape, u, s, d, d.dtype.type(w), *self.numbers(d))
 
     def numbers(self, a):
         """slope, low, high as the kernels take them."""

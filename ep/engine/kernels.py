@@ -69,9 +69,9 @@ KERNELS = {
     "update": ("T up, T down, T gain, T slope, T low, T high", "T u, T s", """
     T sum = up + gain * down, z = slope * sum; u = sum; s = z < low ? low : z > high ? high : z"""),
     # w [ sigma(u + d/w) - sigma(u) ] for sigma = clip(slope u, low, high), with v = slope u and e = slope d:
-    # clip( e + w (v - s), w (low - s), w (high - s) ), where v - s is 0, exactly, inside the bounds. Several d for one u.
-    "deviation": ("raw T u, raw T s, T d, T w, T slope, T low, T high", "T delta", """
-    T v = slope * u[i % SIZE], at = s[i % SIZE], least = w * (low - at), most = w * (high - at), e = slope * d + w * (v - at);
+    # clip( e + w (v - s), w (low - s), w (high - s) ), where v - s is 0, exactly, inside the bounds
+    "deviation": ("T u, T s, T d, T w, T slope, T low, T high", "T delta", """
+    T v = slope * u, least = w * (low - s), most = w * (high - s), e = slope * d + w * (v - s);
     delta = e < least ? least : e > most ? most : e"""),
     "column_sums": ("raw T a", "T sum", """
     T total = 0; for (int row = i / C; row < ROWS; row += OUT) total += a[row*C + i % C];

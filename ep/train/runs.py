@@ -220,10 +220,12 @@ class Run:
         if self.network.about is not None:  # what predict.py says of it
             self.network.about = self.network.about | dict(regime={key: last[key] for key in REGIME})
         if self.world.rank == 0:
-            if why := self.network.unsaveable:
-                print(f"no network.npz: {why}; its parameters are in checkpoint.npz")
-            else:
+            try:
                 self.network.save(self.folder / "network.npz")
+            except EPError as error:
+                if error.exit_code != 2:  # not a network that no file can hold, but a failure
+                    raise
+                print(f"no network.npz: {error}; its parameters are in checkpoint.npz")
             write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
             release(self.lock)
         print(f"test accuracy {result['test_accuracy']:.1%} on {result['source']}; see {self.folder / 'curves.png'}")

@@ -16,6 +16,7 @@ Prints the table, and writes a line for each row to OUT/noisy_training.jsonl.
 import itertools
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import ep
@@ -53,10 +54,10 @@ def trained(dataset, config, gain, device, rule):
     watched, number, steps = experiment.for_calibration(dataset)[:16], itertools.count(), []
 
     def gradient(network, x, y, rng):
-        noisy = device.at(next(number))
+        here = next(number)
         step = merged([as_part(network, ep.imperfect_gradient(
-            network, x[c], y[c], phases, nudging=experiment.nudging(config), imperfections=noisy.at(*noisy.place, first=c.start),
-            prepared=engine.prepared)) for c in chunks(len(y), config.chunk)])
+            network, x[c], y[c], phases, nudging=experiment.nudging(config), prepared=engine.prepared,
+            imperfections=replace(device, place=(here,), first=c.start))) for c in chunks(len(y), config.chunk)])
         step.gradient = combined(step.gradient)
         return step
 

@@ -11,6 +11,8 @@ docs/logs/one-sided-states.txt has the table of the network that one-sided nudgi
 paper_table.py, beta 0.1): frozen switches are what helps.
 """
 
+import copy
+
 import numpy as np
 
 import ep
@@ -50,11 +52,20 @@ def main():
 def difference(network, x, y, beta, free, relaxes_on, frozen):
     """The estimate by one-sided nudging from two states, equation (4)."""
     start = ep.relax(network, x, free)
-    switches = start.switches if frozen else None
-    zero = ep.relax(network, x, NUDGED, start=start.states, switches=switches) if relaxes_on else start
-    nudged = ep.relax(network, x, NUDGED, y, beta, start=start.states, switches=switches)
+    network = held(network, start.switches) if frozen else network
+    zero = ep.relax(network, x, NUDGED, start=start.states) if relaxes_on else start
+    nudged = ep.relax(network, x, NUDGED, y, beta, start=start.states)
     gradient = ep.eqprop.difference_of_states(network, x, start, [zero, nudged], ep.Nudging.one_sided(beta))
     return gradient | network.readout_gradient(start.states, network.targets(y))
+
+
+def held(network, switches):
+    """A copy of the network, with the same arrays, whose synapses keep these switches of max-pooling whatever the states are."""
+    other = copy.copy(network)
+    other.synapses = [copy.copy(synapse) for synapse in network.synapses]
+    for kept, plain, synapse in zip(switches, network.synapses, other.synapses):
+        synapse.drive_post = lambda pre, switches=None, kept=kept, plain=plain: plain.drive_post(pre, kept)
+    return other
 
 
 def options():
