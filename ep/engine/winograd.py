@@ -9,7 +9,6 @@ rounding: B, G, A of m = 4 hold numbers up to 8, and its float32 result is about
 (1.5e-6 of the result's rms against 2.5e-7; docs/performance.md).
 
 Arrays here are (H, W, N, C): the images stand inside, so every pass over rows or columns moves runs of N*C numbers.
-patches.py computes the same without tiles, for kernels of any size.
 """
 
 import math
@@ -88,12 +87,17 @@ def multiplications(m, size_out):
     return math.prod(-(-size // m) * (m + 2) for size in size_out)
 
 
+def tile(size_out):
+    """The m that takes the fewest."""
+    return min(TILES, key=lambda m: multiplications(m, size_out))
+
+
 class Winograd:
     """The convolution of N images (H, W), stride 1, with the kernel U = transform_kernel(W, m).
 
-    Write the images into `.input` (H, W, N, C_in) and go through `stripes()`: slices of rows of the result, and these rows
+    Write the images into `.input` (H, W, N, C_in) while going through `stripes`: slices of rows of the result, and these rows
     (rows, W', N, C_out), to be used before anything else with the same `Scratch` is. A stripe is as many rows of tiles as have
-    all their arrays in the cache. `whole()` is all of the result.
+    all their arrays in the cache. `whole` is all of the result.
     """
 
     def __init__(self, m, size_in, size_out, padding, N, channels, scratch):
@@ -119,8 +123,8 @@ class Winograd:
         """The kernel, ((m+2)^2, C_in, C_out): to be called before the first use and when the weights change."""
         self.U, self.uses = U, 0
 
-    def stripes(self, feed=None, result=None):
-        """feed(rows): write the rows of `.input` before row `rows`, just before they are used; default: they are written.
+    def stripes(self, feed, result=None):
+        """feed(rows): write the rows of `.input` before row `rows`, just before they are used.
 
         result: where the rows are written, if no tile reaches over the edge.
         """
@@ -134,8 +138,7 @@ class Winograd:
             self.exchanged[...] = self.U
             self.U = self.exchanged
         for rows, (read, V, M, write, y) in zip(self.rows, self.made[1]):
-            if feed:
-                feed(min(rows.stop + 2 - self.padding, self.size_in[0]))
+            feed(min(rows.stop + 2 - self.padding, self.size_in[0]))
             for left, right, out in read:  # x -> V = B^T x B
                 np.matmul(left, right, out=out)
             np.matmul(V, self.U, out=M)  # (m+2)^2 times (h w N, C_in) @ (C_in, C_out)
@@ -146,7 +149,7 @@ class Winograd:
             np.matmul(A_T, Q_tiles, out=out)
             yield rows, y
 
-    def whole(self, feed=None):
+    def whole(self, feed):
         """The result (H', W', N, C_out), an array of its own."""
         result = np.empty((*self.size_out, self.x.shape[2], self.channels[1]), self.scratch.dtype)
         for rows, y in self.stripes(feed, result):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import backend, datasets, engine
+from .. import backend, datasets
 from . import commandline as cli, experiment, loop, parallel, runs, settings
 
 
@@ -46,7 +46,6 @@ def main(description: str | None = __doc__, **chosen: Any) -> None:
         run = runs.Run.resumed(args.resume, network, optimizer, world, config) if args.resume else runs.Run.started(
             args.out, config, network, optimizer, world)
         print(experiment.REGIMES[config.preset])
-        print(engine.choice(network)[1])
         few = prepare(dataset.train_images[:config.chunk], None)
         print(experiment.expected_time(config, network, few, threads, number_of_threads, world.size), flush=True)
         run.train(gradient, dataset, prepare, threads)
