@@ -168,7 +168,6 @@ def test_stopped_and_resumed_with_other_numbers_of_ranks(tmp_path):
     assert code == 143 and out.count("stopped in epoch 1 after step 3") == 1, (code, out, err)
     stop = AT_STEP.format(step=1, rank=0, do="signal.raise_signal(signal.SIGINT)")
     code, out, err = job(4, "--resume", tmp_path / "run", plant=FLOAT64 + stop)
-    assert "on each of 4 ranks; 1 of them idle, since a batch has 3 chunk(s) of 16 images" in out
     assert code == 130 and out.count("stopped in epoch 2 after step 2") == 1, (code, out, err)
     alone = "import atexit; atexit.register(lambda: print('mpi4py' in sys.modules))"
     code, out, err = job(1, "--resume", tmp_path / "run", plant=FLOAT64 + alone)
@@ -211,7 +210,7 @@ def test_rank_0_alone_writes_and_prints(tmp_path):
     assert code == 0, err
     assert {f.name for f in (tmp_path / "run").iterdir()} == {
         ".lock", "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "network.npz", "result.json"}
-    assert out.count("epoch 1: train loss") == 1 and out.count("SYNTHETIC DATA") == 1 and "on each of 2 ranks\n" in out
+    assert out.count("epoch 1: train loss") == 1 and out.count("SYNTHETIC DATA") == 1
     assert err.count("epoch 2/2: 100%") <= 2  # one progress bar (drawn for the last step, and once more when it is closed)
 
 

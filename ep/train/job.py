@@ -45,9 +45,7 @@ def main(description: str | None = __doc__, **chosen: Any) -> None:
         loop.rehearse(network, gradient, prepare, *dataset[:2])  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer, world, config) if args.resume else runs.Run.started(
             args.out, config, network, optimizer, world)
-        print(experiment.REGIMES[config.preset])
-        few = prepare(dataset.train_images[:config.chunk], None)
-        print(experiment.expected_time(config, network, few, threads, number_of_threads, world.size), flush=True)
+        print(experiment.REGIMES[config.preset], flush=True)
         run.train(gradient, dataset, prepare, threads)
         run.finish()
 
