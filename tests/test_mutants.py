@@ -377,25 +377,22 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
         SYNAPSES),
     "engine: tiles that overlap too much": of(
         "engine/winograd:overlapping", "m * row", "(m - 1) * row", (E.test_a_convolution_is_that_of_the_loops, 4, 8, 8, 1, None)),
-    "engine: rows that come too late": of("engine/cpu:TiledConv.feed", "min(-(-rows // size)", "min(rows // size - 1", SYNAPSES),
     "engine: W on the way down": of(
         "engine/cpu:exchanged", "exchanged(getattr(synapse, name))", "exchanged(getattr(synapse, synapse.parts[0]))",
         ENGINE_ASYMMETRIC),
     "engine: a stale kernel": of(
         "engine/cpu:TiledConv.kernel", "is not self.W", "is None",
         (E.test_kernels_follow_new_weights_but_not_a_change_in_place,)),
-    "engine: bias twice": of("engine/cpu:TiledConv.drive_post", "b=rows_of(", "b=2 * rows_of(", SYNAPSES),
-    "engine: bias in the linear way": of("engine/cpu:TiledConv.linear_post", "switches)[0]", "switches, self.b)[0]", SYNAPSES),
-    "engine: switches that thaw": of("engine/cpu:TiledConv.pool_stripes", "if switches is None:", "if True:", SYNAPSES),
     "engine: images of the last call": of(
-        "engine/cpu:TiledConv.products", "np.multiply(inside(pre), factor, out=images)", "pass", SYNAPSES),
-    "engine: one product for two": of("engine/cpu:TiledConv.products", "(0, 1)[:len(terms)]", "(0,)", SYNAPSES),
+        "engine/cpu:TiledConv.products", "np.multiply(inside(pre), factor, out=x)", "pass", SYNAPSES),
+    "engine: one product for two": of("engine/cpu:TiledConv.products", "result(len(terms))", "result(1)", SYNAPSES),
     "engine: product without the gain": of(
         "engine/cpu:TiledConv.products", "inside(pre), factor", "inside(pre), 1", SYNAPSES),
     "engine: results that are overwritten": of(
-        "engine/cpu:TiledConv.pool_stripes", "np.empty((h, w, N, C), self.W.dtype)",
-        "vars(LOCAL).setdefault((h, w, N, C), np.empty((h, w, N, C), self.W.dtype))",
-        (E.test_results_are_not_overwritten,)),
+        "engine/winograd:Winograd.result", "if own else", "if False else", (E.test_results_are_not_overwritten,)),
+    "engine: another synapse's rows": of(
+        "engine/cpu:TiledConv.convolutions", "self.padding, self.pool", "self.padding",
+        (E.test_what_a_pooling_leaves_out_stays_zero,)),
     "engine: ties left to rounding": of("engine/cpu:TiledConv.plain", "len(first) == 1 or ", "", TIES),
 
     # a training step

@@ -3,8 +3,7 @@
 It is Winograd's convolution (winograd.py), for 3x3 kernels without a stride; other synapses stay as they are.
 
 Arrays are (N, H, W, C) outside, as everywhere. In memory those that are made here lie as (H, W, N, C): a row of a layer is
-then one run of W*N*C numbers. A convolution goes through its image in stripes of rows, and each stripe is pooled, or unpooled,
-while it is in the cache. Buffers belong to a thread, and hold nothing from one call to the next.
+then one run of W*N*C numbers. Buffers belong to a thread, and hold nothing from one call to the next.
 """
 
 import copy
@@ -54,11 +53,12 @@ def fits(synapse):
     if type(synapse) is not Conv or synapse.W.dtype.kind != "f":
         return False
     one_type = getattr(synapse.b, "dtype", synapse.W.dtype) == synapse.W.dtype  # the way down of an asymmetric one has no bias
-    return one_type and len(synapse.W) == 3 and synapse.stride == 1 and synapse.padding < 3 and synapse.pool.window is not None
+    return (one_type and len(synapse.W) == 3 and synapse.stride == 1 and synapse.padding < 3
+            and synapse.pool in ops.POOLINGS.values())
 
 
 class TiledConv(Conv):
-    """`Conv` in stripes. Its kernels are transformed when they are first asked for, and stale once W is changed in place."""
+    """`Conv` with another convolution. Its kernels are transformed at their first use, and stale once W is changed in place."""
 
     def __init__(self, conv):
         vars(self).update(vars(conv))
@@ -78,7 +78,7 @@ class TiledConv(Conv):
     def convolutions(self, N):
         """(way up, way down, product) of this thread for N images; None where patches are cheaper."""
         kept = vars(LOCAL).setdefault("kept", {})
-        key = N, self.W.dtype, self.pre_shape, self.W.shape, self.padding  # synapses of one shape share them
+        key = N, self.W.dtype, self.pre_shape, self.W.shape, self.padding, self.pool  # synapses of one shape share them
         if key not in kept:
             if len(kept) >= MOST:
                 kept.clear()
@@ -99,60 +99,12 @@ class TiledConv(Conv):
         dtype = self.W.dtype
         return len(first) == 1 or first.dtype != dtype or any(a.dtype != dtype for a in others)
 
-    def windows(self, rows):
-        """The windows that these rows of the convolution are pooled to."""
-        return slice(rows.start // self.pool.window, rows.stop // self.pool.window)
-
-    def pool_stripes(self, stripes, N, switches, b=None):
-        """(P(y) + b, switches) of y in stripes (rows, part of y); the largest win, or those that are given."""
-        h, w, C = self.post_shape
-        v, chosen = np.empty((h, w, N, C), self.W.dtype), switches
-        for rows, y in stripes:
-            part = self.windows(rows)
-            if switches is None:
-                pooled, found = self.pool.pool(outside(y))
-                if found is not None:
-                    chosen = outside(np.empty((h, w, N, C), found.dtype)) if chosen is None else chosen
-                    chosen[:, part] = found
-            else:
-                pooled = self.pool.pool_at(outside(y), switches[:, part])
-            if b is None:
-                v[part] = inside(pooled)
-            else:
-                np.add(inside(pooled), b, out=v[part])
-        return outside(v), chosen
-
-    def unpool_rows(self, v, switches, windows, y):
-        """P^T of these windows of v, into the rows of y (rows, W', N, C) that they cover."""
-        self.pool.unpool(v[:, windows], switches if switches is None else switches[:, windows], y.shape[:2], out=outside(y))
-
-    def drive_post(self, pre, switches=None):
+    def _conv(self, pre):
         if self.plain(pre):
-            return super().drive_post(pre, switches)
-        return self.pool_stripes(self.convolved(pre), len(pre), switches, b=rows_of(self.b, len(pre)))
-
-    def linear_post(self, pre, switches):
-        if self.plain(pre):
-            return super().linear_post(pre, switches)
-        return self.pool_stripes(self.convolved(pre), len(pre), switches)[0]
-
-    def winners(self, pre):
-        if self.pool.holomorphic or self.plain(pre):
-            return super().winners(pre)
-        return self.pool_stripes(self.convolved(pre), len(pre), None)[1]
-
-    def convolved(self, pre):
-        """W * pre in stripes: (rows, part (rows, W', N, C_post))."""
+            return super()._conv(pre)
         up, _, _ = self.convolutions(len(pre))
-        up.set(self.kernel("up"))
-        x, done = inside(pre), 0
-
-        def feed(rows):  # write the rows before row `rows`, as far as this has not been done
-            nonlocal done
-            up.input[done:rows] = x[done:rows]
-            done = max(done, rows)
-
-        return up.stripes(feed)
+        up.input[...] = inside(pre)
+        return outside(up.result(self.kernel("up"), own=self.pool == ops.NO_POOL))  # the others do not hand on what they get
 
     def drive_pre(self, post, switches):
         if self.plain(post):
@@ -162,21 +114,8 @@ class TiledConv(Conv):
             y = inside(self.pool.unpool(post, switches, self.conv_shape))
             cols = y.reshape(-1, y.shape[3]) @ self.W.reshape(-1, y.shape[3]).T  # (H' W' N, 9 C_pre)
             return ops.col2im(outside(cols.reshape(*y.shape[:3], *self.W.shape[:3])), self.pre_shape[:2], 1, self.padding)
-        down.set(self.kernel("down"))
-        return outside(down.whole(self.feed(post, switches, down.input)))
-
-    def feed(self, v, switches, y):
-        """feed(rows): unpool v into the rows of y before row `rows`, and one more at most, as far as this has not been done."""
-        size, done = self.pool.window, 0
-
-        def until(rows):
-            nonlocal done
-            windows = slice(done, min(-(-rows // size), v.shape[1]))
-            done = max(done, windows.stop)
-            if windows.stop > windows.start:
-                self.unpool_rows(v, switches, windows, y[size * windows.start:size * windows.stop])
-
-        return until
+        self.pool.unpool(post, switches, self.conv_shape, out=outside(down.input))
+        return outside(down.result(self.kernel("down")))
 
     def hebbian(self, pre, post, switches):
         if self.plain(pre, post):
@@ -191,22 +130,17 @@ class TiledConv(Conv):
 
     def products(self, terms, switches):
         """The sum of factor pre x P^T(post) over the terms (factor, pre, post), one or two."""
-        up, _, product = self.convolutions(len(terms[0][1]))
+        _, _, product = self.convolutions(len(terms[0][1]))
         if product is None:
             patches = [ops.im2col(factor * pre, 3, 1, self.padding) for factor, pre, _ in terms]
             y = [self.pool.unpool(post, switches, self.conv_shape) for _, _, post in terms]
             patches, y = (np.concatenate([inside(a).reshape(-1, columns) for a in arrays])  # (terms H' W' N, columns)
                           for arrays, columns in ((patches, 9 * self.W.shape[2]), (y, self.W.shape[3])))
             return (patches.T @ y).reshape(self.W.shape)
-        for images, (factor, pre, _) in zip((up.input, product.x), terms):
-            np.multiply(inside(pre), factor, out=images)
-
-        def fill(i, rows, y):
-            windows = self.windows(rows)
-            self.unpool_rows(terms[i][2], switches, windows, y)
-            y[self.pool.window * (windows.stop - windows.start):] = 0  # a row that is in no window
-
-        return product.result(fill, (0, 1)[:len(terms)])
+        for x, y, (factor, pre, post) in zip(product.x, product.y, terms):
+            np.multiply(inside(pre), factor, out=x)
+            self.pool.unpool(post, switches, self.conv_shape, out=outside(y))
+        return product.result(len(terms))
 
 
 def inside(a):
@@ -217,13 +151,6 @@ def inside(a):
 def outside(a):
     """(H, W, N, ...) -> (N, H, W, ...), a view."""
     return a.transpose(2, 0, 1, *range(3, a.ndim))
-
-
-def rows_of(b, N):
-    """b for N images, (N, C): it is added over runs of N*C numbers, not of C."""
-    rows = np.empty((N, *b.shape), b.dtype)
-    rows[...] = b
-    return rows
 
 
 def column_sums(a):
