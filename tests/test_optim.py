@@ -49,7 +49,7 @@ def test_two_steps_by_hand(xp):
 
 def test_cosine():
     """From the rate to the floor over anneal_epochs, halfway in the middle, held at the floor afterwards."""
-    optimizer = SGD(mlp([2, 3, 2]), [0.25, 0.05], anneal_epochs=100, floor=1e-5)
+    optimizer = SGD(mlp([2, 3, 2]), [0.25, 0.05], anneal_epochs=100)
     assert optimizer.rate("1", 0) == 0.25
     assert optimizer.rate("readout", 50) == pytest.approx((0.05 + 1e-5) / 2)
     assert optimizer.rate("1", 100) == optimizer.rate("1", 119) == 1e-5

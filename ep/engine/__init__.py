@@ -19,9 +19,9 @@ import numpy as np
 from ..backend import array_module
 from ..network import Network
 from . import cpu, gpu
-from .graph import Recorder, unrecordable
+from .graph import Recorder, recordable
 
-__all__ = ["Recorder", "prepared", "unrecordable"]
+__all__ = ["Recorder", "prepared", "recordable"]
 
 
 def prepared(network: Network, map: Callable = map) -> Network:

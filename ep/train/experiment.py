@@ -264,7 +264,7 @@ def gradient_function(config: Config, in_chunks: Callable = loop.in_chunks, map:
 
     def gradient(network, x, y, rng):
         one_chunk, fast = estimator(config, rng), engine.prepared(network, map)
-        if engine.unrecordable(fast, phases(config)) is None and config.algorithm == "eqprop":
+        if engine.recordable(fast, phases(config)) and config.algorithm == "eqprop":
             one_chunk = partial(recorded, recorder, one_chunk, tuple(one_chunk.keywords.items()))
         step = in_chunks(one_chunk, fast, x, y, map, config.chunk)
         if combined is not dict:  # another gradient than the one whose norms are known

@@ -19,7 +19,6 @@ import numpy as np
 from ..backend import Array, Gradient, array_module
 from ..checks import by_layer, real, whole
 from ..engine import kernels
-from ..errors import EPError
 from ..network import Network
 
 
@@ -28,21 +27,23 @@ class SGD:
 
     network:       its parameters are changed in place by `step`
     rates:         one number, or one per layer, the readout last; the rate of an epoch is
-                   floor + (rate - floor) (1 + cos(pi epoch/anneal_epochs))/2, and floor from anneal_epochs on
+                   FLOOR + (rate - FLOOR) (1 + cos(pi epoch/anneal_epochs))/2, and FLOOR from anneal_epochs on
     anneal_epochs: None keeps the rates constant
     Raises EPError if the number of rates is not the number of layers, or for numbers that make no sense.
     """
 
+    FLOOR = 1e-5
+
     def __init__(self, network: Network, rates: float | Sequence[float], momentum: float = 0.9, weight_decay: float = 0.0,
-                 anneal_epochs: int | None = None, floor: float = 1e-5) -> None:
+                 anneal_epochs: int | None = None) -> None:
         self.network, self.rates = network, rates_by_layer(network, rates)
         self.velocity = zeros_like(network.parameters())
         self.momentum, self.weight_decay = real(momentum, "momentum", 0, 1), real(weight_decay, "weight decay", 0)
-        self.anneal_epochs, self.floor = length(anneal_epochs, "anneal_epochs"), real(floor, "floor of the rate", 0)
+        self.anneal_epochs = length(anneal_epochs, "anneal_epochs")
 
     def rate(self, layer: str, epoch: int) -> float:
         """The layer's learning rate in this epoch (0, 1, ...)."""
-        return annealed(self.rates[layer], epoch, self.anneal_epochs, self.floor)
+        return annealed(self.rates[layer], epoch, self.anneal_epochs, self.FLOOR)
 
     def step(self, gradient: Gradient, epoch: int = 0) -> None:
         """One update of every parameter by gradient {name: dL/dw}."""
@@ -74,7 +75,7 @@ class Adam:
     """Adam with decoupled weight decay ("AdamW"; Loshchilov and Hutter, arXiv:1711.05101), for every parameter, biases too.
 
         m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2        after update t = 1, 2, ...
-        w <- w - rate [ m/(1 - b1^t) / ( sqrt(v/(1 - b2^t)) + eps ) + weight_decay w ]
+        w <- w - rate [ m/(1 - b1^t) / ( sqrt(v/(1 - b2^t)) + eps ) + weight_decay w ]        b1, b2, eps: BETAS, EPS
 
     network:      its parameters are changed in place by `step`
     rates:        one number, or one per layer, the readout last; update t is made with rate (1 + cos(pi (t-1)/anneal_steps))/2,
@@ -86,14 +87,13 @@ class Adam:
     Raises EPError if the number of rates is not the number of layers, or for numbers that make no sense.
     """
 
-    def __init__(self, network: Network, rates: float | Sequence[float], betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 0.0, anneal_steps: int | None = None, warm_up: int = 0) -> None:
+    BETAS, EPS = (0.9, 0.999), 1e-8
+
+    def __init__(self, network: Network, rates: float | Sequence[float], weight_decay: float = 0.0,
+                 anneal_steps: int | None = None, warm_up: int = 0) -> None:
         self.network, self.rates = network, rates_by_layer(network, rates)
         self.mean, self.square, self.scratch = (zeros_like(network.parameters()) for _ in range(3))
-        self.betas = tuple(real(b, "betas", 0) for b in np.atleast_1d(betas))
-        if len(self.betas) != 2 or max(self.betas) >= 1:
-            raise EPError(f"betas: expected two numbers of at least 0 and below 1, got {betas!r}")
-        self.eps, self.weight_decay = real(eps, "eps", 0), real(weight_decay, "weight decay", 0)
+        self.weight_decay = real(weight_decay, "weight decay", 0)
         self.anneal_steps, self.warm_up = length(anneal_steps, "anneal_steps"), whole(warm_up, "warm_up")
         self.updates = np.array(0)  # how many have been made, t - 1
 
@@ -110,9 +110,9 @@ class Adam:
     def change(self, name, w, g, rate):
         """This update of one parameter w by its gradient g, in place."""
         xp, m, v, r = array_module(w), self.mean[name], self.square[name], self.scratch[name]
-        (b1, b2), t = self.betas, int(self.updates) + 1
+        (b1, b2), t = self.BETAS, int(self.updates) + 1
         if kernels.runs_on(w):
-            kernels.adam(w, g, m, v, self.betas, rate, t, self.eps, self.weight_decay)
+            kernels.adam(w, g, m, v, self.BETAS, rate, t, self.EPS, self.weight_decay)
             return
         xp.multiply(g, 1.0 - b1, out=r)
         m *= b1
@@ -123,7 +123,7 @@ class Adam:
         v += r
         xp.sqrt(v, out=r)
         r /= math.sqrt(1.0 - b2**t)
-        r += self.eps
+        r += self.EPS
         xp.divide(m, r, out=r)
         r *= rate / (1.0 - b1**t)
         w *= 1.0 - rate * self.weight_decay
