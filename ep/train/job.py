@@ -1,10 +1,4 @@
-"""The main job: from a command line to a trained network in a run folder.
-
-    python -m ep.train                           from anywhere, once the package is installed
-    python examples/cifar10_sym_ep.py            the same, in the repository
-
-CIFAR-10 if it is here or can be downloaded, else embedded images; --data takes a folder of pictures, too.
-"""
+"""The main job: from a command line to a trained network in a run folder. `python -m ep.train`, and two examples."""
 
 import sys
 from pathlib import Path
@@ -14,7 +8,7 @@ from .. import backend, datasets
 from . import commandline as cli, experiment, loop, parallel, runs, settings
 
 
-def main(description: str | None = __doc__, **chosen: Any) -> None:
+def main(description: str | None = None, **chosen: Any) -> None:
     """The experiment that the command line asks for.
 
     description: what --help says first. chosen: settings that are not the main job's, where an example is a variant of it.
