@@ -322,7 +322,7 @@ def test_a_first_synapse_without_biases():
     """The engine leaves it as it is; calibration refuses it."""
     dense = ep.Dense(np.ones((4, 3)), np.zeros(3), (4,))
     net = ep.Network([one_to_one([1.0, 2.0, 3.0, 4.0]), dense], ep.SHIFTED_SIGMOID, SquaredError())
-    assert engine.prepared(net) is net
+    assert engine.prepared(net).synapses == net.synapses
     assert "calibrated" in sentence(ep.builders.calibrate, net, np.random.default_rng(0).random((4, 4)), 0.5)
 
 
