@@ -69,7 +69,7 @@ def job(R, *options, plant="", **environment):
 # Float64, and the synapses of the core: where the drives of a pooling window are all equal (units at a bound around it), the
 # rounding of the engine decides, and then one bit of one weight changes a gradient as much as another number of ranks does.
 FLOAT64 = """
-job.engine.prepared = lambda network, map=map: network
+experiment.engine.prepared = lambda network, map=map: network
 experiment.convnet = functools.partial(experiment.convnet, dtype="float64")
 normalise = job.datasets.Dataset.normalise
 job.datasets.Dataset.normalise = lambda dataset, images: normalise(dataset, images).astype("float64")
