@@ -155,11 +155,7 @@ def unchanged(size):
 
 
 class Pooling(NamedTuple):
-    """Pooling: three functions, and how an image shrinks. A pooling of one's own needs no more than this.
-
-    window: how many rows of y a row of v is made of, where windows do not overlap, else None. Where it is known the engine works
-    row by row, and unpool takes out=, the array to write y into.
-    """
+    """Pooling: three functions, and how an image shrinks. A pooling of one's own needs no more than this."""
 
     name: str
     pool: Callable  # y -> (v, switches); switches None, or an array whose first axis is the images
@@ -167,10 +163,9 @@ class Pooling(NamedTuple):
     unpool: Callable  # (v, switches, (H, W)) -> y, the adjoint of pool_at
     output_size: Callable  # H -> H'
     holomorphic: bool
-    window: int | None = None
 
 
-MAX_POOL = Pooling("max", max_pool, max_pool_at, max_unpool, windows, holomorphic=False, window=SIZE)
-AVERAGE_POOL = Pooling("average", average_pool, average_pool_at, average_unpool, windows, holomorphic=True, window=SIZE)
-NO_POOL = Pooling("none", no_pool, no_pool_at, no_unpool, unchanged, holomorphic=True, window=1)
+MAX_POOL = Pooling("max", max_pool, max_pool_at, max_unpool, windows, holomorphic=False)
+AVERAGE_POOL = Pooling("average", average_pool, average_pool_at, average_unpool, windows, holomorphic=True)
+NO_POOL = Pooling("none", no_pool, no_pool_at, no_unpool, unchanged, holomorphic=True)
 POOLINGS = {p.name: p for p in (MAX_POOL, AVERAGE_POOL, NO_POOL)}

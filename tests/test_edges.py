@@ -113,10 +113,8 @@ def gradient(phases=Phases(5, 3), nudging=SYMMETRIC):  # noqa: B008 - constants
     (lambda: Nudging.from_points(["a", "b"]), "a"),
     (lambda: SGD(NET, "0.1"), "0.1"), (lambda: SGD(NET, 0.1, weight_decay=-1.0), "-1"),
     (lambda: SGD(NET, 0.1, momentum=1.5), "momentum.* 1.5"), (lambda: SGD(NET, 0.1, momentum=-0.1), "momentum"),
-    (lambda: SGD(NET, 0.1, anneal_epochs=0), "anneal_epochs"), (lambda: SGD(NET, 0.1, floor=-1), "floor"),
-    (lambda: Adam(NET, 0.1, warm_up=-1), "warm_up.* -1"), (lambda: Adam(NET, 0.1, (-0.1, 0.9)), "betas"),
-    (lambda: Adam(NET, 0.1, (0.9, 1.0)), "betas.* below 1"), (lambda: Adam(NET, 0.1, 0.9), "betas"),
-    (lambda: Adam(NET, 0.1, eps=-1e-8), "eps"), (lambda: Adam(NET, 0.1, anneal_steps="all"), "anneal_steps"),
+    (lambda: SGD(NET, 0.1, anneal_epochs=0), "anneal_epochs"),
+    (lambda: Adam(NET, 0.1, warm_up=-1), "warm_up.* -1"), (lambda: Adam(NET, 0.1, anneal_steps="all"), "anneal_steps"),
     (lambda: gradient(nudging=0.1), "nudging.* 0.1"), (lambda: gradient(nudging="symmetric"), "nudging.* 'symmetric'"),
     (lambda: gradient(10), "phases.* 10"), (lambda: ep.bptt_gradient(NET, IMAGES, LABELS, 10), "phases.* 10"),
     (lambda: ep.rbp_gradient(NET, IMAGES, LABELS, 10), "phases.* 10"),
@@ -262,7 +260,8 @@ def test_copies_are_networks_like_any_other(pool, activation, connections, copie
     net = ep.CONNECTIONS[connections](convnet([4, 5], (8, 8, 2), 3, paddings=[1, 1], pool=pool, activation=activation))
     other = COPIES[copied](net)
     x, y = batch(net)
-    assert engine.choice(other)[1] == engine.choice(net)[1] and same_network(other, net)
+    assert [type(s) for s in engine.prepared(other).synapses] == [type(s) for s in engine.prepared(net).synapses]
+    assert same_network(other, net)
     found, expected = (GRADIENTS["engine"](one, x, y).gradient for one in (other, net))
     assert relative(found, expected) == 0
     other.synapses[1].W[...] = 0
@@ -319,7 +318,7 @@ def test_a_first_synapse_without_biases():
     """The engine leaves it as it is; calibration refuses it."""
     dense = ep.Dense(np.ones((4, 3)), np.zeros(3), (4,))
     net = ep.Network([one_to_one([1.0, 2.0, 3.0, 4.0]), dense], ep.SHIFTED_SIGMOID, SquaredError())
-    assert engine.prepared(net) is net
+    assert engine.prepared(net).synapses == net.synapses
     assert "calibrated" in sentence(ep.builders.calibrate, net, np.random.default_rng(0).random((4, 4)), 0.5)
 
 

@@ -8,7 +8,6 @@ import pytest
 
 import ep
 from ep.datasets.dataset import Dataset
-from ep.nudging import NUDGINGS
 from ep.train import experiment
 from ep.train.experiment import PRESETS, Config, resolve
 
@@ -126,23 +125,6 @@ def test_scales_that_have_an_effect():
         config = resolve(dataset(), "cpu", scale=scale, cost=cost)
         assert (config.initial_drive, config.scale) == (drive, tuple(scale))
     assert resolve(dataset(), "cpu", scale=[1.0, 3.0], initial_drive=0.5).initial_drive == 0.5
-
-
-@pytest.mark.parametrize("nudged_phases, conventions", [("deviations", "here"), ("states", "here"), ("states", "paper")])
-@pytest.mark.parametrize("name", NUDGINGS)
-def test_the_phases_that_are_counted_are_those_that_run(name, nudged_phases, conventions):
-    """`second_phases` against the relaxations that the gradient makes, settled and not."""
-    network = ep.convnet([3, 4], (8, 8, 2), 3, paddings=[1, 1], scale=1.5, feedback=0.3)
-    x, y = np.random.default_rng(0).random((4, 8, 8, 2), dtype=np.float32), np.arange(4) % 3
-    for T, tolerance in (2, 0.0), (200, 1e-3):
-        config = Config(nudging=name, nudged_phases=nudged_phases, conventions=conventions, steps_free=T, tolerance=tolerance,
-                        steps_nudged=5)
-        estimate = experiment.estimator(config)(network, x, y)
-        ran = sum(phase is not estimate.free for phase in estimate.nudged)
-        assert estimate.free.converged == (tolerance > 0)
-        assert ran == experiment.second_phases(config, float(estimate.free.converged)) > 0
-        assert experiment.steps_per_image(config, float(estimate.free.converged)) == (T, 5 * ran)
-    assert experiment.second_phases(Config(nudging=name, algorithm="bptt")) == 1
 
 
 @pytest.mark.parametrize("given", [dict(network="resnet"), dict(connections="asymmetric")])

@@ -137,10 +137,7 @@ def test_gradients(xp, connections, gradient, monkeypatch):
 def test_prepared(xp):
     """On CuPy every convolution, the activation and the readout are replaced, the parameters shared; the network stays."""
     network = example(xp, "asymmetric")[0]
-    fast = engine.prepared(network)
-    assert ("CUDA kernels" in engine.choice(network)[1]) == (xp is not np)
-    if xp is np:
-        fast = gpu.prepared(network)
+    fast = gpu.prepared(network) if xp is np else engine.prepared(network)
     for name, w in network.parameters().items():
         assert fast.parameters()[name] is w
     plain = [one for s in fast.synapses for one in ((s.forward, s.feedback) if type(s) is Asymmetric else (s,))]

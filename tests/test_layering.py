@@ -14,9 +14,9 @@ CORE = [  # the files that people read, lowest first
     {"errors"}, {"backend"}, {"checks"}, {"nudging", "npz"}, {"ops", "activations"}, {"synapse", "cost"}, {"vectorfield"},
     {"network", "phase"}, {"dynamics", "builders"}, {"eqprop", "bptt", "rbp"}, {"papers_code", "gdu", "radius", "imperfections"}]
 DOORS = [  # everything else: exchangeable parts, data sets, training
-    {"engine.winograd", "engine.patches", "engine.blas", "engine.kernels", "datasets.augment", "datasets.download",
+    {"engine.winograd", "engine.blas", "engine.kernels", "datasets.augment", "datasets.download",
      "train.checkpoint", "train.machine", "train.curves", "train.watch", "train.claim", "train.step"},
-    {"engine.ways", "engine.gpu", "datasets.pictures"},
+    {"engine.gpu", "datasets.pictures"},
     {"engine.cpu", "engine.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
     {"engine", "datasets.synthetic", "datasets.cifar"}, {"datasets.folder", "datasets.arrays"},
     {"datasets.idx"}, {"datasets.choose"}, {"datasets"}, {"train.loop"},

@@ -17,6 +17,7 @@ from helpers import EXAMPLES, TINY, refused, signal_in_step, without_time
 
 import ep
 from ep import dynamics, eqprop, ops
+from ep.engine.cpu import TiledConv
 from ep.npz import read_npz
 from ep.train import job, runs
 
@@ -39,7 +40,7 @@ def test_run_folder(start, tmp_path):
     trained = read_npz(tmp_path / "run" / "checkpoint.npz")
     for name, w in ep.load(tmp_path / "run" / "network.npz").parameters().items():
         assert np.array_equal(w, trained[f"parameter/{name}"])
-    assert "SYNTHETIC DATA - THIS IS NOT CIFAR-10" in out and "expected time" in out
+    assert "SYNTHETIC DATA - THIS IS NOT CIFAR-10" in out
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in log] == [1, 2]
     assert {"train_loss", "train_accuracy", "steps_free", "residual", "gradient_norm_readout", "stuck_4", "cosine_readout",
@@ -68,8 +69,9 @@ def test_what_one_reads_is_what_runs(start, tmp_path, rule):
         code, out, err = start(*TINY, "--epochs", 1, "--nudged-phases", rule, "--out", tmp_path / "run")
     finally:
         threading.setprofile(None)
-    assert code == 0 and "ep/engine/cpu.py" in out, err
-    assert not [function.__qualname__ for function in CORE + RULES[rule] if function.__code__ not in ran]
+    assert code == 0, err
+    ours = (*CORE, *RULES[rule], TiledConv.drive_post, TiledConv.drive_pre)
+    assert not [function.__qualname__ for function in ours if function.__code__ not in ran]
 
 
 @pytest.mark.gpu
@@ -82,7 +84,6 @@ def test_first_steps_on_a_gpu(start, tmp_path, xp):
     for device, folder in runs_.items():
         code, out, err = start(*options, "--device", device, "--out", folder)
         assert code == 0, err
-    assert "relaxing with CUDA kernels (ep/engine/gpu.py)" in out
     config = json.loads((runs_["cuda"] / "config.json").read_text())
     assert (config["device"], config["chunk"], config["tf32"]) == ("cupy", 16, False)
     cpu, cuda = (read_npz(folder / "checkpoint.npz") for folder in runs_.values())

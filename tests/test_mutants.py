@@ -73,14 +73,14 @@ SWEEP_DOWN = (I.test_one_sweep_down_carries_the_nudge_to_the_first_layer,)
 OVER_RELAXED = (R.test_the_fixed_point_and_the_gradient_are_the_same, 1.3, "symmetric")
 RADIUS = (R.test_it_is_the_largest_eigenvalue_of_the_jacobian, "chain", 1.0)
 ENGINE_ASYMMETRIC = (E.test_every_relaxation_and_gradient, "asymmetric", "synchronous", SE, "max", HARD_SIGMOID)
-TIES = (E.test_max_pooling_from_zero, 4, "symmetric", "synchronous", (4, 4, 4, 4), 40)
+TIES = (E.test_max_pooling_from_zero, "symmetric", "synchronous", (4, 4, 4, 4), 40)
 BATCH = (T.test_a_batch_from_its_chunks,)
 BOTH_ENDS = (O.test_a_step_hears_both_ends_as_they_are_now, O.nonlinear, 1.0, "checkerboard")
 OF_EACH_LAYER = (O.test_each_layer_has_its_own, (HARD_SIGMOID, CLIP, TANH))
 
 
 def convolutions():
-    E.test_every_method_of_a_convolution(4, {}, None)
+    E.test_every_method_of_a_convolution({}, None)
 
 
 SYNAPSES = (convolutions,)
@@ -373,24 +373,22 @@ MUTANTS = {  # name: (file:function, right, wrong, check, ...)
         SYNAPSES),
     "engine: tiles that overlap too much": of(
         "engine/winograd:overlapping", "m * row", "(m - 1) * row", (E.test_a_convolution_is_that_of_the_loops, 4, 8, 8, 1, None)),
-    "engine: rows that come too late": of("engine/cpu:TiledConv.feed", "min(-(-rows // size)", "min(rows // size - 1", SYNAPSES),
     "engine: W on the way down": of(
-        "engine/cpu:exchanged", "exchanged(getattr(synapse, name),", "exchanged(getattr(synapse, synapse.parts[0]),",
+        "engine/cpu:exchanged", "exchanged(getattr(synapse, name))", "exchanged(getattr(synapse, synapse.parts[0]))",
         ENGINE_ASYMMETRIC),
     "engine: a stale kernel": of(
         "engine/cpu:TiledConv.kernel", "is not self.W", "is None",
         (E.test_kernels_follow_new_weights_but_not_a_change_in_place,)),
-    "engine: bias twice": of("engine/cpu:TiledConv.drive_post", "b=rows_of(", "b=2 * rows_of(", SYNAPSES),
-    "engine: bias in the linear way": of("engine/cpu:TiledConv.linear_post", "switches)[0]", "switches, self.b)[0]", SYNAPSES),
-    "engine: switches that thaw": of("engine/cpu:TiledConv.pool_stripes", "if switches is None:", "if True:", SYNAPSES),
-    "engine: images of the last call": of("engine/cpu:TiledConv.products", "up.input[...] = inside(pre)", "pass", SYNAPSES),
-    "engine: one product for two": of("engine/cpu:TiledConv.products", "(0, 1)[:len(posts)]", "(0,)", SYNAPSES),
+    "engine: images of the last call": of(
+        "engine/cpu:TiledConv.products", "np.multiply(inside(pre), factor, out=x)", "pass", SYNAPSES),
+    "engine: one product for two": of("engine/cpu:TiledConv.products", "result(len(terms))", "result(1)", SYNAPSES),
     "engine: product without the gain": of(
-        "engine/cpu:TiledConv.hebbian_pair", "inside(mu_pre), gain", "inside(mu_pre), 1", SYNAPSES),
+        "engine/cpu:TiledConv.products", "inside(pre), factor", "inside(pre), 1", SYNAPSES),
     "engine: results that are overwritten": of(
-        "engine/cpu:TiledConv.pool_stripes", "np.empty((h, w, N, C), self.W.dtype)",
-        "workspace(N, self.W.dtype).made((h, w, C), lambda: np.empty((h, w, N, C), self.W.dtype))",
-        (E.test_results_are_not_overwritten,)),
+        "engine/winograd:Winograd.result", "if own else", "if False else", (E.test_results_are_not_overwritten,)),
+    "engine: another synapse's rows": of(
+        "engine/cpu:TiledConv.convolutions", "self.padding, self.pool", "self.padding",
+        (E.test_what_a_pooling_leaves_out_stays_zero,)),
     "engine: ties left to rounding": of("engine/cpu:TiledConv.plain", "len(first) == 1 or ", "", TIES),
 
     # a training step

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ep
+from ep.nudging import NUDGINGS
 from ep.train import experiment
 
 LABORATORY = Path(__file__).parents[1] / "examples" / "laboratory"
@@ -28,6 +30,22 @@ def run(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.mark.parametrize("nudged_phases, conventions", [("deviations", "here"), ("states", "here"), ("states", "paper")])
+@pytest.mark.parametrize("name", NUDGINGS)
+def test_the_phases_that_are_counted_are_those_that_run(name, nudged_phases, conventions):
+    """`second_phases` against the relaxations that the gradient makes, settled and not."""
+    network = ep.convnet([3, 4], (8, 8, 2), 3, paddings=[1, 1], scale=1.5, feedback=0.3)
+    x, y = np.random.default_rng(0).random((4, 8, 8, 2), dtype=np.float32), np.arange(4) % 3
+    for T, tolerance in (2, 0.0), (200, 1e-3):
+        config = experiment.Config(nudging=name, nudged_phases=nudged_phases, conventions=conventions, steps_free=T,
+                                   tolerance=tolerance, steps_nudged=5)
+        estimate = experiment.estimator(config)(network, x, y)
+        ran = sum(phase is not estimate.free for phase in estimate.nudged)
+        assert estimate.free.converged == (tolerance > 0)
+        assert ran == table.second_phases(config, float(estimate.free.converged)) > 0
+    assert table.second_phases(experiment.Config(nudging=name, algorithm="bptt"), 0.0) == 1
 
 
 def test_rows_differ_only_by_what_they_name():

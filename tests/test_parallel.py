@@ -69,7 +69,7 @@ def job(R, *options, plant="", **environment):
 # Float64, and the synapses of the core: where the drives of a pooling window are all equal (units at a bound around it), the
 # rounding of the engine decides, and then one bit of one weight changes a gradient as much as another number of ranks does.
 FLOAT64 = """
-job.engine.prepared = lambda network, map=map: network
+experiment.engine.prepared = lambda network, map=map: network
 experiment.convnet = functools.partial(experiment.convnet, dtype="float64")
 normalise = job.datasets.Dataset.normalise
 job.datasets.Dataset.normalise = lambda dataset, images: normalise(dataset, images).astype("float64")
@@ -168,7 +168,6 @@ def test_stopped_and_resumed_with_other_numbers_of_ranks(tmp_path):
     assert code == 143 and out.count("stopped in epoch 1 after step 3") == 1, (code, out, err)
     stop = AT_STEP.format(step=1, rank=0, do="signal.raise_signal(signal.SIGINT)")
     code, out, err = job(4, "--resume", tmp_path / "run", plant=FLOAT64 + stop)
-    assert "on each of 4 ranks; 1 of them idle, since a batch has 3 chunk(s) of 16 images" in out
     assert code == 130 and out.count("stopped in epoch 2 after step 2") == 1, (code, out, err)
     alone = "import atexit; atexit.register(lambda: print('mpi4py' in sys.modules))"
     code, out, err = job(1, "--resume", tmp_path / "run", plant=FLOAT64 + alone)
@@ -197,7 +196,7 @@ def test_two_ranks_on_gpus(tmp_path, xp):
                "--chunk 16 --epochs 1 --steps-free 8 --steps-nudged 6 --device cuda").split()
     for R in (1, 2):
         code, out, err = job(R, *options, "--out", tmp_path / f"{R}", plant=FLOAT64 + stand_in)
-        assert code == 0 and "CUDA kernels" in out, (out, err)
+        assert code == 0 and json.loads((tmp_path / f"{R}" / "config.json").read_text())["device"] == "cupy", (out, err)
     one, two = (read_npz(tmp_path / f"{R}" / "checkpoint.npz") for R in (1, 2))
     del one["meta"], two["meta"]
     assert_close(two, one, 1e-10)
@@ -211,7 +210,7 @@ def test_rank_0_alone_writes_and_prints(tmp_path):
     assert code == 0, err
     assert {f.name for f in (tmp_path / "run").iterdir()} == {
         ".lock", "config.json", "log.jsonl", "curves.png", "checkpoint.npz", "network.npz", "result.json"}
-    assert out.count("epoch 1: train loss") == 1 and out.count("SYNTHETIC DATA") == 1 and "on each of 2 ranks\n" in out
+    assert out.count("epoch 1: train loss") == 1 and out.count("SYNTHETIC DATA") == 1
     assert err.count("epoch 2/2: 100%") <= 2  # one progress bar (drawn for the last step, and once more when it is closed)
 
 

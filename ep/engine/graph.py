@@ -2,7 +2,7 @@
 
 With two or three sweeps a step, a GPU spends its time waiting for the host: hundreds of launches of some 10 microseconds each.
 Nothing in a relaxation of a fixed number of steps looks at a number, so all of it can be recorded, for the arrays where the
-parameters lie. `unrecordable` says which steps cannot be; they run as they are.
+parameters lie. `recordable` says which steps can be; the others run as they are.
 """
 
 from contextlib import suppress
@@ -13,17 +13,11 @@ from . import blas, gpu
 KEPT = 4  # recordings: of whole batches and the rest of an epoch, for either sign of a nudge that is drawn
 
 
-def unrecordable(network, phases):
-    """Why steps of this network are not recorded, in words; None if they are."""
-    if not hasattr(array_module(network.any_parameter), "ElementwiseKernel"):
-        return "the parameters are on no GPU"
-    if blas.direct(array_module(network.any_parameter)) is None:
-        return "the library that multiplies matrices was not found"
-    if not gpu.recordable(network):
-        return "it has a synapse, pooling, activation or cost of another kind, or complex weights"
-    if phases.free.tolerance or phases.nudged.tolerance:
-        return "a tolerance makes the host wait for the residual of each step"
-    return None
+def recordable(network, phases):
+    """Whether steps of this network can be recorded: on a GPU, its products by `blas.matmul`, all its parts this package's and
+    real, and no tolerance, for then the host waits for the residual of each step."""
+    return (blas.direct(array_module(network.any_parameter)) is not None and gpu.recordable(network)
+            and not (phases.free.tolerance or phases.nudged.tolerance))
 
 
 class Recorder:

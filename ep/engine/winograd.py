@@ -9,7 +9,6 @@ rounding: B, G, A of m = 4 hold numbers up to 8, and its float32 result is about
 (1.5e-6 of the result's rms against 2.5e-7; docs/performance.md).
 
 Arrays here are (H, W, N, C): the images stand inside, so every pass over rows or columns moves runs of N*C numbers.
-patches.py computes the same without tiles, for kernels of any size.
 """
 
 import math
@@ -21,7 +20,6 @@ from numpy.lib.stride_tricks import as_strided
 
 CACHED = 1 << 19  # numbers that are worked on at once: 2 MB, for float32
 LARGE = 1 << 19  # numbers of a kernel that is large: 2 MB
-REPAID = 16  # uses of a large kernel after which it has been worth exchanging its channels: each is up to 1.3 times slower
 
 
 class Tile(NamedTuple):
@@ -88,12 +86,15 @@ def multiplications(m, size_out):
     return math.prod(-(-size // m) * (m + 2) for size in size_out)
 
 
-class Winograd:
-    """The convolution of N images (H, W), stride 1, with the kernel U = transform_kernel(W, m).
+def tile(size_out):
+    """The m that takes the fewest."""
+    return min(TILES, key=lambda m: multiplications(m, size_out))
 
-    Write the images into `.input` (H, W, N, C_in) and go through `stripes()`: slices of rows of the result, and these rows
-    (rows, W', N, C_out), to be used before anything else with the same `Scratch` is. A stripe is as many rows of tiles as have
-    all their arrays in the cache. `whole()` is all of the result.
+
+class Winograd:
+    """The convolution of N images (H, W), stride 1: write them into `.input` (H, W, N, C_in), and ask for the `result`.
+
+    It is made in stripes, which are as many rows of tiles as have all their arrays in the cache.
     """
 
     def __init__(self, m, size_in, size_out, padding, N, channels, scratch):
@@ -103,76 +104,48 @@ class Winograd:
         self.x = np.zeros((self.h * m + 2, self.w * m + 2, N, C_in), scratch.dtype)
         self.input, self.channels = self.inside(self.x), channels
         self.B_T, self.A_T = (np.array(T, scratch.dtype) for T in (TILES[m].B_T, TILES[m].A_T))
-        self.exchanged = None
         self.stripe = stripes_of(self.h, a * a * self.w * N * (C_in + C_out) + m * self.w * m * N * C_out, a * a * C_in * C_out)
-        self.rows = [slice(i * m, min((i + self.stripe) * m, size_out[0])) for i in range(0, self.h, self.stripe)]
         self.tiles_N = self.w * N  # per row of tiles
         scratch.reserve(0, a * a, self.stripe * self.tiles_N, C_out)
-        scratch.reserve(1, a * a, self.stripe * self.tiles_N, max(C_in, C_out))
+        scratch.reserve(1, a * a, self.stripe * self.tiles_N, C_in)
         scratch.reserve(2, self.stripe * a, (self.w * m + 2) * N, max(C_in, C_out))
 
     def inside(self, x):
         """The images within their border of zeros."""
         return x[self.padding:self.padding + self.size_in[0], self.padding:self.padding + self.size_in[1]]
 
-    def set(self, U):
-        """The kernel, ((m+2)^2, C_in, C_out): to be called before the first use and when the weights change."""
-        self.U, self.uses = U, 0
-
-    def stripes(self, feed=None, result=None):
-        """feed(rows): write the rows of `.input` before row `rows`, just before they are used; default: they are written.
-
-        result: where the rows are written, if no tile reaches over the edge.
-        """
-        fits = result is not None and self.size_out == (self.h * self.m, self.w * self.m)
+    def result(self, U, own=True):
+        """(H', W', N, C_out), with the kernel U = transform_kernel(W, m); own=False: in memory that the next call uses again."""
         if self.made is None or self.made[0] != self.scratch.made:
-            views = [self.views(i) for i in range(0, self.h, self.stripe)]  # made once, for views cost time too
-            self.made = self.scratch.made, views
-        self.uses += 1
-        if self.uses == REPAID and not self.U.flags.c_contiguous:  # a phase of many steps: see transform_flipped
-            self.exchanged = np.empty(self.U.shape, self.U.dtype) if self.exchanged is None else self.exchanged
-            self.exchanged[...] = self.U
-            self.U = self.exchanged
-        for rows, (read, V, M, write, y) in zip(self.rows, self.made[1]):
-            if feed:
-                feed(min(rows.stop + 2 - self.padding, self.size_in[0]))
+            starts = range(0, self.h, self.stripe)
+            self.made = self.scratch.made, [self.views(start) for start in starts]  # made once, for views cost time too
+        shape = self.h, self.m, self.w * self.m * self.x.shape[2] * self.channels[1]
+        y = np.empty(shape, self.scratch.dtype) if own else self.scratch(3, *shape)
+        for tiles, read, V, M, M_tiles, Q, Q_tiles in self.made[1]:
             for left, right, out in read:  # x -> V = B^T x B
                 np.matmul(left, right, out=out)
-            np.matmul(V, self.U, out=M)  # (m+2)^2 times (h w N, C_in) @ (C_in, C_out)
-            (A_T, M_tiles, Q), (_, Q_tiles, out) = write  # M -> y = A^T M A
-            np.matmul(A_T, M_tiles, out=Q)
-            if fits:
-                out, y = result[rows].reshape(out.shape), result[rows]
-            np.matmul(A_T, Q_tiles, out=out)
-            yield rows, y
-
-    def whole(self, feed=None):
-        """The result (H', W', N, C_out), an array of its own."""
-        result = np.empty((*self.size_out, self.x.shape[2], self.channels[1]), self.scratch.dtype)
-        for rows, y in self.stripes(feed, result):
-            if y.base is not result:
-                result[rows] = y
-        return result
+            np.matmul(V, U, out=M)  # (m+2)^2 times (h w N, C_in) @ (C_in, C_out)
+            np.matmul(self.A_T, M_tiles, out=Q)  # M -> y = A^T M A
+            np.matmul(self.A_T, Q_tiles, out=y[tiles])
+        H, W = self.size_out
+        return y.reshape(self.h * self.m, self.w * self.m, -1, self.channels[1])[:H, :W]
 
     def views(self, first):
-        """(what to multiply, V, M, what to multiply, result) of the stripe whose first row of tiles is `first`."""
+        """(rows of tiles, what to multiply for V, V, M, M by tiles, Q, Q by tiles) of the stripe that starts with this row."""
         (C_in, C_out), m, a, w, h = self.channels, self.m, self.m + 2, self.w, min(self.stripe, self.h - first)
         V, M = self.scratch(1, a * a, h * self.tiles_N, C_in), self.scratch(0, a * a, h * self.tiles_N, C_out)
         read = read_tiles(self.B_T, self.x[first * m:(first + h) * m + 2], m, V, self.scratch)
-        N = self.x.shape[2]
-        Q, y = self.scratch(2, a, h, w, m, N * C_out), self.scratch(1, h, m, w * m * N * C_out)
-        write = [(self.A_T, M.reshape(a, a, h, w, -1).transpose(0, 2, 3, 1, 4), Q),  # M A
-                 (self.A_T, Q.reshape(a, h, -1).transpose(1, 0, 2), y)]  # A^T (M A)
-        rows = min(h * m, self.size_out[0] - first * m)
-        return read, V, M, write, y.reshape(h * m, w * m, N, C_out)[:rows, :self.size_out[1]]
+        Q = self.scratch(2, a, h, w, m, self.x.shape[2] * C_out)  # A^T M
+        return (slice(first, first + h), read, V, M, M.reshape(a, a, h, w, -1).transpose(0, 2, 3, 1, 4), Q,
+                Q.reshape(a, h, -1).transpose(1, 0, 2))
 
 
 class WinogradProduct:
     """dW = x_0 y_0 + x_1 y_1, two products of images: <W, dW> = <y_0, W * x_0> + <y_1, W * x_1>.
 
-    x_0 is what stands in `.input` of the convolution `up`; x_1 is written into `.x` (H, W, N, C_in). The y_i come in stripes:
-    fill(i, rows, y) has to write these rows of y_i into y (rows, W', N, C_out). The transformed gradient of a small kernel is
-    added up piece by piece, as long as a piece stays in the cache; of a large one it is written once.
+    Write the images into `.x[i]` (H, W, N, C_in), of which the first is `.input` of the convolution `up`, and `.y[i]`
+    (H', W', N, C_out), and ask for the `result`. The transformed gradient of a small kernel is added up piece by piece, as long
+    as a piece stays in the cache; of a large one it is written once.
     """
 
     def __init__(self, up):
@@ -181,38 +154,36 @@ class WinogradProduct:
         large = a2 * C_in * C_out > LARGE
         self.stripe = h if large else stripes_of(h, a2 * w * N * (C_in + C_out), 0)
         self.pairs, p = ([(0, 1)], 2) if large else ([(0,), (1,)], 1)
-        self.xs, self.y = (up.x, np.zeros_like(up.x)), np.zeros((self.stripe * m, w * m, N, C_out), scratch.dtype)
-        self.x = up.inside(self.xs[1])
+        self.tiles_of_x, self.tiles_of_y = (up.x, np.zeros_like(up.x)), np.zeros((2, h * m, w * m, N, C_out), scratch.dtype)
+        self.x = [up.inside(x) for x in self.tiles_of_x]
+        self.y = self.tiles_of_y[:, :up.size_out[0], :up.size_out[1]]  # behind them are zeros
         scratch.reserve(0, a2, p, self.stripe * w * N, C_out)
         scratch.reserve(1, a2, p, self.stripe * w * N, C_in)
         scratch.reserve(2, self.stripe * (m + 2), (w * m + 2) * N, max(C_in, C_out))
 
     def views(self, first, pairs):
-        """(rows, pairs, part of .y, what to multiply for each pair, V, Z) of the stripe that starts with this row of tiles."""
-        up, (C_in, C_out), m = self.up, self.up.channels, self.up.m
+        """(pairs, what to multiply for each of them, V, Z) of the stripe that starts with this row of tiles."""
+        up, (C_in, C_out), m, scratch = self.up, self.up.channels, self.up.m, self.scratch
         h = min(self.stripe, up.h - first)
-        V, Z = (self.scratch(slot, (m + 2) ** 2, len(pairs), h * up.tiles_N, C) for slot, C in ((1, C_in), (0, C_out)))
-        reads = [read_tiles(up.B_T, self.xs[i][first * m:(first + h) * m + 2], m, V[:, k], self.scratch)
-                 + read_tiles(self.A, self.y[:h * m], m, Z[:, k], self.scratch) for k, i in enumerate(pairs)]
-        rows = slice(first * m, min((first + h) * m, up.size_out[0]))
-        return rows, pairs, self.y[:rows.stop - rows.start, :up.size_out[1]], reads, V, Z
+        V, Z = (scratch(slot, (m + 2) ** 2, len(pairs), h * up.tiles_N, C) for slot, C in ((1, C_in), (0, C_out)))
+        reads = [read_tiles(up.B_T, self.tiles_of_x[i][first * m:(first + h) * m + 2], m, V[:, k], scratch)
+                 + read_tiles(self.A, self.tiles_of_y[i][first * m:(first + h) * m], m, Z[:, k], scratch)
+                 for k, i in enumerate(pairs)]
+        return pairs, reads, V, Z
 
-    def result(self, fill, wanted=(0, 1)):
-        """(3, 3, C_in, C_out): the sum of the wanted products."""
+    def result(self, products):
+        """(3, 3, C_in, C_out): the sum of the first so many products."""
         if self.made is None or self.made[0] != self.scratch.made:
             starts = range(0, self.up.h, self.stripe)
             self.made = self.scratch.made, [self.views(start, pairs) for start in starts for pairs in self.pairs]
         dU = None
-        for rows, pairs, y, reads, V, Z in self.made[1]:
-            own = [k for k, i in enumerate(pairs) if i in wanted]
-            for k in own:
-                self.y[len(y):] = 0  # rows of tiles that reach over the edge
-                fill(pairs[k], rows, y)
-                for left, right, out in reads[k]:  # V_k = B^T x B, Z_k = A y A^T
-                    np.matmul(left, right, out=out)
-            if own:
-                V, Z = (a[:, own[0]:own[-1] + 1].reshape(len(a), -1, a.shape[3]) for a in (V, Z))
-                part = np.matmul(V.transpose(0, 2, 1), Z)  # (C_in, p h w N) @ (p h w N, C_out)
+        for pairs, reads, V, Z in self.made[1]:
+            n = sum(i < products for i in pairs)
+            for left, right, out in sum(reads[:n], []):  # V_k = B^T x B, Z_k = A y A^T
+                np.matmul(left, right, out=out)
+            if n:
+                V, Z = (a[:, :n].reshape(len(a), -1, a.shape[3]) for a in (V, Z))
+                part = np.matmul(V.transpose(0, 2, 1), Z)  # (C_in, n h w N) @ (n h w N, C_out)
                 dU = part if dU is None else np.add(dU, part, out=dU)
         return transform_gradient(dU, self.up.m)
 

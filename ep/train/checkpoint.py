@@ -21,12 +21,13 @@ from ..npz import read_npz, write_npz
 
 def save_checkpoint(path: str | Path, network: Network, optimizer: Any, meta: dict) -> None:
     """Write parameters, optimizer state and the JSON-able dictionary `meta`, atomically."""
-    write_npz(path, {**arrays_of(network, optimizer), "meta": np.array(json.dumps(meta))})
+    arrays = {key: to_host(a) for key, a in arrays_of(network, optimizer).items()}
+    write_npz(path, {**arrays, "meta": np.array(json.dumps(meta))})
 
 
 def arrays_of(network, optimizer):
-    """{"parameter/1.W": host array, ..., "optimizer/...": host array}"""
-    return ({f"parameter/{name}": to_host(w) for name, w in network.parameters().items()}
+    """{"parameter/1.W": array, ..., "optimizer/...": array}, the arrays themselves."""
+    return ({f"parameter/{name}": w for name, w in network.parameters().items()}
             | {f"optimizer/{name}": a for name, a in optimizer.state().items()})
 
 
@@ -49,14 +50,13 @@ def another_version(path, why):
 
 def restore(path: str | Path, network: Network, optimizer: Any) -> None:
     """Load parameters and optimizer state in place. Raises EPError, before any change, if they do not fit."""
-    arrays = read_npz(path)
-    own = {key: a.shape for key, a in arrays_of(network, optimizer).items()}
+    arrays, mine = read_npz(path), arrays_of(network, optimizer)
+    own = {key: a.shape for key, a in mine.items()}
     found = {key: a.shape for key, a in arrays.items() if key != "meta"}
     wrong = [key for key in [*own, *found] if own.get(key) != found.get(key)]  # parameters first
     if wrong:
         other = "optimizer" if wrong[0].startswith("optimizer/") else "architecture"
         raise EPError(f"{path} belongs to another {other}: {wrong[0]} has shape {found.get(wrong[0])} in the file, "
                       f"expected {own.get(wrong[0])}")
-    optimizer.set_state({key.removeprefix("optimizer/"): a for key, a in arrays.items() if key.startswith("optimizer/")})
-    for name, w in network.parameters().items():  # in place, on the device where they are
-        w[...] = array_module(w).asarray(arrays[f"parameter/{name}"])
+    for key, a in mine.items():  # in place, on the device where they are
+        a[...] = array_module(a).asarray(arrays[key])

@@ -4,7 +4,7 @@
     network, optimizer, gradient = build(config)
 
 Which settings there are stands in settings.py. Here are the presets (`PRESETS`), what a choice brings with it (`CHOICES`), which
-of them wins (`layers`), what settings mean (`build`), and what they cost (`steps_per_image`).
+of them wins (`layers`), and what settings mean (`build`).
 """
 
 import zlib
@@ -264,7 +264,7 @@ def gradient_function(config: Config, in_chunks: Callable = loop.in_chunks, map:
 
     def gradient(network, x, y, rng):
         one_chunk, fast = estimator(config, rng), engine.prepared(network, map)
-        if engine.unrecordable(fast, phases(config)) is None and config.algorithm == "eqprop":
+        if engine.recordable(fast, phases(config)) and config.algorithm == "eqprop":
             one_chunk = partial(recorded, recorder, one_chunk, tuple(one_chunk.keywords.items()))
         step = in_chunks(one_chunk, fast, x, y, map, config.chunk)
         if combined is not dict:  # another gradient than the one whose norms are known
@@ -288,36 +288,3 @@ def estimator(config: Config, rng: np.random.Generator | None = None) -> partial
 def nudging(config: Config, rng: np.random.Generator | None = None) -> Nudging:
     """The `Nudging`; rng draws what is random in it."""
     return NUDGINGS[config.nudging](config.beta, rng or np.random.default_rng(0))
-
-
-# --- what they cost ---------------------------------------------------------------------------------------------------
-
-
-def second_phases(config, converged=0.0):
-    """How many phases of K steps follow the free one, on average.
-
-    A phase at beta = 0 costs nothing as a deviation, which stays 0, and where the free phase has converged, or is taken for
-    converged, for it is that one. converged: the share of images for which it has. BPTT goes back through time once.
-    """
-    if config.algorithm == "bptt":
-        return 1
-    free = 1.0 if config.nudged_phases == "deviations" or config.conventions == "paper" else converged
-    return sum(1 if beta else 1 - free for beta in nudging(config).points)
-
-
-def steps_per_image(config, converged=0.0):
-    """(T of the free phase, K of all second phases together): what a training step costs. A sweep costs what a step costs."""
-    return config.steps_free, config.steps_nudged * second_phases(config, converged)
-
-
-def expected_time(config, network, x, map, threads, ranks=1):
-    """A sentence about the minutes that training will take, by timing a few relaxation steps of the images x."""
-    T, second = steps_per_image(config)
-    steps = config.epochs * (config.train_images * (T + second) + config.test_images * T) + config.final_test_images * T
-    cut = -(-min(config.batch_size, config.train_images) // config.chunk)  # what ranks can share out
-    one_step = loop.seconds_per_step(engine.prepared(network), x, phases(config).free, map, threads)
-    seconds = steps * one_step * -(-cut // ranks) / cut
-    each = f" on each of {ranks} ranks" if ranks > 1 else ""
-    idle = f"; {ranks - cut} of them idle, since a batch has {cut} chunk(s) of {config.chunk} images" if ranks > cut else ""
-    about = "at most" if config.tolerance else "about"  # where it settles earlier, it ends earlier
-    return f"expected time: {about} {seconds / 60:.1f} minutes for {config.epochs} epochs with {threads} thread(s){each}{idle}"

@@ -1,20 +1,14 @@
-"""The main job: from a command line to a trained network in a run folder.
-
-    python -m ep.train                           from anywhere, once the package is installed
-    python examples/cifar10_sym_ep.py            the same, in the repository
-
-CIFAR-10 if it is here or can be downloaded, else embedded images; --data takes a folder of pictures, too.
-"""
+"""The main job: from a command line to a trained network in a run folder. `python -m ep.train`, and two examples."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
-from .. import backend, datasets, engine
+from .. import backend, datasets
 from . import commandline as cli, experiment, loop, parallel, runs, settings
 
 
-def main(description: str | None = __doc__, **chosen: Any) -> None:
+def main(description: str | None = None, **chosen: Any) -> None:
     """The experiment that the command line asks for.
 
     description: what --help says first. chosen: settings that are not the main job's, where an example is a variant of it.
@@ -45,10 +39,7 @@ def main(description: str | None = __doc__, **chosen: Any) -> None:
         loop.rehearse(network, gradient, prepare, *dataset[:2])  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer, world, config) if args.resume else runs.Run.started(
             args.out, config, network, optimizer, world)
-        print(experiment.REGIMES[config.preset])
-        print(engine.choice(network)[1])
-        few = prepare(dataset.train_images[:config.chunk], None)
-        print(experiment.expected_time(config, network, few, threads, number_of_threads, world.size), flush=True)
+        print(experiment.REGIMES[config.preset], flush=True)
         run.train(gradient, dataset, prepare, threads)
         run.finish()
 

@@ -7,11 +7,9 @@ Whatever is random in a batch is drawn from default_rng([seed, epoch, step]), fo
 generator state to keep: (seed, epoch, step) says where a run stands, and the number of threads changes nothing.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from ..backend import Array, array_module, to_host
 from ..checks import arrayed, whole
-from ..dynamics import Estimate, Relaxation, relax
+from ..dynamics import Estimate, Relaxation
 from ..errors import EPError
 from ..network import Network
 from .step import Part, Step, merged, part
@@ -115,14 +113,6 @@ def rehearse(network, gradient, prepare, images, labels):
     """The gradient of one image, thrown away: settings that do not fit together raise their EPError here."""
     rng = np.random.default_rng(0)
     gradient(network, prepare(images[:1], rng), labels[:1], rng)
-
-
-def seconds_per_step(network, x, phase, map, threads):
-    """Measured seconds per image and step of this `Phase` while `threads` chunks like x are relaxed at once."""
-    list(map(lambda _: relax(network, x, replace(phase, steps=1, tolerance=0.0)), range(threads)))  # the first touches new memory
-    start = time.perf_counter()
-    list(map(lambda _: relax(network, x, replace(phase, steps=4, tolerance=0.0)), range(threads)))
-    return (time.perf_counter() - start) / (4 * threads * len(x))
 
 
 def numbers(scalars):

@@ -1,11 +1,11 @@
 """How gradients change parameters: SGD as the paper trains, Adam, which needs less tuning, and Muon, which needs fewer updates.
 
-The loop, the checkpoint and the alignment's prediction need five methods, the same of all:
+The loop, the checkpoint and the alignment's prediction need four methods, the same of all:
 
     step(gradient, epoch)         one update of every parameter, in place
     rate(layer, when)             the layer's learning rate; SGD anneals by epoch, Adam by step
     decay(layer, epochs, steps)   what weight decay alone would leave of 1 by then
-    state(), set_state(state)     {name: array} of all that has to be saved beside the parameters, and back
+    state()                       {name: array}, the arrays themselves: all that has to be saved beside the parameters
 
 Another one is a class with these, and a row of OPTIMIZERS below.
 """
@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, Gradient, array_module, to_host
+from ..backend import Array, Gradient, array_module
 from ..checks import by_layer, real, whole
 from ..engine import kernels
-from ..errors import EPError
 from ..network import Network
 
 
@@ -28,21 +27,23 @@ class SGD:
 
     network:       its parameters are changed in place by `step`
     rates:         one number, or one per layer, the readout last; the rate of an epoch is
-                   floor + (rate - floor) (1 + cos(pi epoch/anneal_epochs))/2, and floor from anneal_epochs on
+                   FLOOR + (rate - FLOOR) (1 + cos(pi epoch/anneal_epochs))/2, and FLOOR from anneal_epochs on
     anneal_epochs: None keeps the rates constant
     Raises EPError if the number of rates is not the number of layers, or for numbers that make no sense.
     """
 
+    FLOOR = 1e-5
+
     def __init__(self, network: Network, rates: float | Sequence[float], momentum: float = 0.9, weight_decay: float = 0.0,
-                 anneal_epochs: int | None = None, floor: float = 1e-5) -> None:
+                 anneal_epochs: int | None = None) -> None:
         self.network, self.rates = network, rates_by_layer(network, rates)
         self.velocity = zeros_like(network.parameters())
         self.momentum, self.weight_decay = real(momentum, "momentum", 0, 1), real(weight_decay, "weight decay", 0)
-        self.anneal_epochs, self.floor = length(anneal_epochs, "anneal_epochs"), real(floor, "floor of the rate", 0)
+        self.anneal_epochs = length(anneal_epochs, "anneal_epochs")
 
     def rate(self, layer: str, epoch: int) -> float:
         """The layer's learning rate in this epoch (0, 1, ...)."""
-        return annealed(self.rates[layer], epoch, self.anneal_epochs, self.floor)
+        return annealed(self.rates[layer], epoch, self.anneal_epochs, self.FLOOR)
 
     def step(self, gradient: Gradient, epoch: int = 0) -> None:
         """One update of every parameter by gradient {name: dL/dw}."""
@@ -66,19 +67,15 @@ class SGD:
         return w
 
     def state(self) -> Gradient:
-        """{"velocity/1.W": v, ...}, host arrays: all that has to be saved."""
-        return saved("velocity", self.velocity)
-
-    def set_state(self, state: Gradient) -> None:
-        """Continue from what `state` returned."""
-        put_back(state, "velocity", self.velocity)
+        """{"velocity/1.W": v, ...}"""
+        return {f"velocity/{name}": v for name, v in self.velocity.items()}
 
 
 class Adam:
     """Adam with decoupled weight decay ("AdamW"; Loshchilov and Hutter, arXiv:1711.05101), for every parameter, biases too.
 
         m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2        after update t = 1, 2, ...
-        w <- w - rate [ m/(1 - b1^t) / ( sqrt(v/(1 - b2^t)) + eps ) + weight_decay w ]
+        w <- w - rate [ m/(1 - b1^t) / ( sqrt(v/(1 - b2^t)) + eps ) + weight_decay w ]        b1, b2, eps: BETAS, EPS
 
     network:      its parameters are changed in place by `step`
     rates:        one number, or one per layer, the readout last; update t is made with rate (1 + cos(pi (t-1)/anneal_steps))/2,
@@ -90,16 +87,15 @@ class Adam:
     Raises EPError if the number of rates is not the number of layers, or for numbers that make no sense.
     """
 
-    def __init__(self, network: Network, rates: float | Sequence[float], betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 0.0, anneal_steps: int | None = None, warm_up: int = 0) -> None:
+    BETAS, EPS = (0.9, 0.999), 1e-8
+
+    def __init__(self, network: Network, rates: float | Sequence[float], weight_decay: float = 0.0,
+                 anneal_steps: int | None = None, warm_up: int = 0) -> None:
         self.network, self.rates = network, rates_by_layer(network, rates)
         self.mean, self.square, self.scratch = (zeros_like(network.parameters()) for _ in range(3))
-        self.betas = tuple(real(b, "betas", 0) for b in np.atleast_1d(betas))
-        if len(self.betas) != 2 or max(self.betas) >= 1:
-            raise EPError(f"betas: expected two numbers of at least 0 and below 1, got {betas!r}")
-        self.eps, self.weight_decay = real(eps, "eps", 0), real(weight_decay, "weight decay", 0)
+        self.weight_decay = real(weight_decay, "weight decay", 0)
         self.anneal_steps, self.warm_up = length(anneal_steps, "anneal_steps"), whole(warm_up, "warm_up")
-        self.updates = 0  # how many have been made, t - 1
+        self.updates = np.array(0)  # how many have been made, t - 1
 
     def rate(self, layer: str, updates: int) -> float:
         """The layer's learning rate after so many updates (0, 1, ...)."""
@@ -108,15 +104,15 @@ class Adam:
     def step(self, gradient: Gradient, epoch: int = 0) -> None:
         """One update of every parameter by gradient {name: dL/dw}; the epoch does not matter, for updates are counted."""
         for name, w in self.network.parameters().items():  # anew: it may have got others (`set_parameters`)
-            self.change(name, w, gradient[name], self.rate(layer_of(name), self.updates))
+            self.change(name, w, gradient[name], self.rate(layer_of(name), int(self.updates)))
         self.updates += 1
 
     def change(self, name, w, g, rate):
         """This update of one parameter w by its gradient g, in place."""
         xp, m, v, r = array_module(w), self.mean[name], self.square[name], self.scratch[name]
-        (b1, b2), t = self.betas, self.updates + 1
+        (b1, b2), t = self.BETAS, int(self.updates) + 1
         if kernels.runs_on(w):
-            kernels.adam(w, g, m, v, self.betas, rate, t, self.eps, self.weight_decay)
+            kernels.adam(w, g, m, v, self.BETAS, rate, t, self.EPS, self.weight_decay)
             return
         xp.multiply(g, 1.0 - b1, out=r)
         m *= b1
@@ -127,7 +123,7 @@ class Adam:
         v += r
         xp.sqrt(v, out=r)
         r /= math.sqrt(1.0 - b2**t)
-        r += self.eps
+        r += self.EPS
         xp.divide(m, r, out=r)
         r *= rate / (1.0 - b1**t)
         w *= 1.0 - rate * self.weight_decay
@@ -141,14 +137,9 @@ class Adam:
         return math.prod(1.0 - self.rate(layer, t) * self.weight_decay for t in range(epochs * steps))
 
     def state(self) -> Gradient:
-        """{"updates": number, "mean/1.W": m, "square/1.W": v, ...}, host arrays: all that has to be saved."""
-        return {"updates": np.array(self.updates), **saved("mean", self.mean), **saved("square", self.square)}
-
-    def set_state(self, state: Gradient) -> None:
-        """Continue from what `state` returned."""
-        self.updates = int(state["updates"])
-        put_back(state, "mean", self.mean)
-        put_back(state, "square", self.square)
+        """{"updates": number, "mean/1.W": m, "square/1.W": v, ...}"""
+        return {"updates": self.updates, **{f"mean/{name}": m for name, m in self.mean.items()},
+                **{f"square/{name}": v for name, v in self.square.items()}}
 
 
 class Muon(Adam):
@@ -245,14 +236,3 @@ def annealed(rate, now, end, floor=0.0):
 
 def zeros_like(arrays):
     return {name: array_module(w).zeros_like(w) for name, w in arrays.items()}
-
-
-def saved(kind, arrays):
-    """{"1.W": array, ...} -> {"kind/1.W": host array, ...}"""
-    return {f"{kind}/{name}": to_host(a) for name, a in arrays.items()}
-
-
-def put_back(state, kind, arrays):
-    """What `saved` returned, into the arrays."""
-    for name, a in arrays.items():
-        a[...] = array_module(a).asarray(state[f"{kind}/{name}"])

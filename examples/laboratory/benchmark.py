@@ -12,7 +12,6 @@ gain with; the ratios are printed. benchmark.json and benchmark.png go to --out.
 import importlib.util
 import json
 import math
-import re
 import resource
 import subprocess
 import sys
@@ -29,7 +28,6 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import ep
 from ep import engine
 from ep.engine import cpu
-from ep.engine.winograd import Winograd
 from ep.train import commandline as cli
 from ep.train.optimizers import Adam
 
@@ -50,7 +48,7 @@ NETWORKS = {
     "paper": lambda: ep.convnet(),
     "cpu preset": lambda: ep.convnet([32, 64, 128, 128], scale=1.5),
 }
-PATHS = {"readable": None, "im2col": 1, "F(2x2, 3x3)": 2, "F(4x4, 3x3)": 4}  # largest tile of the engine; None: no engine
+PATHS = {"readable": ("#999999", "ep/synapse.py"), "engine": ("#0072b2", "ep/engine/cpu.py")}  # colours of the picture
 
 
 def main():
@@ -109,22 +107,14 @@ def operations(args, sgemm):
                 pre, post = (rng.random((16, *shape), dtype=np.float32) for shape in (synapse.pre_shape, synapse.post_shape))
                 flops = 2 * 16 * math.prod(synapse.conv_shape) * synapse.W.size
                 switches = synapse.drive_post(pre)[1]
-                for path, tile in PATHS.items():
-                    conv = cpu.exchanged(synapse, tile) if tile else synapse
-                    if tile:  # as its states lie in memory
+                for path in PATHS:
+                    conv = cpu.exchanged(synapse) if path == "engine" else synapse
+                    if path == "engine":  # as its states lie in memory
                         pre, post = (cpu.outside(cpu.inside(a).copy()) for a in (pre, post))
                     ways = dict(up=partial(conv.drive_post, pre), down=partial(conv.drive_pre, post, switches))
                     for direction, run in ways.items():
-                        how = method(getattr(conv, f"way_{direction}")) if tile else path
-                        label = f"{name}, synapse {k} {direction}, {how}"
-                        if label not in [row["name"] for row in rows]:
-                            rows.append(show(label, best_of(10, run), flops, sgemm[1]))
+                        rows.append(show(f"{name}, synapse {k} {direction}, {path}", best_of(10, run), flops, sgemm[1]))
     return rows
-
-
-def method(way):
-    """What computes it: for few pixels it may be less than the largest tile."""
-    return f"F({way.size}x{way.size}, 3x3)" if way.kind is Winograd else way.kind.__name__.lower()
 
 
 def training_steps(args, sgemm):
@@ -143,12 +133,12 @@ def scaling(args, sgemm):
     """The paper's network: threads, batch sizes and steps."""
     rows, fixed = [], phases(20, 5)
     for threads in sorted({1, args.threads}):
-        rows.append(Step("paper", "F(4x4, 3x3)", threads).measured(f"{threads} thread(s), 32 images", fixed, sgemm, args.repeat))
+        rows.append(Step("paper", "engine", threads).measured(f"{threads} thread(s), 32 images", fixed, sgemm, args.repeat))
     print(f"  ratio {rows[0]['seconds'] / rows[-1]['seconds']:.2f}, sgemm's own {sgemm[args.threads] / sgemm[1]:.2f}")
     for n in (16, 32, 64, 128):
-        rows.append(Step("paper", "F(4x4, 3x3)", 1, n).measured(f"1 thread, {n} images", fixed, sgemm, 2))
+        rows.append(Step("paper", "engine", 1, n).measured(f"1 thread, {n} images", fixed, sgemm, 2))
     for T in (25, 50, 100, 200):
-        rows.append(Step("paper", "F(4x4, 3x3)", args.threads).measured(f"T = {T}, K = 5", phases(T, 5), sgemm, 1))
+        rows.append(Step("paper", "engine", args.threads).measured(f"T = {T}, K = 5", phases(T, 5), sgemm, 1))
     return rows
 
 
@@ -167,7 +157,7 @@ def against_pytorch(args, sgemm):
     if importlib.util.find_spec("torch") is None:
         print("  PyTorch is not installed: left out")
         return None
-    twin, step = megabytes("pytorch", child("pytorch", args)), Step("paper", "F(4x4, 3x3)", args.threads)
+    twin, step = megabytes("pytorch", child("pytorch", args)), Step("paper", "engine", args.threads)
     print(f"  PyTorch {twin['torch']}")
     print(f"  {'PyTorch, synchronous, T = 250, K = 25':44} {twin['seconds'] * 1e3:10.2f} ms", flush=True)
     ours = [step.measured(name, steps, sgemm, 1) for name, steps in (
@@ -202,12 +192,12 @@ class Step:
 
     def __init__(self, name, path, threads, images=N):
         rng = np.random.default_rng(0)
-        self.network, self.tile, self.threads = NETWORKS[name](), PATHS[path], threads
+        self.network, self.path, self.threads = NETWORKS[name](), path, threads
         self.x, self.y = rng.normal(size=(images, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, images)
 
     def run(self, map, phases, gradient=ep.eqprop_gradient):
         """The `Estimate`s of the chunks, as one update of a training run computes them."""
-        network = cpu.prepared(self.network, self.tile, map) if self.tile else self.network  # anew, as after every update
+        network = engine.prepared(self.network, map) if self.path == "engine" else self.network  # anew, as after every update
         if gradient is ep.eqprop_gradient:
             gradient = partial(gradient, nudging=ep.Nudging.symmetric(1.0))
         estimates = []
@@ -257,7 +247,7 @@ def peak():
 
 
 def measure_memory(steps, gradient, args):
-    before, step = peak(), Step("paper", "F(4x4, 3x3)", args.threads)
+    before, step = peak(), Step("paper", "engine", args.threads)
     with ep.worker_threads(args.threads) as map:
         step.run(map, phases(steps, steps // 2, "synchronous"), gradient)
     print(json.dumps(dict(megabytes=peak() - before)))
@@ -331,10 +321,6 @@ CHILDREN = {
 }
 
 
-METHODS = {"readable": ("#999999", "ep/synapse.py"), "im2col": ("#56b4e9", "im2col, or col2im on the way down"),
-           "F(2x2, 3x3)": ("#e69f00", "Winograd F(2x2, 3x3)"), "F(4x4, 3x3)": ("#0072b2", "Winograd F(4x4, 3x3)")}
-
-
 def write(folder, results):
     """benchmark.json, and the shares of sgemm as a picture."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -344,7 +330,7 @@ def write(folder, results):
 
 
 def plot(rows, blas):
-    """A panel per network; in it, a group of bars for each convolution and training step, a bar for each method."""
+    """A panel per network; in it, a group of bars for each convolution and training step, a bar for each path."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     figure.suptitle(f"How fast are convolutions and training steps, against the machine's own matrix product?\n{blas}")
     for axes, network in zip(figure.subplots(1, 2, sharex=True), ("paper", "cpu preset")):
@@ -352,11 +338,11 @@ def plot(rows, blas):
         for row in rows:
             name, _, what = row["name"].partition(", ")
             if name == network:
-                what, method = re.fullmatch(r"(.*), (readable|im2col|col2im|F.*)", what).groups()
-                groups.setdefault(what, {})[method] = row["share"]
+                what, _, path = what.rpartition(", ")
+                groups.setdefault(what, {})[path] = row["share"]
         for shares in groups.values():
             places = [place - k for k in range(len(shares))]
-            axes.barh(places, shares.values(), 0.95, color=[METHODS[m.replace("col2im", "im2col")][0] for m in shares])
+            axes.barh(places, shares.values(), 0.95, color=[PATHS[path][0] for path in shares])
             ticks.append(np.mean(places))
             place = places[-1] - 1.8  # room between groups
         axes.axvline(1.0, color="black", linewidth=1)
@@ -364,8 +350,8 @@ def plot(rows, blas):
                  yticklabels=list(groups), xlabel="rate, in FLOPs of im2col; 1: sgemm (line)")
         axes.margins(y=0.01)
         axes.grid(axis="x", alpha=0.3)
-    figure.legend([Patch(color=colour) for colour, _ in METHODS.values()], [text for _, text in METHODS.values()],
-                  loc="outside lower center", ncols=4)
+    figure.legend([Patch(color=colour) for colour, _ in PATHS.values()], [text for _, text in PATHS.values()],
+                  loc="outside lower center", ncols=2)
     return figure
 
 

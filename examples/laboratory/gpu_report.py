@@ -164,7 +164,7 @@ def steps(args):
         optimizer.step(merged([one_part(network, x, labels)]).gradient)
 
     result = dict(by_launches=timed(lambda: step(lambda *batch: part(network, settled(*batch))), 20))
-    if engine.unrecordable(network, SETTLED) is None:
+    if engine.recordable(network, SETTLED):
         result["recorded"] = timed(lambda: step(partial(recorded, recorder, settled, "settled")), 50)
         [recording] = recorder.recordings.values()
         result["graph_alone"] = timed(recording.graph.launch, 50)
@@ -229,7 +229,7 @@ def memory(args):
     optimizer.step(ep.eqprop_gradient(network, x, labels, ep.Phases(3, 2, deviations=False), nudging=nudging).gradient)
     result = dict(paper=cupy.get_default_memory_pool().total_bytes() / 2**20)
     network.feedback, recorder = GAIN, engine.Recorder()
-    if engine.unrecordable(network, SETTLED) is None:
+    if engine.recordable(network, SETTLED):
         recorded(recorder, settled, "settled", network, x, labels)
     return result | dict(graph=sum(one.pool.total_bytes() for one in recorder.recordings.values()) / 2**20)
 

@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ep
-from ep import Phase, Phases, datasets, engine
+from ep import Phase, Phases, datasets
 from ep.npz import read_npz
 from ep.nudging import NUDGINGS
 from ep.train import commandline as cli, experiment, loop
@@ -45,7 +45,7 @@ def main():
     x, y = dataset.normalise(dataset.train_images[-args.images:]), dataset.train_labels[-args.images:]
     with ep.worker_threads(args.threads) as threads:
         print(f"{args.images} images, feedback gain {network.feedback:g}, schedules {args.schedule} and {args.schedule_nudged}, "
-              f"{args.nudging} nudging, nudged phases as {args.nudged_phases}; {engine.choice(network)[1]}")
+              f"{args.nudging} nudging, nudged phases as {args.nudged_phases}")
         exact, table = by_chunk(partial(exact_gradient, free=Phase(300, args.schedule)), network, x, y, threads), []
         for T, K, beta in itertools.product(args.steps_free, args.steps_nudged, args.beta):
             found = by_chunk(estimate(network, args, T, K, beta), network, x, y, threads)

@@ -213,7 +213,19 @@ def cost_of(config, log):
     converged = float(np.mean([line["converged"] for line in log]))
     return dict(updates=loop.steps_per_epoch(config.train_images, config.batch_size) * config.epochs,
                 visits=config.train_images * config.epochs, steps_free=float(np.mean([line["steps_free"] for line in log])),
-                steps_second=experiment.steps_per_image(config, converged)[1])
+                steps_second=config.steps_nudged * second_phases(config, converged))
+
+
+def second_phases(config, converged):
+    """How many phases of K steps follow the free one, on average; converged: the share of images whose free phase has settled.
+
+    A phase at beta = 0 costs nothing as a deviation, which stays 0, and where the free phase has converged, or is taken for
+    converged, for it is that one. BPTT goes back through time once.
+    """
+    if config.algorithm == "bptt":
+        return 1
+    free = 1.0 if config.nudged_phases == "deviations" or config.conventions == "paper" else converged
+    return sum(1 if beta else 1 - free for beta in experiment.nudging(config).points)
 
 
 # --- showing it -------------------------------------------------------------------------------------------------------
