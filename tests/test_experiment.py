@@ -127,15 +127,25 @@ def test_scales_that_have_an_effect():
     assert resolve(dataset(), "cpu", scale=[1.0, 3.0], initial_drive=0.5).initial_drive == 0.5
 
 
-@pytest.mark.parametrize("given", [dict(network="resnet"), dict(connections="asymmetric")])
+@pytest.mark.parametrize("given", [dict(connections="asymmetric"), dict(connections="asymmetric", network="resnet")])
 def test_rates_that_were_chosen_with_adam_keep_it(given):
-    """Of the preset cpu for CIFAR-10, whose own network learns by Muon behind filters; what is given wins."""
+    """Of the preset cpu for CIFAR-10, whose own networks learn by Muon behind filters; what is given wins."""
     assert (resolve(dataset(), "cpu").optimizer, resolve(dataset(), "cpu").whitening) == ("muon", 12)
     assert (resolve(dataset(), "cpu", **given).optimizer, resolve(dataset(), "cpu", **given).whitening) == ("adam", 0)
     assert resolve(dataset(), "cpu", **given, optimizer="muon").optimizer == "muon"
     by_sgd = resolve(dataset(), "cpu", connections="asymmetric", optimizer="sgd")
     assert (by_sgd.lr, by_sgd.weight_decay) == ((0.1,), 3e-3)
     assert resolve(dataset(), "cpu", optimizer="adam").lr == PRESETS["cpu", "synthetic"]["lr"]
+
+
+def test_a_residual_network_has_rates_of_its_own_for_either_optimizer():
+    """Muon's and their decay where the preset learns by Muon, and Adam's, without filters, where it does not."""
+    by_muon, by_adam = (resolve(dataset(), "cpu", network="resnet", **given) for given in ({}, dict(optimizer="adam")))
+    assert (by_muon.optimizer, by_muon.whitening, by_muon.initial_drive) == ("muon", 12, 0.2)
+    assert (by_adam.optimizer, by_adam.whitening, by_adam.initial_drive) == ("adam", 0, 0.333)
+    assert by_muon.lr != by_adam.lr and by_muon.weight_decay > 10 * by_adam.weight_decay
+    assert (by_muon.feedback, by_muon.beta, by_muon.activation) == (by_adam.feedback, by_adam.beta, by_adam.activation)
+    assert resolve(dataset("synthetic", 4000, 1000), "cpu", network="resnet").optimizer == "adam"
 
 
 @pytest.mark.parametrize("given", [dict(), dict(preset="cpu"), dict(algorithm="bptt", optimizer="sgd"), dict(

@@ -44,6 +44,8 @@ SOONER = dict(optimizer="muon", whitening=12, lr=(1.2e-2,), weight_decay=0.2, in
 BY_ADAM = {name: CPU[name] for name in ("optimizer", "lr", "weight_decay", "initial_drive", "scale")}
 RESNET = BY_ADAM | dict(whitening=0, channels=(32, 64, 128), scale=(1.0, 3.0), feedback=0.001, beta=0.02,
                         lr=(1.2e-3, 3e-3), activation="relu6")  # beside CPU
+RESNET_SOONER = {name: SOONER[name] for name in ("optimizer", "whitening", "initial_drive")} | dict(
+    lr=(3e-3, 6e-3), weight_decay=0.75)  # beside RESNET
 RECURRENT = dict(channels=(32, 64, 128, 256), scale=(1.0, 4.0), initial_radius=0.75, radius_limit=0.93, whitening=12,
                  feedback=1.0, nudged_phases="states", beta=0.2, steps_free=60, schedule="checkerboard", tolerance=1e-3,
                  steps_nudged=6, schedule_nudged="down", omega=1.5, optimizer="muon", lr=(3e-3, 6e-3), weight_decay=0.3,
@@ -85,6 +87,7 @@ CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings 
     (("cpu",), dict(connections="asymmetric"), BY_ADAM | dict(whitening=0, weight_decay=0.2)),  # as good as 2: 70.8, 70.6%
     (("cpu",), dict(optimizer="sgd"), BY_ADAM | dict(optimizer="sgd", lr=(0.1,), weight_decay=3e-4, warm_up=0)),
     (("cpu",), dict(network="resnet"), RESNET),
+    (("cpu",), dict(network="resnet", optimizer="muon", connections="symmetric"), RESNET_SOONER),
     (NAMES, dict(connections="asymmetric"), dict(feedback_update="kolen-pollack")),
     (("paper",), dict(connections="asymmetric"), dict(steps_nudged=30)),
     (("cpu",), dict(connections="asymmetric", optimizer="sgd"), dict(weight_decay=3e-3)),
