@@ -128,7 +128,7 @@ def test_the_set_is_recognised_in_a_folder_and_packed(tmp_path, monkeypatch, cap
     monkeypatch.setattr("sys.argv", ["pack", str(tmp_path / "some"), str(tmp_path / "some.npz")])
     pack.main()
     packed = datasets.load("auto", tmp_path / "some.npz")
-    assert RECOGNISED.format("CIFAR-100") in capsys.readouterr().out
+    assert layout.recognised in capsys.readouterr().out
     for a, b in zip(known, packed._replace(name=known.name, folder=known.folder)):
         assert np.array_equal(a, b)
     with pytest.raises(EPError, match="no new .npz file"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ep
+from ep.datasets import cifar
 from ep.datasets.dataset import Dataset
 from ep.train import experiment
 from ep.train.experiment import PRESETS, Config, resolve
@@ -40,6 +41,13 @@ def test_the_papers_preset_is_the_papers():
         {}, dict(connections="asymmetric"), dict(nudging="one-sided"), dict(cost="squared-error"))} == {"paper"}
     assert resolve(dataset(), device="cupy") == resolve(dataset(), "recurrent", device="cupy")  # the default, on a GPU too
     assert resolve(dataset()).preset == "recurrent"
+
+
+def test_official_images_have_their_row_under_any_name():
+    """As pictures in a folder, or packed in a file; other images of as many classes have not."""
+    official = dataset("npz")._replace(source=cifar.CIFAR10.recognised)
+    assert resolve(official, "cpu").lr == PRESETS["cpu", "cifar10"]["lr"] != resolve(dataset("npz"), "cpu").lr
+    assert resolve(official, "cpu").dataset == "npz"  # which finds them again
 
 
 def test_what_is_given_wins_over_choices_and_they_over_the_preset():

@@ -49,6 +49,11 @@ class Layout(NamedTuple):
         return self.url.rsplit("/", 1)[1]
 
     @property
+    def recognised(self):
+        """`Dataset.source` of official images that were found under any name."""
+        return f"{self.title} (official images and labels, recognised as sets)"
+
+    @property
     def files(self):
         return self.train | self.test
 
@@ -146,8 +151,7 @@ def recognised(dataset):
         counts = sum(layout.train.values()), sum(layout.test.values())
         if (len(dataset.classes), len(dataset.train_labels), len(dataset.test_labels)) == (len(layout.classes), *counts) and (
                 layout.sets == (set_digest(*dataset[:2]), set_digest(*dataset[2:4]))):
-            return dataset._replace(source=f"{layout.title} (official images and labels, recognised as sets)",
-                                    classes=layout.classes, flip=True, pad=4,
+            return dataset._replace(source=layout.recognised, classes=layout.classes, flip=True, pad=4,
                                     mean=layout.mean or dataset.mean, std=layout.std or dataset.std)
     return dataset
 

@@ -19,7 +19,7 @@ from .. import backend, engine
 from ..bptt import bptt_gradient
 from ..builders import CONNECTIONS, calibrate, convnet, resnet, whitening
 from ..cost import COSTS
-from ..datasets import Dataset
+from ..datasets import Dataset, cifar
 from ..dynamics import Phase, Phases
 from ..eqprop import eqprop_gradient
 from ..errors import EPError
@@ -115,10 +115,12 @@ VARYING = set().union(*PRESETS.values(), *(brings for _, _, brings in CHOICES)) 
 def row(preset, dataset):
     """The settings of a preset for a data set. One that PRESETS does not name is used whole, with the augmentation it asks for.
 
+    Official images of CIFAR are that data set in a folder of pictures or an .npz file, too.
     Raises EPError for the paper's preset where the images are not CIFAR's.
     """
-    if (preset, dataset.name) in PRESETS:
-        return PRESETS[preset, dataset.name]
+    name = next((layout.name for layout in cifar.LAYOUTS.values() if dataset.source == layout.recognised), dataset.name)
+    if (preset, name) in PRESETS:
+        return PRESETS[preset, name]
     if preset == "paper":
         raise EPError(f"--preset paper is for CIFAR-10 and CIFAR-100, and refuses {dataset.source}: pass --data, or use --preset "
                       "cpu")
