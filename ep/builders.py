@@ -198,7 +198,8 @@ def load(path: str | Path, synapses: Sequence[type] = ()) -> Network:
 
     Raises EPError for a missing, damaged or foreign file, and for a class that is needed.
     """
-    arrays, known = read_npz(path), {**{f"ep.{one.__name__}": one for one in KINDS}, **{one.__name__: one for one in synapses}}
+    arrays, own = read_npz(path), [synapses] if isinstance(synapses, type) else synapses
+    known = {**{f"ep.{one.__name__}": one for one in KINDS}, **{one.__name__: one for one in own}}
     try:
         said = json.loads(str(arrays["network"]))
         parts = [rebuilt(part, arrays, known) for part in said["synapses"]]

@@ -1,7 +1,7 @@
 """What a caller passes, as this package keeps it: Python numbers, arrays of a float type, constants. Else one sentence.
 
-A NumPy number would end up in a recipe, which JSON cannot write, or promote float32 arrays to float64; a word such as "max" is
-accepted where a constant is expected, and stands for the constant of this name.
+A NumPy number would end up in the description of a file, which JSON cannot write, or promote float32 arrays to float64; a word
+such as "max" is accepted where a constant is expected, and stands for the constant of this name.
 """
 
 import copy

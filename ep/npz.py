@@ -23,13 +23,16 @@ def write_npz(path, arrays):
         raise EPError(f"cannot write {path}: {error.strerror or error}", exit_code=1) from None
 
 
-def read_npz(path):
-    """The arrays of an .npz file. Raises EPError for a missing, unreadable, damaged or pickled file."""
+def read_npz(path, names=None):
+    """The arrays of an .npz file, or those of these names that it has.
+
+    Raises EPError for a missing, unreadable, damaged or pickled file.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             if any(member.comment for member in file.zip.infolist()):
                 raise ValueError("what looks like a comment may have been arrays")
-            arrays = dict(file)
+            arrays = {name: file[name] for name in file.files if names is None or name in names}
             if not all(isinstance(a, np.ndarray) for a in arrays.values()):
                 raise ValueError("an array has no header, and NumPy returns its bytes")
             return arrays

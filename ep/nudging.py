@@ -141,7 +141,10 @@ def _number(beta):
 
 def _python(numbers):
     """As Python numbers, for NumPy's would promote float32 arrays; all complex if one is, for arrays of one type are added up."""
-    array = np.array(list(numbers))
+    try:
+        array = np.array(list(numbers))
+    except (TypeError, ValueError):  # no list, or one of lists
+        array = np.array(None)
     if array.ndim != 1 or array.dtype.kind not in "biufc":
         raise EPError(f"expected real or complex numbers: got {numbers!r}")
     return tuple(array.astype(complex if array.dtype.kind == "c" else float).tolist())

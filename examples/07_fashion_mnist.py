@@ -50,6 +50,8 @@ def main():
     parser.add_argument("--out", type=cli.path, default=Path("runs/fashion_mnist"), help="folder for the runs and the figure")
     args = parser.parse_args()
     dataset = datasets.load("auto" if args.data else "fashion-mnist", args.data)
+    if dataset.name not in idx.KINDS:
+        raise ep.EPError(f"{dataset.source} is neither MNIST nor Fashion-MNIST: --data names the folder of their four IDX files")
     print(datasets.banner(dataset))
     n = args.images
     dataset = dataset._replace(train_images=dataset.train_images[:n], train_labels=dataset.train_labels[:n])

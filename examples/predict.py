@@ -20,6 +20,7 @@ import ep
 from ep import datasets
 from ep.datasets import pictures
 from ep.train import commandline as cli
+from ep.train.curves import as_it_is
 from ep.train.equilibrium import settled
 
 SHIPPED = Path(__file__).parent / "models" / "cifar10-recurrent.npz"
@@ -142,11 +143,6 @@ def options():
     if args.files and (args.count or args.data):
         raise ep.EPError("--count and --data are for test images: leave them out where pictures are named")
     return args
-
-
-def as_it_is(text):
-    """A name of a file or class for a figure: bytes that are no characters as their escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def figure(text):

@@ -127,6 +127,8 @@ def test_the_set_is_recognised_in_a_folder_and_packed(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr("sys.argv", ["pack", str(tmp_path / "some"), str(tmp_path / "some.npz")])
     pack.main()
+    with np.load(tmp_path / "some.npz") as file:  # what else is in a file is not looked at
+        np.savez(tmp_path / "some.npz", **file, notes=np.array([{"by": "me"}], object))
     packed = datasets.load("auto", tmp_path / "some.npz")
     assert layout.recognised in capsys.readouterr().out
     for a, b in zip(known, packed._replace(name=known.name, folder=known.folder)):

@@ -306,3 +306,7 @@ def test_fashion_mnist(example, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ep.EPError, match="no data set in .* the four IDX files"):
         example("07_fashion_mnist", "--data", tmp_path / "empty")
+    np.savez(tmp_path / "other.npz", **{f"{a}_{split}": array for split in ("train", "test") for a, array in (
+        ("x", np.zeros((2, 8, 8), np.uint8)), ("y", np.arange(2)))})
+    with pytest.raises(ep.EPError, match="neither MNIST nor Fashion-MNIST"):
+        example("07_fashion_mnist", "--data", tmp_path / "other.npz")

@@ -8,7 +8,7 @@ import pytest
 
 import ep
 from ep.datasets import cifar
-from ep.datasets.dataset import Dataset
+from ep.datasets.dataset import Dataset, hold_out
 from ep.train import experiment
 from ep.train.experiment import PRESETS, Config, resolve
 
@@ -48,6 +48,8 @@ def test_official_images_have_their_row_under_any_name():
     official = dataset("npz")._replace(source=cifar.CIFAR10.recognised)
     assert resolve(official, "cpu").lr == PRESETS["cpu", "cifar10"]["lr"] != resolve(dataset("npz"), "cpu").lr
     assert resolve(official, "cpu").dataset == "npz"  # which finds them again
+    held_out = hold_out(official, 100)
+    assert resolve(held_out, "cpu", train_images=100, validation_images=100).lr == PRESETS["cpu", "cifar10"]["lr"]
 
 
 def test_what_is_given_wins_over_choices_and_they_over_the_preset():

@@ -62,6 +62,8 @@ def test_the_name_that_is_asked_for_decides(folder, monkeypatch, where):
         assert datasets.load("auto", argument).name == datasets.load(str(argument)).name == "fashion-mnist"
     digits = datasets.load("mnist", path)
     assert (digits.source, digits.classes[9]) == ("IDX files, taken for MNIST", "9")
+    others = path.rename(path.parent / "KMNIST")  # letters
+    assert datasets.load("auto", others).source == "IDX files, taken for MNIST"
 
 
 @pytest.mark.parametrize("path, name", [("mnist/raw", "mnist"), ("Fashion_MNIST", "fashion-mnist"),

@@ -95,6 +95,7 @@ def test_random_sign_is_one_sided_with_either_sign():
     (lambda: Nudging.from_points([0.1]), "at least two different"), (lambda: Nudging.from_points([0.1, 0.1]), "different"),
     (lambda: Nudging.from_points([0.1, 0.2, 1j]), "different real numbers"),
     (lambda: Nudging((0.1,), (1.0, 2.0)), "one weight per point"), (lambda: Nudging((), ()), "one weight per point"),
+    (lambda: Nudging([0.1, [0.2]], (1.0, 1.0)), "expected real or complex numbers"), (lambda: Nudging(3, (1.0,)), "got 3"),
     (lambda: Nudging((0.0,), (1.0,)), "not all zero"), (lambda: Nudging((0.1, math.inf), (-1.0, 1.0)), "finite"),
     (lambda: Nudging((-0.1, 0.1), (-10.0, 10.0)), r"beta_k\^1 is 2.* expected 1"),
     (lambda: Nudging((0.1,), (10.0,)), r"beta_k\^0 is 10.* expected 0")])

@@ -69,14 +69,14 @@ def test_a_picture_is_worth_no_run(start, tmp_path, monkeypatch):
 
 @slow
 def test_curves_of_any_name_and_depth(tmp_path, monkeypatch):
-    """A title that is no formula; a curve for each of 40 layers."""
+    """A title that is no formula, and whose bytes are no characters; a curve for each of 40 layers."""
     names = ("train_loss", "test_loss", "residual", "train_accuracy", "test_accuracy", "fixed_point_accuracy",
              "accuracy_without_feedback", "largest_cosine_feed_forward",
              *(f"{key}_{n}" for key in ("cosine", "gradient_norm", "stuck") for n in range(40)))
     figures, plain = [], Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda figure, *place, **options: (
         figures.append(figure), plain(figure, *place, **options)))
-    curves.plot_curves([dict.fromkeys(names, 0.5) | dict(epoch=1)], "$$ and \\frac{", tmp_path / "curves.png")
+    curves.plot_curves([dict.fromkeys(names, 0.5) | dict(epoch=1)], "$$ and \\frac{ \udcff", tmp_path / "curves.png")
     assert 40 in [len(axis.lines) for axis in figures[0].axes]
 
 
@@ -189,6 +189,7 @@ def test_a_folder_has_one_owner(tmp_path):
     release(lock)
     assert "got it" in ask_elsewhere().stdout
     release(claim(tmp_path))  # what the dead process has left locks nobody out
+    assert "cannot write to" in sentence(claim, tmp_path / "no folder")
 
 
 def test_many_starts_at_once_get_a_folder_each(tmp_path):

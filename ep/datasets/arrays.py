@@ -19,7 +19,7 @@ NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 def load(path):
     """The arrays of an .npz file as a Dataset. Raises EPError that says which array is missing or wrong, and how."""
-    arrays = read_npz(path)
+    arrays = read_npz(path, (*NAMES, "classes"))
     if missing := [name for name in NAMES if name not in arrays]:
         raise EPError(f"{path} lacks {', '.join(missing)}: it has {', '.join(arrays) or 'nothing'}, and needs {', '.join(NAMES)}")
     images = [checked_images(arrays[name], f"{path}: {name}") for name in ("x_train", "x_test")]

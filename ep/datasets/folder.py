@@ -48,7 +48,7 @@ def load(path):
     for what, labels in (("training", splits[1]), ("test", splits[3])):
         absent = [one for label, one in enumerate(names) if label not in labels]
         if absent and (what == "training" or len(absent) == len(names)):
-            raise EPError(f"{place} has no {what} image of the class {absent[0]}; {note}")
+            raise EPError(f"{place} has no {what} image of the class {absent[0]}{note and f'; {note}'}")
     mean, std = measured(splits[0])
     return recognised(Dataset(*splits, tuple(names), "folder", f"pictures in the folder {place.name}", str(place), note, mean,
                               std))

@@ -7,6 +7,7 @@ do, too; Fashion-MNIST is also looked for where Debian's package dataset-fashion
 """
 
 import gzip
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -74,8 +75,10 @@ def load(name, folder=None, download=True):
 def called(folder):
     """The data set that a folder, else the one around it (FashionMNIST/raw), is called after; or None."""
     for name in (folder.name.lower(), folder.parent.name.lower()):
-        if "fashion" in name or "mnist" in name:
-            return "fashion-mnist" if "fashion" in name else "mnist"
+        if "fashion" in name:
+            return "fashion-mnist"
+        if re.search("(?<![a-z])mnist", name):  # and not KMNIST
+            return "mnist"
     return None
 
 

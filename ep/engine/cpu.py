@@ -16,7 +16,8 @@ from .. import ops
 from ..synapse import Conv
 from .winograd import Scratch, Winograd, WinogradProduct, multiplications, tile, transform_flipped, transform_kernel
 
-MOST = 128  # convolutions, each for a number of images, that a thread keeps buffers for
+POOLINGS = ops.MAX_POOL, ops.AVERAGE_POOL, ops.NO_POOL  # another one need not know `out`, and may return a view
+MOST = 8  # numbers of images that a thread keeps buffers for: whole chunks, the rest of a batch, and halves of either
 LOCAL = threading.local()
 
 
@@ -54,7 +55,7 @@ def fits(synapse):
         return False
     one_type = getattr(synapse.b, "dtype", synapse.W.dtype) == synapse.W.dtype  # the way down of an asymmetric one has no bias
     return (one_type and len(synapse.W) == 3 and synapse.stride == 1 and synapse.padding < 3
-            and synapse.pool in ops.POOLINGS.values())
+            and synapse.pool in POOLINGS)
 
 
 class TiledConv(Conv):
@@ -77,12 +78,12 @@ class TiledConv(Conv):
 
     def convolutions(self, N):
         """(way up, way down, product) of this thread for N images; None where patches are cheaper."""
-        kept = vars(LOCAL).setdefault("kept", {})
+        kept, scratches = (vars(LOCAL).setdefault(name, {}) for name in ("kept", "scratches"))
         key = N, self.W.dtype, self.pre_shape, self.W.shape, self.padding, self.pool  # synapses of one shape share them
         if key not in kept:
-            if len(kept) >= MOST:
+            if len({N, *(images for images, *_ in kept)}) > MOST:
                 kept.clear()
-            scratch = kept.setdefault(self.W.dtype, Scratch(self.W.dtype))
+            scratch = scratches.setdefault(self.W.dtype, Scratch(self.W.dtype))
             (C_pre, C_post), image, p = self.W.shape[2:], self.pre_shape[:2], self.padding
             up = Winograd(self.m_up, image, self.conv_shape, p, N, (C_pre, C_post), scratch)
             down = None if self.few else Winograd(self.m_down, self.conv_shape, image, 2 - p, N, (C_post, C_pre), scratch)

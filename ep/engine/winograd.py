@@ -219,9 +219,8 @@ class Scratch:
         self.made = 0  # how many buffers have been made: views of earlier ones are then better made anew
 
     def reserve(self, i, *shape):
-        """Announce an array, so that the buffer is made large enough at once. Returns (i, *shape)."""
+        """Announce an array, so that the buffer is made large enough at once."""
         self.sizes[i] = max(self.sizes.get(i, 0), math.prod(shape))
-        return i, *shape
 
     def __call__(self, i, *shape):
         self.reserve(i, *shape)

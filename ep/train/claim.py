@@ -18,7 +18,10 @@ from ..errors import EPError
 
 def claim(folder):
     """The open file that holds the claim; `release` ends it, and so does the end of the process. EPError if another has it."""
-    file = open(Path(folder) / ".lock", "a")
+    try:
+        file = open(Path(folder) / ".lock", "a")
+    except OSError as error:
+        raise EPError(f"cannot write to {folder}: {error.strerror}") from None
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,7 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
     epochs = [line["epoch"] for line in log]
     panels = panels_of(log[0])
     figure = Figure(figsize=(11 / 3 * (len(panels) // 2), 6.5), layout="constrained")
-    figure.suptitle(title, parse_math=False)  # a folder may be called $$
+    figure.suptitle(as_it_is(title), parse_math=False)  # a folder may be called $$
     axes = figure.subplots(2, len(panels) // 2).flat
     for axis, (name, lines) in zip(axes, panels):
         for (label, key), marker in zip(lines.items(), itertools.cycle("osD^vP*X")):
@@ -32,6 +32,11 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
             axis.legend(fontsize="small", ncols=1 + (len(lines) > 4) + (len(lines) > 20))
     figure.savefig(f"{path}.tmp", format="png", dpi=110)
     os.replace(f"{path}.tmp", path)
+
+
+def as_it_is(text):
+    """A name of a file or class for a figure: bytes that are no characters as their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def panels_of(line):

@@ -118,7 +118,8 @@ def row(preset, dataset):
     Official images of CIFAR are that data set in a folder of pictures or an .npz file, too.
     Raises EPError for the paper's preset where the images are not CIFAR's.
     """
-    name = next((layout.name for layout in cifar.LAYOUTS.values() if dataset.source == layout.recognised), dataset.name)
+    name = next((layout.name for layout in cifar.LAYOUTS.values() if dataset.source.startswith(layout.recognised)),
+                dataset.name)  # behind it may stand what was held out
     if (preset, name) in PRESETS:
         return PRESETS[preset, name]
     if preset == "paper":
