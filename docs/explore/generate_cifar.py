@@ -18,7 +18,7 @@ import ep
 HERE = Path(__file__).parent
 MODEL = HERE.parents[1] / "examples" / "models" / "cifar10-recurrent.npz"
 LEVELS = 127
-STEPS = 12  # of the stored case
+STEPS = 24  # of the stored case
 
 
 def rounded(array, digits=6):
