@@ -110,17 +110,17 @@ class Nudging:
     @classmethod
     def from_points(cls, points: Iterable[float]) -> Self:
         """The formula of the highest order on any distinct real points: c_k is the slope at 0 of Lagrange's polynomial l_k."""
-        points = _python(points)
-        if len(set(points)) != len(points) or len(points) < 2 or any(isinstance(b, complex) for b in points):
-            raise EPError(f"nudging points must be at least two different real numbers: got {points}")
-        near_1, weights = _power_of_two(points), []
-        alike = [b / near_1 for b in points]
+        betas = _python(points)
+        if len(set(betas)) != len(betas) or len(betas) < 2 or any(isinstance(b, complex) for b in betas):
+            raise EPError(f"nudging points must be at least two different real numbers: got {betas}")
+        near_1, weights = _power_of_two(betas), []
+        alike = [b / near_1 for b in betas]
         for k, b in enumerate(alike):
             others = alike[:k] + alike[k + 1:]
             # l_k(z) = prod_j (z - b_j)/(b_k - b_j), so l_k'(0) = sum_m prod_{j != m} (-b_j) / prod_j (b_k - b_j)
             slope = sum(math.prod(-o for j, o in enumerate(others) if j != m) for m in range(len(others)))
             weights.append(slope / math.prod(b - o for o in others) / near_1)
-        return cls(points, tuple(weights))
+        return cls(betas, tuple(weights))
 
 
 NUDGINGS = {  # by name: (beta, rng) -> Nudging
