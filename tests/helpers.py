@@ -1,8 +1,8 @@
 """Random numbers, a distance, examples and their run folders, for every test. Random numbers are seeded, and of the host."""
 
-import copy
 import json
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,9 @@ from ep.errors import EPError
 from ep.train import runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES / "laboratory"))
+from one_sided_states import held  # noqa: E402, F401
+
 TINY = ("--dataset synthetic --channels 4 4 4 4 --train-images 48 --test-images 32 --batch-size 16 --epochs 2 --steps-free 4 "
         "--steps-nudged 2 --threads 1 --device cpu").split()  # a training of the main job
 
@@ -90,12 +93,3 @@ def conv_loops(x, W, stride=1, padding=0):
         for a, b in np.ndindex(k, k):
             y[n, i, j] += x[n, stride * i + a, stride * j + b] @ W[a, b]
     return y
-
-
-def held(network, switches):
-    """A copy of the network, with the same arrays, whose synapses keep these switches of max-pooling whatever the states are."""
-    other = copy.copy(network)
-    other.synapses = [copy.copy(synapse) for synapse in network.synapses]
-    for kept, plain, synapse in zip(switches, network.synapses, other.synapses):
-        synapse.drive_post = lambda pre, switches=None, kept=kept, plain=plain: plain.drive_post(pre, kept)
-    return other
