@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 LOGARITHMIC = ("free phase: largest residual", "norm of the gradient")
+COSINES = "cosine with the exact gradient"
 
 
 def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
@@ -19,17 +20,27 @@ def plot_curves(log: list[dict], title: str, path: str | Path) -> None:
     figure.suptitle(as_it_is(title), parse_math=False)  # a folder may be called $$
     axes = figure.subplots(2, len(panels) // 2).flat
     for axis, (name, lines) in zip(axes, panels):
+        positive = any(line[key] for line in log for key in lines.values())
         for (label, key), marker in zip(lines.items(), itertools.cycle("osD^vP*X")):
             values = np.array([line[key] for line in log], float)  # NaN where it is None: there is no exact gradient
             axis.plot(epochs, values, marker=marker, markersize=4, label=label)
             if key.startswith("distance_"):
                 axis.plot(epochs, [line[key.replace("distance", "decay")] for line in log], "k--", linewidth=0.8)
-        positive = axis.dataLim.y1 > 0
-        axis.set(title=name, xlabel="epoch", yscale="log" if name in LOGARITHMIC and positive else "linear")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set(title=name, xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))  # wide enough for one epoch
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(alpha=0.3)
         if len(lines) > 1:
-            axis.legend(fontsize="small", ncols=1 + (len(lines) > 4) + (len(lines) > 20))
+            axis.legend(fontsize="small", ncols=1 + (len(lines) > 4) + (len(lines) > 20),
+                        loc="lower center" if name == COSINES else "best")
+        if name in LOGARITHMIC and positive:
+            axis.set_yscale("log", nonpositive="mask")
+            low, high = axis.get_ylim()
+            axis.set_ylim(low / 3, high * 10)  # decades, so that noise does not look like a trend; room for the legend
+        elif name == COSINES:
+            low = min(0.9, axis.get_ylim()[0])
+            axis.set_ylim(low - 0.6 * (1.01 - low), 1.01)  # room for the legend below
+        elif name not in ("accuracy", "loss"):
+            axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
     figure.savefig(f"{path}.tmp", format="png", dpi=110)
     os.replace(f"{path}.tmp", path)
 
@@ -46,7 +57,7 @@ def panels_of(line):
                             "test, without feedback": "accuracy_without_feedback"}),
               ("loss", {"train": "train_loss", "test": "test_loss"}),
               ("free phase: largest residual", {"": "residual"}),
-              ("cosine with the exact gradient", per_layer(line, "cosine_") | {
+              (COSINES, per_layer(line, "cosine_") | {
                   "feed-forward": "largest_cosine_feed_forward"}),
               ("norm of the gradient", per_layer(line, "gradient_norm_")),
               ("share of units stuck at a bound", per_layer(line, "stuck_")),
