@@ -31,8 +31,7 @@ from ep.train import commandline as cli, runs
 
 SIZE = 16 << 20  # bytes of a part
 FULL = "--preset recurrent --channels 128 256 512 512 --batch-size 128 --pad 4 --warm-up 300 --nudging {} --nudged-phases {}"
-WIDE = ("--preset cpu --network resnet --blocks 6 --channels 128 256 512 --whitening 12 --weight-decay 0.05 --warm-up 300 "
-        "--pad 4 --batch-size 128")
+WIDE = "--preset cpu --network resnet --channels 128 256 512 --pad 4 --batch-size 128"
 TRAININGS = {"full-deviations": FULL.format("symmetric", "deviations"), "full-states": FULL.format("symmetric", "states"),
              "full-one-sided": FULL.format("one-sided", "states"), "highest": WIDE, "cifar100": WIDE}
 PROBES = (30, 90)  # updates of an epoch of the two short trainings
