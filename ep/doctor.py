@@ -81,7 +81,10 @@ def mpi():
     if world.comm is not None:
         machines = len(set(world.exchange(platform.node())))
         return f"{world.size} ranks on {machines} machine(s) find each other; each takes {world.cores()} thread(s)"
-    return output(sys.executable, "-c", ASK_MPI)
+    library = output(sys.executable, "-c", ASK_MPI)
+    if not shutil.which("mpiexec"):
+        raise EPError(f"{library}, but no mpiexec that starts processes")
+    return library
 
 
 def output(*command):

@@ -131,3 +131,12 @@ def test_mpi_that_is_missing_or_breaks(report, monkeypatch):
     code, lines, out = report()
     assert code == 0 and lines["MPI"] == ("--", "ModuleNotFoundError: No module named 'mpi4py'")
     assert "pip install 'mpi4py>=4' mpich" in out
+
+
+def test_mpi_without_its_launcher(report, monkeypatch):
+    """mpi4py with a library is not enough: nothing would start the ranks."""
+    monkeypatch.setattr(doctor, "output", lambda *command: "MPICH 4.3")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None if name == "mpiexec" else name)
+    assert report()[1]["MPI"] == ("--", "MPICH 4.3, but no mpiexec that starts processes")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name)
+    assert report()[1]["MPI"] == ("ok", "MPICH 4.3")

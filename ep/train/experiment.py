@@ -68,7 +68,7 @@ VISITS = 40_000  # of any other data set: as many epochs as make so many visits 
 PRESETS = {  # (preset, data set) -> its settings; `row` says what any other data set gets
     ("cpu", "synthetic"): CPU | SYNTHETIC,
     ("cpu", "cifar10"): CPU | CIFAR10 | SOONER,
-    ("cpu", "cifar100"): CPU | CIFAR10 | SOONER,
+    ("cpu", "cifar100"): CPU | CIFAR10 | SOONER | dict(lr=(6e-3,), weight_decay=0.4),
     ("recurrent", "synthetic"): RECURRENT | SYNTHETIC | dict(epochs=1, lr=(8e-3, 1.2e-2)),
     ("recurrent", "cifar10"): RECURRENT | CIFAR10 | dict(epochs=2),
     ("paper", "cifar10"): PAPER | PAPERS_IMAGES,
