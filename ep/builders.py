@@ -142,6 +142,9 @@ def whitening(x: Array, filters: int = 12, size: int = 3) -> Array:
     x, filters = np.asarray(x, dtype="float64"), whole(filters, "filters", 1)
     if filters > (most := size * size * x.shape[3]):
         raise EPError(f"patches of {size}x{size} pixels and {x.shape[3]} colours have {most} components: got {filters} filters")
+    if min(x.shape[1:3]) < size or not x.std() > 0:
+        raise EPError(f"filters of {size}x{size} pixels whiten images of at least this size that are not all of one colour: got "
+                      f"{x.shape[1]}x{x.shape[2]} pixels, standard deviation {x.std():.3g}; use no filters (whitening 0)")
     patches = ops.im2col(x, size).reshape(-1, size * size * x.shape[3])
     variances, components = np.linalg.eigh(np.cov(patches.T))  # the smallest first; one component a column
     F = (components / np.sqrt(variances + LITTLE * variances[-1]))[:, ::-1][:, :filters]

@@ -152,9 +152,11 @@ def deviate(network: Network, y: Array, beta: complex, free: Relaxation, phase: 
 
     This is the response of a symmetric network. Of an asymmetric one it is the response through the transposed Jacobian, which
     gives the exact gradient (vectorfield.py); transposed=False is its plain response, d_n = w_n sum_i D_ni delta_i / w_i.
-    y: targets as `network.targets` returns them. The phase starts at delta = 0, or at `start`, and the residual is that of delta.
+    y: labels or targets, one per image. The phase starts at delta = 0, or at `start`, and the residual is that of delta.
     """
-    phase, beta = Phase.of(phase), checked_beta(network, beta)
+    phase, beta, y = Phase.of(phase), checked_beta(network, beta), network.targets(y, free.states[-1].dtype)
+    if len(y) != len(free.states[-1]):
+        raise EPError(f"expected one label or target per image of the free phase: got {len(y)} for {len(free.states[-1])}")
     omega, sigmas, L = over_relaxation(network, phase), network.activations, len(free.states)
     factors = [min(max(w, 1 / LARGEST_FACTOR), LARGEST_FACTOR) for w in network.energy_factors]  # at gamma = 0: inf and 0
     u = free.u
@@ -222,11 +224,13 @@ def others_go_on(together: Relaxation, phase: Phase, go_on: Callable) -> Relaxat
         return together
     rest = np.sort(to_host(together.changes).argsort(kind="stable")[N // 2:])
     later = go_on(rest, replace(phase, steps=left))
-    for all_of_it, new in ((together.states, later.states), (together.before, later.before), (together.u, later.u),
+    before = [s.copy() for s in together.before]  # after one step they are the caller's `start`
+    for all_of_it, new in ((together.states, later.states), (before, later.before), (together.u, later.u),
                            (together.switches, later.switches)):
         for a, b in zip(all_of_it, new):
             put(a, rest, b)
-    return replace(together, steps=together.steps + later.steps, mean_steps=together.steps + later.mean_steps * len(rest) / N,
+    return replace(together, before=before, steps=together.steps + later.steps,
+                   mean_steps=together.steps + later.mean_steps * len(rest) / N,
                    earlier=[*together.earlier, (together.steps, together.change),
                             *((together.steps + t, change) for t, change in later.earlier)])
 
@@ -364,7 +368,8 @@ def response(network: Network, y: Array, free: Relaxation, nudging: Nudging, pha
              transposed: bool = True) -> tuple[States, list[Relaxation]]:
     """(mu, [`Relaxation` of each nudged phase]):  mu_n = - sum_k c_k delta_n^{beta_k}, the response of the layers to nudging.
 
-    For small beta this is - w_n ds_n/dbeta, and the sum of all mu_t that backpropagation through time sends back. y: targets.
+    For small beta this is - w_n ds_n/dbeta, and the sum of all mu_t that backpropagation through time sends back. y: labels or
+    targets.
     Where beta_k = 0 nobody pushes: delta stays 0, and there is nothing to relax.
     """
     mu: States = []

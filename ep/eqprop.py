@@ -115,4 +115,4 @@ def check_energy(network, transposed):
     network.check_energy()
     if transposed and not network.has_phi:
         raise EPError("the exact gradient of an asymmetric network needs deviations: the nudged states of its own dynamics "
-                      "respond through D, not through its transpose; use deviations=True, or transposed=False")
+                      "respond through D, not through its transpose; nudge by deviations, or use transposed=False")

@@ -169,11 +169,11 @@ class Network:
     def check_energy(self):
         if self.feedback == 0:
             raise EPError("a network without feedback (gamma = 0) has no Phi and no energy: nothing comes down in it, so its "
-                          "drives are the derivatives of no scalar; use a small gain, or deviations=True, which needs no energy")
+                          "drives are the derivatives of no scalar; use a small gain, or nudge by deviations, which need none")
         dtype = self.any_parameter.dtype
         if (most := max(self.energy_factors)) > 1e-8 * np.finfo(dtype).max:  # room for a sum over units
             raise EPError(f"{dtype} has no room for an energy in which the first layer has the factor {most:.0e} at this gain "
-                          "and depth: use dtype='float64', a larger gain, or deviations=True, which needs no energy")
+                          "and depth: use dtype='float64', a larger gain, or deviations, which need no energy")
 
     def check_bilinear(self):
         if not self.bilinear:

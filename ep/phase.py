@@ -101,7 +101,7 @@ def checkerboard(network):
 
 def up(network):
     """One layer after the other, from the input to the last: a *sweep*. From zero, the first sweep is the feed-forward pass."""
-    return [[n for n in _by_depth(network) if network.depths[n] == depth] for depth in range(1, max(network.depths) + 1)]
+    return [[n for n in _by_depth(network) if network.depths[n] == depth] for depth in sorted(set(network.depths[1:]))]
 
 
 def down(network):

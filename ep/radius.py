@@ -11,12 +11,14 @@ about r^2, and with over-relaxation by the omega of `best_omega` by about omega 
 """
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 
 from .activations import total
 from .backend import Array, array_module, to_host
+from .checks import real, whole
 from .dynamics import Relaxation, iterate, relax
 from .errors import EPError
 from .network import Network
@@ -32,9 +34,14 @@ def spectral_radius(network: Network, x: Array, free: Relaxation, rounds: int = 
     """r of each image, (N,): power iteration on (13) from a random v, the same for every image.
 
     free: the `Relaxation` of the free phase on x, settled. In a round of two steps v shrinks by r^2; one step alone would
-    mislead, because layers of even and odd depth take turns. Where the eigenvalues are complex (asymmetric weights) v turns while
-    it shrinks, and r is a mean over the second half of the rounds, right to a few per cent.
+    mislead, because layers of even and odd depth take turns. It comes from below: in a chain it is right to about 0.001, and with
+    skips, where many eigenvalues are near the largest, up to 3% too small. Where they are complex (asymmetric weights) v turns
+    while it shrinks, and r is a mean over the second half of the rounds, right to a few per cent.
+    Raises EPError if x and `free` are not of the same images.
     """
+    x, rounds = network.inputs(x), whole(rounds, "rounds", 1)
+    if len(x) != len(free.states[-1]):
+        raise EPError(f"expected the relaxation of these images: got {len(x)} images, and states of {len(free.states[-1])}")
     u, xp = network.drives(x, free.states)[0], array_module(x)
     slopes, rng = [sigma.dsigma(u_n) for sigma, u_n in zip(network.activations, u)], np.random.default_rng(0)
     v = [xp.asarray(np.broadcast_to(rng.standard_normal((1, *s.shape[1:])), s.shape), dtype=s.dtype) for s in free.states]
@@ -92,9 +99,15 @@ def calibrate_radius(network: Network, x: Array, radius: float, prepared: Callab
     """Scale the initial hidden weights, in place, until the mean radius over the images x is this one. Returns the network.
 
     Where no scale gives it, because units reach their bounds before, it is the largest radius below it that was found.
-    An `Identity` has no weights, and is not scaled. Raises EPError, before any change, if the identities alone have a larger
-    radius; and if every radius that was found is larger.
+    An `Identity` has no weights, and is not scaled. Raises EPError, before any change, for a radius that is not between 0 and 1,
+    for a network in which nothing comes back, and if the identities alone have a larger radius; and if every radius that was
+    found is larger.
     """
+    if not 0 < radius < 1:
+        raise EPError(f"expected a spectral radius between 0 and 1, for with a larger one no network settles: got {radius:g}")
+    if not any(gain for (i, _), gain in zip(network.wiring, network.gains) if i > 0):
+        raise EPError("nothing comes back to any layer of this network, so its spectral radius is 0 whatever its weights: it "
+                      "takes two hidden layers and a feedback gain above 0 (or no initial radius)")
     if (alone := identities_alone(network)) >= radius:
         raise EPError(f"expected a spectral radius above {alone:.2f}, that of the identities alone, which have no weights to "
                       f"scale: got {radius:g}. Use a sigma of smaller slope (the hard sigmoid has 1/2), fewer blocks a stage, or "
@@ -114,12 +127,13 @@ def calibrate_radius(network: Network, x: Array, radius: float, prepared: Callab
         raise EPError(f"no scale of the hidden weights gives this network a spectral radius of {radius:g} (the last had "
                       f"{r:.2f}): try another radius, or a smaller feedback gain")
     scale_hidden(network, best[1] / scale)
+    warnings.warn(f"no scale of the hidden weights gives a spectral radius of {radius:g}: it is {best[0]:.2f}", stacklevel=2)
     return network
 
 
 def best_omega(r: float) -> float:
     """The over-relaxation that settles fastest, 2 / (1 + sqrt(1 - r^2)) (Young 1954). Raises EPError unless 0 <= r < 1."""
-    if not 0 <= r < 1:
+    if not 0 <= (r := real(r, "the spectral radius (of several images take the mean)")) < 1:
         raise EPError(f"a network whose spectral radius is {r:.3g} does not settle, whatever the over-relaxation: make its "
                       "hidden weights smaller (r is about in proportion to them), or its feedback gain")
     return 2 / (1 + math.sqrt(1 - r * r))

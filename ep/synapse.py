@@ -174,7 +174,7 @@ class Conv(Synapse):
         self.holomorphic = pool.holomorphic
         if min(self.post_shape) < 1:
             raise EPError(f"a {W.shape[0]}x{W.shape[0]} convolution with padding {padding} and {pool.name} pooling leaves "
-                          f"nothing of a {pre_shape[0]}x{pre_shape[1]} image: use fewer layers or a larger padding")
+                          f"nothing of a {pre_shape[0]}x{pre_shape[1]} image: use fewer layers (channels) or a larger padding")
 
     def parameters(self) -> Gradient:
         return {"W": self.W, "b": self.b}

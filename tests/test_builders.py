@@ -350,6 +350,9 @@ def test_whitening():
     assert (whitening(x + 1e-13 * rng.normal(size=x.shape), 12) == filters).all()  # on another machine, too
     with pytest.raises(EPError, match="27 components: got 28"):
         whitening(x, 28)
+    for small in (x[:, :2], x[:, :, :1], 0 * x):
+        with pytest.raises(EPError, match="at least this size that are not all of one colour"):
+            whitening(small)
 
 
 @pytest.mark.parametrize("build", [partial(convnet, [3, 4]), partial(resnet, 2, (3, 4))], ids=["convnet", "resnet"])

@@ -375,6 +375,8 @@ def test_normalise(xp):
     np.testing.assert_allclose(to_host(x), expected, rtol=0, atol=1e-6)
     wide = to_host(datasets.normalise(xp.asarray((images / 255).astype(np.float32)), (0.5, 0.5, 0.5), (1.0, 2.0, 4.0)))
     np.testing.assert_allclose(wide, (images / 255 - 0.5) / [1, 2, 4], rtol=0, atol=1e-6)  # floats are from 0 to 1 already
+    with pytest.raises(EPError, match="uint8 from 0 to 255, or of floats from 0 to 1: got int64"):
+        datasets.normalise(xp.asarray(images.astype("int64")))
 
 
 @pytest.mark.parametrize("flip", [True, False])

@@ -37,6 +37,7 @@ from cases import (
 )
 from helpers import flat, held, normal, relative
 
+import ep
 from ep import bptt
 from ep.backend import to_host
 from ep.bptt import bptt_gradient
@@ -544,7 +545,7 @@ def test_what_bptt_cannot_do_is_refused(free, nudged, match):
     (Case("max"), False, Nudging.holomorphic(0.1, 4), "holomorphic network"),
     (Case("max", angle=ANGLE), True, Nudging.holomorphic(0.1, 4), "holomorphic network"),
     (Case("max", angle=ANGLE), False, FINE, "the exact gradient of an asymmetric network needs deviations"),
-    (Case("average", gain=0.0), False, FINE, "use a small gain, or deviations=True")], ids=str)
+    (Case("average", gain=0.0), False, FINE, "use a small gain, or nudge by deviations")], ids=str)
 def test_what_ep_cannot_do_is_refused(case, deviations, nudging, match):
     """The gradient and its increments: one sentence each."""
     net, x, y = case.example()
@@ -552,6 +553,17 @@ def test_what_ep_cannot_do_is_refused(case, deviations, nudging, match):
         eqprop_gradient(net, x, y, Phases(5, 5, deviations), nudging=nudging)
     with pytest.raises(EPError, match=match):
         eqprop_increments(net, x, y, random_states(np, net), 3, nudging=nudging, deviations=deviations)
+
+
+@pytest.mark.parametrize("cost", [ep.SquaredError, ep.SoftmaxCrossEntropy])
+def test_deviations_take_labels(cost):
+    """`deviate` and `response` read labels as every gradient does (of as many images as classes, too), and count them."""
+    net, x, y = ep.mlp([4, 5, 3], cost=cost), np.random.default_rng(0).random((3, 4), "float32"), np.array([0, 2, 1])
+    free = ep.relax(net, x, 20)
+    for f in (lambda y: ep.deviate(net, y, 0.1, free, 5).states, lambda y: ep.response(net, y, free, FINE, 5)[0]):
+        assert relative(f(y), f(net.targets(y))) == 0
+        with pytest.raises(EPError, match="one label or target per image of the free phase: got 2 for 3"):
+            f(y[:2])
 
 
 def test_the_original_of_an_asymmetric_network_is_left_alone(xp):

@@ -333,7 +333,8 @@ def test_a_message_is_sent_once_and_none_by_a_layer_that_is_zero(xp):
     ([(0, 1), (1, 2), (2, 3), (3, 4), (1, 4)], [[1, 3], [2, 4]], [[1], [2], [3], [4]]),  # a square takes two
     ([(0, 1), (1, 2), (2, 3), (1, 3), (3, 4)], [[1, 4], [2], [3]], [[1], [2], [3], [4]]),  # parity would move 1 with 3
     ([(0, 1), (0, 2), (1, 3), (2, 3), (3, 4)], [[1, 2, 4], [3]], [[1, 2], [3], [4]]),  # two branches that join
-    ([(2, 1), (1, 3), (0, 2)], [[2, 3], [1]], [[2], [1], [3]])])  # numbered in another order
+    ([(2, 1), (1, 3), (0, 2)], [[2, 3], [1]], [[2], [1], [3]]),  # numbered in another order
+    ([(0, 2), (1, 2), (2, 3)], [[1, 3], [2]], [[1], [2], [3]])])  # a layer that the input reaches through feedback alone
 def test_schedules_follow_the_wiring(wiring, colours, depths):
     """Checkerboard: no two joined layers move together. Sweeps: by depth. Every layer moves once a step."""
     net = Network([Dense(np.ones((2, 2)), np.ones(2), (2,)) for _ in wiring], "sigmoid", SquaredError(), wiring=wiring)

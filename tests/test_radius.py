@@ -1,6 +1,7 @@
 """The spectral radius, and over-relaxation: what settles, how fast, and that the energy never rises on the way."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -128,12 +129,39 @@ def test_a_radius_that_no_weights_give():
 
 
 def test_a_radius_that_is_too_large_for_the_units(xp):
-    """They reach their bounds before: then the largest below it is taken, and the network settles."""
+    """They reach their bounds before: then the largest below it is taken, the network settles, and a warning says so."""
     network = ep.convnet([2, 3], (8, 8, 3), 3, paddings=[1, 1], dtype="float64").to(xp)
     x = xp.asarray(np.random.default_rng(1).random((3, 8, 8, 3)))
-    calibrate_radius(network, x, 50.0)
+    with pytest.warns(UserWarning, match="no scale of the hidden weights gives a spectral radius of 0.99: it is 0."):
+        calibrate_radius(network, x, 0.99)
     r = spectral_radius(network, x, settled(network, x)).mean()
-    assert 0.1 < r < 50
+    assert 0.1 < r < 0.98
+
+
+@pytest.mark.parametrize("radius", [0.0, 1.0, 1.5])
+def test_radii_with_which_no_network_settles_are_refused(radius):
+    with pytest.raises(ep.EPError, match=f"between 0 and 1.*got {radius:g}"):
+        calibrate_radius(ep.mlp([4, 5, 5, 3]), np.ones((2, 4)), radius)
+
+
+@pytest.mark.parametrize("options", [dict(channels=[4]), dict(channels=[4, 5], feedback=0.0)])
+def test_a_radius_where_nothing_comes_back_is_refused(options):
+    """A single hidden layer, and a gain of 0: no scale of the weights would help."""
+    network = ep.convnet(input_shape=(8, 8, 3), paddings=[1] * len(options["channels"]), **options)
+    with pytest.raises(ep.EPError, match="nothing comes back"):
+        calibrate_radius(network, np.ones((2, 8, 8, 3)), 0.7)
+
+
+def test_what_the_radius_refuses():
+    """Other images than those of the relaxation, no rounds; an omega for several radii."""
+    network, x = ep.mlp([4, 5, 5, 3]), np.random.default_rng(0).random((6, 4), "float32")
+    free = settled(network, x)
+    for arguments, match in (((x[:3], free), "got 3 images, and states of 6"), ((x, free, 0), "at least 1, got 0")):
+        with pytest.raises(ep.EPError, match=match):
+            spectral_radius(network, *arguments)
+    for r in (spectral_radius(network, x, free), None, "0.5"):
+        with pytest.raises(ep.EPError, match="several images take the mean"):
+            best_omega(r)
 
 
 # --- settled images leave ------------------------------------------------------------------------------------------------
@@ -164,6 +192,12 @@ def test_images_that_have_settled_leave(xp, connections, omega):
     nudged = ep.deviate(network, y, 0.5, together, phase)
     ones = [ep.deviate(network, y[k:k + 1], 0.5, alone[k], phase) for k in range(20)]
     assert nudged.converged and nudged.mean_steps < nudged.steps
+    for again in (partial(ep.relax, network, x, phase), partial(ep.deviate, network, y, 0.5, together, phase)):
+        start = [s.copy() for s in again().states]  # the first half has settled, so the rest parts after one step
+        for s in start:
+            s[10:] *= 0.9
+        given = [s.copy() for s in start]
+        assert again(start=start).converged and all((s == before).all() for s, before in zip(start, given))
     for n, delta in enumerate(nudged.states):
         np.testing.assert_allclose(to_host(delta), to_host(xp.concatenate([one.states[n] for one in ones])), rtol=0, atol=1e-6)
 

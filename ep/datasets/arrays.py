@@ -46,16 +46,16 @@ def checked_images(x, name):
         x = x[..., None]
     if x.ndim != 4 or 0 in x.shape:
         raise EPError(f"{name} has shape {x.shape}: expected images (N, H, W, C), or (N, H, W) without colour")
-    if x.shape[1] in (1, 3) and x.shape[3] > 4:
+    if x.shape[1] in (1, 3) and x.shape[3] > 4 or x.shape[1] == 4 < x.shape[2] == x.shape[3]:
         raise EPError(f"{name} has shape {x.shape}, which looks like channels first: expected (N, H, W, C), that is "
                       "numpy.moveaxis(x, 1, -1)")
     if x.dtype == np.uint8:
         return np.ascontiguousarray(x)
     if x.dtype.kind != "f":
         raise EPError(f"{name} is of type {x.dtype}: expected uint8 from 0 to 255, or floats from 0 to 1")
-    if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
-        raise EPError(f"{name} has values from {x.min():g} to {x.max():g}: floats have to be finite and from 0 to 1 (they are "
-                      "normalised later), and bytes from 0 to 255 have to be uint8")
+    if not (np.isfinite(x).all() and x.min() >= 0 and 1 / 255 <= x.max() <= 1):
+        raise EPError(f"{name} has values from {x.min():g} to {x.max():g}: floats have to be finite and from 0, black, to 1, "
+                      "white (they are normalised later), and bytes from 0 to 255 have to be uint8")
     return np.ascontiguousarray(x, dtype=np.float32)
 
 

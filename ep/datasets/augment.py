@@ -17,6 +17,8 @@ def normalise(images: Array, mean: Sequence[float] = CIFAR10_MEAN, std: Sequence
     Without mean and std they are CIFAR-10's, which the embedded images share; `Dataset.normalise` takes the data set's own.
     """
     xp = array_module(images)
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise EPError(f"expected images of uint8 from 0 to 255, or of floats from 0 to 1: got {images.dtype}")
     if images.ndim != 4 or images.shape[-1] != len(mean):
         raise EPError(f"expected images (N, H, W, C) of {len(mean)} channels, channels last: got shape {tuple(images.shape)}")
     mean, std = xp.asarray(mean, dtype=xp.float32), xp.asarray(std, dtype=xp.float32)

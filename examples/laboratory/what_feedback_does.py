@@ -18,7 +18,6 @@ import ep
 from ep import datasets
 from ep.train import commandline as cli, equilibrium, loop
 
-FREE = ep.Phase(100, "checkerboard", 1e-3, omega=1.5)
 SPOILT = {"clean": (0, 0), "noise 5": (5, 0), "noise 10": (10, 0), "noise 20": (20, 0),  # name: (noise, side of the square)
           "square 8": (0, 8), "square 12": (0, 12), "square 16": (0, 16)}
 
@@ -33,7 +32,8 @@ def main():
     with loop.worker_threads(args.threads) as map:
         for path in args.networks:
             network = ep.load(path)
-            for name, same, phase in (("with", network, FREE),
+            settle = ep.Phase(100, "checkerboard", 1e-3, omega=(network.about or {}).get("omega", 1.0))  # as it was trained
+            for name, same, phase in (("with", network, settle),
                                       ("without", equilibrium.without_feedback(network), equilibrium.SWEEP)):
                 fast = ep.engine.prepared(same, map)
                 found = [loop.evaluate(fast, x, labels, partial(ep.relax, phase=phase), map=map)[0] for x in spoilt.values()]
