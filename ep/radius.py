@@ -31,37 +31,53 @@ NEAR = 0.01  # a radius that is near enough to the one asked for
 
 
 def spectral_radius(network: Network, x: Array, free: Relaxation, rounds: int = ROUNDS) -> np.ndarray:
-    """r of each image, (N,): power iteration on (13) from a random v, the same for every image.
+    """r of each image, (N,), by Arnoldi's iteration on two steps of (13), from a random vector that is the same for every image.
 
-    free: the `Relaxation` of the free phase on x, settled. In a round of two steps v shrinks by r^2; one step alone would
-    mislead, because layers of even and odd depth take turns. It comes from below: in a chain it is right to about 0.001, and with
-    skips, where many eigenvalues are near the largest, up to 3% too small. Where they are complex (asymmetric weights) v turns
-    while it shrinks, and r is a mean over the second half of the rounds, right to a few per cent.
-    Raises EPError if x and `free` are not of the same images.
+        (Sigma D^T)^2 q_k = h_0k q_0 + ... + h_(k+1)k q_(k+1)        each round adds a unit vector q, orthogonal to those before
+
+    Sigma holds sigma'(u*), and D^T has the eigenvalues of D. The largest |eigenvalue| of the small matrix h, (rounds, rounds), comes
+    near that of the large one soonest, here r^2. (Of one step there are two, r and -r, for layers of even and odd depth take turns.)
+    free: the `Relaxation` of the free phase on x, settled. Raises EPError if it is not of as many images.
     """
     x, rounds = network.inputs(x), whole(rounds, "rounds", 1)
     if len(x) != len(free.states[-1]):
         raise EPError(f"expected the relaxation of these images: got {len(x)} images, and states of {len(free.states[-1])}")
-    u, xp = network.drives(x, free.states)[0], array_module(x)
-    slopes, rng = [sigma.dsigma(u_n) for sigma, u_n in zip(network.activations, u)], np.random.default_rng(0)
-    v = [xp.asarray(np.broadcast_to(rng.standard_normal((1, *s.shape[1:])), s.shape), dtype=s.dtype) for s in free.states]
-    shrinking = []
+    u, xp, N = network.drives(x, free.states)[0], array_module(x), len(x)
+    slopes, v = [sigma.dsigma(u_n) for sigma, u_n in zip(network.activations, u)], list(free.states)
+    ends = np.cumsum([s[0].size for s in v]).tolist()  # of the layers in a vector of all units
+    rounds = min(rounds, ends[-1])
+    if not comes_back(network):
+        return np.zeros(N)
 
     def update(n, terms):
         v[n - 1] = slopes[n - 1] * total(terms) if terms else 0.0 * v[n - 1]
 
-    for _ in range(rounds):
-        iterate(network, Phase(2), v, lambda n: network.deviation_terms(n, v, free.switches), update)  # D^T has D's eigenvalues
-        size = norm(xp, v)
-        shrinking.append(to_host(size))
-        v[:] = [v_n / xp.where(size > 0, size, 1.0).astype(v_n.dtype).reshape(-1, *(1,) * (v_n.ndim - 1)) for v_n in v]
-    with np.errstate(divide="ignore"):  # log 0: nothing comes back, r = 0
-        return np.exp(np.log(shrinking[-1:] if network.has_phi else shrinking[rounds // 2:]).mean(0) / 2)
+    def two_steps(q):
+        v[:] = [part.reshape(s.shape) for part, s in zip(xp.split(q, ends[:-1], axis=1), free.states)]
+        iterate(network, Phase(2), v, lambda n: network.deviation_terms(n, v, free.switches), update)
+        return xp.concatenate([v_n.reshape(N, -1) for v_n in v], axis=1)
+
+    q = xp.asarray(np.random.default_rng(0).standard_normal(ends[-1]), dtype=v[0].dtype)
+    Q, h = xp.zeros((N, rounds, ends[-1]), v[0].dtype), np.zeros((N, rounds, rounds))  # of each image: q_0, q_1 ... as rows
+    Q[:, 0] = q / xp.linalg.norm(q)
+    for k in range(rounds):
+        new, known = two_steps(Q[:, k]), Q[:, :k + 1]
+        whole_size = xp.linalg.norm(new, axis=1)
+        for _ in range(2):  # the second time takes away what rounding has left
+            c = (known @ new[:, :, None])[..., 0]
+            new = new - (c[:, None] @ known)[:, 0]
+            h[:, :k + 1, k] += to_host(c)
+        size = xp.linalg.norm(new, axis=1)
+        if k + 1 < rounds:
+            left = size > 1e-5 * whole_size  # else all that comes is known already
+            Q[:, k + 1] = xp.where(left[:, None], new / xp.where(left, size, 1.0).astype(new.dtype)[:, None], 0.0)
+            h[:, k + 1, k] = to_host(size * left)
+    return np.sqrt(abs(np.linalg.eigvals(h)).max(1))
 
 
-def norm(xp, v):
-    """Euclidean norm over all layers, per image."""
-    return xp.sqrt(sum((abs(v_n.reshape(len(v_n), -1)) ** 2).sum(1) for v_n in v))
+def comes_back(network):
+    """Whether any layer hears something of a layer above, or of itself."""
+    return any(gain for (i, _), gain in zip(network.wiring, network.gains) if i > 0)
 
 
 def settled_radius(network: Network, x: Array, prepared: Callable = lambda network: network) -> float:
@@ -105,7 +121,7 @@ def calibrate_radius(network: Network, x: Array, radius: float, prepared: Callab
     """
     if not 0 < radius < 1:
         raise EPError(f"expected a spectral radius between 0 and 1, for with a larger one no network settles: got {radius:g}")
-    if not any(gain for (i, _), gain in zip(network.wiring, network.gains) if i > 0):
+    if not comes_back(network):
         raise EPError("nothing comes back to any layer of this network, so its spectral radius is 0 whatever its weights: it "
                       "takes two hidden layers and a feedback gain above 0 (or no initial radius)")
     if (alone := identities_alone(network)) >= radius:

@@ -8,8 +8,8 @@ Each unit is a leaky capacitor. Its voltage v charges to what it hears, and its 
 
 It rests where v = u, so s = sigma(u): at the fixed points of (1), also where sigma is clipped, for v goes on moving outside the
 bounds. (The flow of s itself, ds/dt = - dE/ds, would have to be stopped at the bounds.) On the way dE/dt = - sum sigma'(v)
-(dE/ds)^2, so E never rises, whatever the weights. Near rest the slowest mode decays as exp(-t/tau) with tau = 1/(1 - r). For r,
-the spectral radius of (13), is itself an eigenvalue of Sigma D in a symmetric chain.
+(dE/ds)^2, so E never rises, whatever the weights. Near rest the slowest mode decays as exp(-t/tau) with tau = 1/(1 - r): r, the
+spectral radius of (13), is itself an eigenvalue of Sigma D in a symmetric chain.
 
 Then the gradient without phases. beta swings slowly, beta = b sin(2 pi t/P). Each weight multiplies what it sees by the same sine
 and adds up over a period P: the first Fourier coefficient, divided by b.

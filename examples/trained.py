@@ -3,7 +3,7 @@
 --model PATH of Network.save; else, where CIFAR-10 is found, the shipped models/cifar10.npz (trained by symmetric EP:
 docs/results.md); else a small ConvNet, trained first on the images: the embedded ones, or those at --data PATH.
 
-A network has a feedback gain gamma. The small one is trained at 0.005, as the main job trains on a CPU: what comes down to a
+A network has a feedback gain gamma. The small one is trained at 0.005, half the gain of `--preset cpu`: what comes down to a
 layer counts for 1/200 of what goes up, so the network computes almost as a feed-forward one does, and settles in a few sweeps.
 (At twice that gain it learns as well, but the estimate of its gradient after 2 sweeps has cosines down to 0.97.) An example that
 is about strong feedback asks for gain 1, the paper's network: that one is trained by differences of states and SGD.

@@ -4,7 +4,7 @@
 
 Trains the feed-forward network of that run, the limit of no feedback, by PyTorch's autograd: the same initial weights, order
 of images, augmentation, optimizer, rates and number of updates. Only the gradient is another one. So the difference to the
-run's accuracy is what equilibrium propagation costs, or the noise of one seed. Time: about that of the run itself.
+run's accuracy is what equilibrium propagation costs, or the noise of one seed. Time: half to two thirds of the run's.
 
     epoch 1: backpropagation 56.8%, equilibrium propagation 56.1% (2000 images)       ... one line an epoch, from both logs
 """

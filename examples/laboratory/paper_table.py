@@ -4,10 +4,10 @@
     python examples/laboratory/paper_table.py --only-draw                 # tables and figure from what is finished
     python examples/laboratory/paper_table.py --data DIR --block full     # only one of the three comparisons
 
-Block `full`: full feedback (gain 1), settled, the recipe of the preset `recurrent`, in a smaller network: every nudging, by the
+Block `full`: full feedback (gain 1), settled, `--preset recurrent --optimizer adam`, in a smaller network: every nudging, by the
 difference of two states (the paper's rule) and by deviations, BPTT, and two controls that are not EP: one backward pass at the
 fixed point, and feed-forward backpropagation of the same network without feedback. Rows `-larger` start at a larger spectral
-radius. Block `preset`: the network and the recipe of the CPU preset (gain 0.01). Every nudging, BPTT, and feed-forward
+radius. Block `preset`: `--preset cpu --optimizer adam --whitening 0` (gain 0.01). Every nudging, BPTT, and feed-forward
 backpropagation of the same network; feedback weights of their own. Block `squared`: the same with squared error, half as long.
 Within a block every training has the same network, initial weights, images, order, augmentation and number of updates; only what
 its row names differs.
