@@ -35,8 +35,9 @@ def spectral_radius(network: Network, x: Array, free: Relaxation, rounds: int = 
 
         (Sigma D^T)^2 q_k = h_0k q_0 + ... + h_(k+1)k q_(k+1)        each round adds a unit vector q, orthogonal to those before
 
-    Sigma holds sigma'(u*), and D^T has the eigenvalues of D. The largest |eigenvalue| of the small matrix h, (rounds, rounds), comes
-    near that of the large one soonest, here r^2. (Of one step there are two, r and -r, for layers of even and odd depth take turns.)
+    Sigma holds sigma'(u*), and D^T has the eigenvalues of D. The largest |eigenvalue| of the small matrix h, (rounds, rounds), is
+    soon that of the large one, r^2. (Of one step a chain has two, r and -r: its even and odd layers take turns. With skips it may
+    be a negative one alone: beyond -1 synchronous steps alternate, where sweeps still settle.)
     free: the `Relaxation` of the free phase on x, settled. Raises EPError if it is not of as many images.
     """
     x, rounds = network.inputs(x), whole(rounds, "rounds", 1)

@@ -8,9 +8,10 @@ their own vector-field updates (Kolen-Pollack), cross-entropy, K = 30, beta = 1,
 W - B shrinks by weight decay alone, learning makes W + B grow, so the angle between them falls: every epoch prints both.
 
 At full feedback the network settles only if its radius is small: it starts at 0.5, with feedback that is unrelated to the forward
-weights, and is scaled down where it is above 0.7 on training images, every 20 updates. After one epoch of 4,000 embedded images it was right on 98.2% of 1,000 others by Kolen-Pollack
-(94.2% without its feedback), and on all by the exact rule (99.9%). All images settled. Smallest cosines 0.59 and 1.00, largest of
-feed-forward backpropagation 0.70 and 0.44, radius 0.75 and 0.61, one seed.
+weights, and is scaled down where it is above 0.7 on training images, every 20 updates. After one epoch of 4,000 embedded images
+it was right on 98.2% of 1,000 others by Kolen-Pollack (94.2% without its feedback), and on all by the exact rule (99.9%). All
+images settled. Smallest cosines 0.59 and 1.00, largest of feed-forward backpropagation 0.70 and 0.44, radius 0.75 and 0.61, one
+seed.
 
 At the weak gain of --preset cpu what comes down hardly moves the free state; the rules differ in what carries the nudge down, W
 for the exact gradient and B for the others. Of 500 held-out embedded images they were right on 93.8% (exact), 70.8%
