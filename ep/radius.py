@@ -58,22 +58,20 @@ def spectral_radius(network: Network, x: Array, free: Relaxation, rounds: int = 
         iterate(network, Phase(2), v, lambda n: network.deviation_terms(n, v, free.switches), update)
         return xp.concatenate([v_n.reshape(N, -1) for v_n in v], axis=1)
 
-    q = xp.asarray(np.random.default_rng(0).standard_normal(ends[-1]), dtype=v[0].dtype)
-    Q, h = xp.zeros((N, rounds, ends[-1]), v[0].dtype), np.zeros((N, rounds, rounds))  # of each image: q_0, q_1 ... as rows
-    Q[:, 0] = q / xp.linalg.norm(q)
+    q = xp.asarray(np.broadcast_to(np.random.default_rng(0).standard_normal(ends[-1]), (N, ends[-1])), dtype=v[0].dtype)
+    Q, h = [q / xp.linalg.norm(q[0])], xp.zeros((N, rounds, rounds))  # Q = [q_0, q_1, ...], of all images
     for k in range(rounds):
-        new, known = two_steps(Q[:, k]), Q[:, :k + 1]
-        whole_size = xp.linalg.norm(new, axis=1)
-        for _ in range(2):  # the second time takes away what rounding has left
-            c = (known @ new[:, :, None])[..., 0]
-            new = new - (c[:, None] @ known)[:, 0]
-            h[:, :k + 1, k] += to_host(c)
-        size = xp.linalg.norm(new, axis=1)
+        new = two_steps(Q[k])
+        whole_size = xp.sqrt((new * new).sum(1))
+        for j, q in enumerate(Q):
+            h[:, j, k] = c = (q * new).sum(1)
+            new -= c[:, None] * q
         if k + 1 < rounds:
+            size = xp.sqrt((new * new).sum(1))
             left = size > 1e-5 * whole_size  # else all that comes is known already
-            Q[:, k + 1] = xp.where(left[:, None], new / xp.where(left, size, 1.0).astype(new.dtype)[:, None], 0.0)
-            h[:, k + 1, k] = to_host(size * left)
-    return np.sqrt(abs(np.linalg.eigvals(h)).max(1))
+            h[:, k + 1, k] = size * left
+            Q.append(new * (left / xp.where(left, size, 1.0)).astype(new.dtype)[:, None])
+    return np.sqrt(abs(np.linalg.eigvals(to_host(h))).max(1))
 
 
 def comes_back(network):
