@@ -62,13 +62,13 @@ def spectral_radius(network: Network, x: Array, free: Relaxation, rounds: int = 
     Q, h = [q / xp.linalg.norm(q[0])], xp.zeros((N, rounds, rounds))  # Q = [q_0, q_1, ...], of all images
     for k in range(rounds):
         new = two_steps(Q[k])
-        whole_size = xp.sqrt((new * new).sum(1))
+        before = xp.sqrt((new * new).sum(1))
         for j, q in enumerate(Q):
             h[:, j, k] = c = (q * new).sum(1)
             new -= c[:, None] * q
         if k + 1 < rounds:
             size = xp.sqrt((new * new).sum(1))
-            left = size > 1e-5 * whole_size  # else all that comes is known already
+            left = size > 1e-5 * before  # else all that comes is known already
             h[:, k + 1, k] = size * left
             Q.append(new * (left / xp.where(left, size, 1.0)).astype(new.dtype)[:, None])
     return np.sqrt(abs(np.linalg.eigvals(to_host(h))).max(1))
