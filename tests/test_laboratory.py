@@ -225,14 +225,14 @@ def test_a_record_is_the_last_epoch_of_three_seeds(tmp_path):
     """Their mean, not the best epoch's; fewer seeds are no record yet; the class is that of the feedback."""
     folders = [finished(tmp_path / str(seed), [0.86, last], seed=seed) for seed, last in enumerate((0.81, 0.80, 0.80))]
     assert raced(*folders) == [
-        "80%", "6.0", "80.3%", "", "1", "full: 100.0% settle, +6.0 points lost without feedback", "record", ""]
+        "80%", "6.0", "", "80.3%", "", "1", "full: 100.0% settle, +6.0 points lost without feedback", "record", ""]
     assert raced(*folders[:2])[-2] == "2 seeds, not yet a record"
     assert raced(finished(tmp_path / "low", [0.749]))[0] == "none: below 75%"
 
 
 @pytest.mark.parametrize("settings", [dict(feedback=0.5), dict(tolerance=0.0, feedback=0.01)])
 def test_weak_feedback_is_another_class(tmp_path, settings):
-    assert raced(finished(tmp_path / "run", [0.8], **settings))[5].startswith("any: ")
+    assert raced(finished(tmp_path / "run", [0.8], **settings))[6].startswith("any: ")
 
 
 @pytest.mark.parametrize("settings, reason", [
@@ -253,6 +253,43 @@ def test_runs_that_are_no_repetitions(tmp_path):
     with pytest.raises(ep.EPError, match="log.jsonl is missing"):
         (one / "log.jsonl").unlink()
         raced(one)
+
+
+def test_what_a_record_is_measured_by(tmp_path):
+    """Mirrored: by the mean of two outputs. A step of EP is compared with one of the network's own backpropagation."""
+    import race
+    images = ep.datasets.load("synthetic")
+    config = ep.train.experiment.resolve(images, "cpu", channels=(4, 4, 4, 4), batch_size=8, optimizer="adam")
+    network, _, _ = ep.train.experiment.build(config, x=images.normalise(images.train_images[:32]))
+    network.save(tmp_path / "network.npz")
+    few = images._replace(test_images=images.test_images[:40], test_labels=images.test_labels[:40])
+    x = images.normalise(few.test_images)
+    outputs = [network.cost.output(ep.relax(network, view, ep.Phase(2, "up")).states[-1]) for view in (x, x[:, :, ::-1])]
+    right = [(output.argmax(1) == few.test_labels).mean() for output in (*outputs, sum(outputs))]
+    assert right[2] != right[0] and race.mirrored(tmp_path, vars(config), few, map) == pytest.approx(right[2])
+    pytest.importorskip("torch")
+    assert 0.1 < race.multiple(tmp_path, vars(config), images) < 100
+
+
+def test_a_record_trains_what_is_missing(monkeypatch, capsys, tmp_path):
+    """One training for each seed that is not finished, with the options that were given; then the row."""
+    import race
+    asked = []
+
+    def train(folder, options, data, threads):
+        asked.append(options)
+        finished(folder, [0.8], seed=options[-1], data=str(data))
+        return [sys.executable, "-c", ""]
+
+    monkeypatch.setattr(race, "main_job", train)
+    monkeypatch.setattr(race, "mirrored", lambda folder, *others: 0.8 + 0.01 * int(folder.name[-1]))
+    monkeypatch.setattr(race, "multiple", lambda *others: 2.0)
+    monkeypatch.setattr(race.datasets, "load", lambda name, folder, download: None)
+    finished(tmp_path / "seed-1", [0.8], seed=1)
+    monkeypatch.setattr(sys, "argv", ["race.py", str(tmp_path), *"--preset cpu --epochs 1".split()])
+    race.main()
+    assert asked == [["--preset", "cpu", "--epochs", "1", "--seed", seed] for seed in (0, 2)]
+    assert capsys.readouterr().out.startswith("| 80% | 6.0 | 2.0 | 80.0% | 81.0% | 1 | full")
 
 
 # --- the screen ---------------------------------------------------------------------------------------------------------------
