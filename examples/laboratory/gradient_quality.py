@@ -30,7 +30,7 @@ from ep.train.equilibrium import cosines, exact_gradient
 from ep.vectorfield import FEEDBACK_UPDATES
 
 INITIAL = dict(steps_free=[15, 25, 40, 80], steps_nudged=[4, 6, 8, 12, 16, 24, 32], beta=[0.5], schedule="checkerboard",
-               schedule_nudged="checkerboard", nudging="symmetric", nudged_phases="deviations",
+               schedule_nudged="checkerboard", omega=1.0, nudging="symmetric", nudged_phases="deviations",
                feedback_update="exact")  # for the paper's network, which nobody has trained here
 
 
@@ -46,7 +46,7 @@ def main():
     with ep.worker_threads(args.threads) as threads:
         print(f"{args.images} images, feedback gain {network.feedback:g}, schedules {args.schedule} and {args.schedule_nudged}, "
               f"{args.nudging} nudging, nudged phases as {args.nudged_phases}")
-        exact, table = by_chunk(partial(exact_gradient, free=Phase(300, args.schedule)), network, x, y, threads), []
+        exact, table = by_chunk(partial(exact_gradient, free=Phase(300, args.schedule, omega=args.omega)), network, x, y, threads), []
         for T, K, beta in itertools.product(args.steps_free, args.steps_nudged, args.beta):
             found = by_chunk(estimate(network, args, T, K, beta), network, x, y, threads)
             table.append(dict(T=T, K=K, beta=beta, **compared(found, exact, FEEDBACK_UPDATES[args.feedback_update][1])))
@@ -61,7 +61,8 @@ def main():
 
 def estimate(network, args, T, K, beta):
     """(network, x, y) -> the `Estimate` of EP after T and K steps."""
-    phases = Phases(Phase(T, args.schedule, args.tolerance), Phase(K, args.schedule_nudged, args.tolerance_nudged),
+    phases = Phases(Phase(T, args.schedule, args.tolerance, omega=args.omega),
+                    Phase(K, args.schedule_nudged, args.tolerance_nudged, omega=args.omega),
                     deviations=args.nudged_phases == "deviations")
     return partial(ep.eqprop_gradient, phases=phases, nudging=NUDGINGS[args.nudging](beta, np.random.default_rng(0)),
                    transposed=FEEDBACK_UPDATES[args.feedback_update][0])
@@ -72,7 +73,7 @@ def by_chunk(one_chunk, network, x, y, threads):
     def of(chunk):
         found, images = one_chunk(network, x[chunk], y[chunk]), len(y[chunk])
         summed = {name: images * g.astype("float64") for name, g in found.gradient.items()}  # a gradient is a mean
-        return summed, found.free.steps, np.mean([phase.steps for phase in found.nudged] or [0])
+        return summed, found.free.mean_steps, np.mean([phase.mean_steps for phase in found.nudged] or [0])
     return list(threads(of, loop.chunks(len(y))))
 
 
@@ -96,8 +97,8 @@ def trained(path):
     if Path(path).is_file():
         network = ep.load(path)
         about = network.about or {}  # it knows its free phase, and the rest is as the main job has it for such a phase
-        alike = experiment.CPU if about.get("schedule") == "up" else dict(schedule="checkerboard", nudged_phases="states")
-        own = experiment.Config(**alike | {key: about[key] for key in ("steps_free", "schedule") if key in about})
+        alike = experiment.CPU if about.get("schedule") == "up" else experiment.RECURRENT
+        own = experiment.Config(**alike | {key: about[key] for key in ("steps_free", "schedule", "omega") if key in about})
         return network, around(own, "own" if network.has_phi else "exact")
     checkpoint = Path(path) / "checkpoint.npz"
     config, arrays = experiment.Config(**read_meta(checkpoint)["config"]), read_npz(checkpoint)
@@ -112,7 +113,7 @@ def around(config, feedback_update):
     """INITIAL's keys: T, K and beta of a configuration and their neighbours, and the rest as it is."""
     T, K, beta = config.steps_free, config.steps_nudged, config.beta
     lists = dict(steps_free=[T, 2 * T, 4 * T], steps_nudged=[K, 2 * K, 4 * K], beta=[beta / 4, beta / 2, beta, 2 * beta])
-    same = ("schedule", "schedule_nudged", "nudging", "nudged_phases")
+    same = ("schedule", "schedule_nudged", "omega", "nudging", "nudged_phases")
     return {**lists, **{key: getattr(config, key) for key in same}, "feedback_update": feedback_update}
 
 
@@ -144,6 +145,7 @@ def options():
     add("--steps-free", type=cli.count, nargs="+", metavar="T", help="default: those that it was trained with, twice, four times")
     add("--steps-nudged", type=cli.count, nargs="+", metavar="K", help="likewise")
     add("--beta", type=cli.positive, nargs="+", help="default: from a fourth of what it was trained with to twice that")
+    add("--nudged-phases", choices=["states", "deviations"], help="default: as it was trained")
     add("--tolerance", type=cli.not_negative, default=0.0, help="end the free phase once the residual is below this")
     add("--tolerance-nudged", type=cli.not_negative, default=0.0, help="the same for the nudged phases")
     add("--images", type=cli.count, default=128, help="the last so many training images")
