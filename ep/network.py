@@ -395,10 +395,10 @@ class Network:
         Raises EPError for a network that could not be read back.
         """
         names, arrays = [sigma.name for sigma in self.activations], self.parameters()
+        parts = [described(synapse, str(k), arrays) for k, synapse in enumerate(self.synapses, start=1)]
         if type(self.cost) not in COSTS.values() or [ACTIVATIONS.get(name) for name in names] != self.activations:
             raise EPError("this network has an activation or a cost that is none of this package's, and a file runs no code: "
                           "save network.parameters() instead")
-        parts = [described(synapse, str(k), arrays) for k, synapse in enumerate(self.synapses, start=1)]
         description = dict(synapses=parts, wiring=self.wiring, cost=self.cost.name, feedback=self.feedback,
                            activation=names if isinstance(self.activation, list) else names[0])
         return description, arrays

@@ -226,6 +226,11 @@ def test_kernels_follow_new_weights_but_not_a_change_in_place():
     assert_same(ep.relax(engine.prepared(net), x, 2, start=start), ep.relax(net, x, 2, start=start))
 
 
+def test_what_is_prepared_is_not_saved(tmp_path):
+    with pytest.raises(ep.EPError, match="save the one it was made of"):
+        engine.prepared(network("average", size=12)).save(tmp_path / "net.npz")
+
+
 def test_large_kernels(monkeypatch):
     """Their channels are not exchanged, and both products go through together."""
     monkeypatch.setattr(winograd, "LARGE", 0)

@@ -16,8 +16,8 @@ CORE = [  # the files that people read, lowest first
 DOORS = [  # everything else: exchangeable parts, data sets, training
     {"engine.winograd", "engine.blas", "engine.kernels", "datasets.augment", "datasets.download",
      "train.checkpoint", "train.machine", "train.curves", "train.watch", "train.claim", "train.step"},
-    {"engine.gpu", "datasets.pictures"},
-    {"engine.cpu", "engine.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
+    {"engine.cpu"}, {"engine.gpu", "datasets.pictures"},
+    {"engine.graph", "train.optimizers", "datasets.dataset", "train.commandline"},
     {"engine", "datasets.synthetic", "datasets.cifar"}, {"datasets.folder", "datasets.arrays"},
     {"datasets.idx"}, {"datasets.choose"}, {"datasets"}, {"train.loop"},
     {"train.settings", "train.parallel", "train.equilibrium"}, {"train.experiment"}, {"train.runs"}, {"train.job"},

@@ -79,7 +79,7 @@ def hold_out(dataset: Dataset, images: int) -> Dataset:
     by_class = len(np.setdiff1d(y[-images:], y[:-images])) or (y[1:] >= y[:-1]).all()
     note = f"held out are images of {held}, trained on are images of {left}: shuffle what is sorted by class" if by_class else ""
     return dataset._replace(train_images=x[:-images], train_labels=y[:-images], test_images=x[-images:], test_labels=y[-images:],
-                            source=f"{dataset.source}, tested on {images} images held out of its training images",
+                            source=f"{dataset.source}, its last {images} training images held out as test images",
                             note="; ".join(filter(None, (dataset.note, note))))
 
 

@@ -13,6 +13,7 @@ import threading
 import numpy as np
 
 from .. import ops
+from ..errors import EPError
 from ..synapse import Conv
 from .winograd import Scratch, Winograd, WinogradProduct, multiplications, tile, transform_flipped, transform_kernel
 
@@ -58,7 +59,14 @@ def fits(synapse):
             and synapse.pool in POOLINGS)
 
 
-class TiledConv(Conv):
+class Exchanged:
+    """What the engine's synapses have in common: a file holds those that they stand for."""
+
+    def arguments(self):
+        raise EPError("a network that was prepared by ep.engine is for relaxing, not for a file: save the one it was made of")
+
+
+class TiledConv(Exchanged, Conv):
     """`Conv` with another convolution. Its kernels are transformed at their first use, and stale once W is changed in place."""
 
     def __init__(self, conv):

@@ -14,6 +14,7 @@ from ..synapse import Conv, Dense, Identity
 from ..vectorfield import plain
 from . import blas, kernels
 from .blas import matmul
+from .cpu import Exchanged
 
 MEMORY = 1 << 28  # bytes
 MAX_POOL = ops.MAX_POOL._replace(pool=kernels.max_pool, pool_at=kernels.max_pool_at, unpool=kernels.max_unpool)
@@ -49,7 +50,7 @@ def recordable(network):
             and all(one.pool in POOLINGS for one in plain(network) if type(one) is GpuConv))
 
 
-class GpuConv(Conv):
+class GpuConv(Exchanged, Conv):
     def __init__(self, conv):
         vars(self).update(vars(conv), pool=MAX_POOL if conv.pool == ops.MAX_POOL else conv.pool)
 
@@ -93,7 +94,7 @@ class GpuConv(Conv):
         return parts[0] if len(parts) == 1 else array_module(a).concatenate(parts)
 
 
-class GpuDense(Dense):
+class GpuDense(Exchanged, Dense):
     def __init__(self, dense):
         vars(self).update(vars(dense))
 

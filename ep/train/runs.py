@@ -228,7 +228,8 @@ class Run:
                 print(f"no network.npz: {error}; its parameters are in checkpoint.npz")
             write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
             release(self.lock)
-        print(f"test accuracy {result['test_accuracy']:.1%} on {result['source']}; see {self.folder / 'curves.png'}")
+        print(f"test accuracy {result['test_accuracy']:.1%} of {result['test_images']} images: {result['source']}; see "
+              f"{self.folder / 'curves.png'}")
 
     def lap(self):
         """Seconds since it was called last, or since the epoch started."""

@@ -46,7 +46,7 @@ CONVERGED = phases(100, 48, tolerance=1e-4)
 SWEEPS = ep.Phases(ep.Phase(2, "up"), ep.Phase(1, "down"), deviations=True)
 NETWORKS = {
     "paper": lambda: ep.convnet(),
-    "cpu preset": lambda: ep.convnet([32, 64, 128, 128], scale=1.5),
+    "small": lambda: ep.convnet([32, 64, 128, 128], scale=1.5),
 }
 PATHS = {"readable": ("#999999", "ep/synapse.py"), "engine": ("#0072b2", "ep/engine/cpu.py")}  # colours of the picture
 
@@ -333,7 +333,7 @@ def plot(rows, blas):
     """A panel per network; in it, a group of bars for each convolution and training step, a bar for each path."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     figure.suptitle(f"How fast are convolutions and training steps, against the machine's own matrix product?\n{blas}")
-    for axes, network in zip(figure.subplots(1, 2, sharex=True), ("paper", "cpu preset")):
+    for axes, network in zip(figure.subplots(1, 2, sharex=True), ("paper", "small")):
         groups, place, ticks = {}, 0.0, []
         for row in rows:
             name, _, what = row["name"].partition(", ")

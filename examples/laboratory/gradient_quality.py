@@ -46,7 +46,8 @@ def main():
     with ep.worker_threads(args.threads) as threads:
         print(f"{args.images} images, feedback gain {network.feedback:g}, schedules {args.schedule} and {args.schedule_nudged}, "
               f"{args.nudging} nudging, nudged phases as {args.nudged_phases}")
-        exact, table = by_chunk(partial(exact_gradient, free=Phase(300, args.schedule, omega=args.omega)), network, x, y, threads), []
+        settled = Phase(300, args.schedule, omega=args.omega)
+        exact, table = by_chunk(partial(exact_gradient, free=settled), network, x, y, threads), []
         for T, K, beta in itertools.product(args.steps_free, args.steps_nudged, args.beta):
             found = by_chunk(estimate(network, args, T, K, beta), network, x, y, threads)
             table.append(dict(T=T, K=K, beta=beta, **compared(found, exact, FEEDBACK_UPDATES[args.feedback_update][1])))
