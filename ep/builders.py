@@ -157,8 +157,9 @@ def calibrate(network: Network, x: Array, deviation: float, mean: float = 0.0, d
 
         W <- W deviation / std(u),   b <- mean - mean(u)          u the drives of the feed-forward pass over x, per unit (channel)
 
-    Layer by layer from the input, with the states of the layer below as they are by then. No unit is then at a bound in every
-    image, at any depth, for any images and any sigma, and no factor has to be guessed. The readout stays as it is.
+    Layer by layer from the input, with the states of the layer below as they are by then, and over the places of a channel, too.
+    No channel is then at a bound everywhere, at any depth and for any sigma that has `mean` within its bounds, and no factor has
+    to be guessed. The readout stays as it is.
     An `Identity` has no weights: u is then what is added to it. The layers that get one lie on a path of skips along which these
     sums add up; so each of m such layers gets deviation/sqrt(m), and at any depth the variance grows along this path to about
     twice that of its beginning at most.
@@ -171,8 +172,8 @@ def calibrate(network: Network, x: Array, deviation: float, mean: float = 0.0, d
                                    if type(synapse) is not Identity):
         raise EPError("only synapses with W and b, and identities, can be calibrated, and this network has others")
     layers, identities = [x, *network.init_state(x)], sum(type(synapse) is Identity for synapse in network.synapses)
-    for n in sorted((n for n in range(1, len(network.shapes)) if network.depths[n] <= (depth or network.depths[-1])),
-                    key=lambda n: network.depths[n]):
+    deepest = max(network.depths) if depth is None else depth
+    for n in sorted((n for n in range(1, len(network.shapes)) if network.depths[n] <= deepest), key=lambda n: network.depths[n]):
         incoming = [(synapse, i) for synapse, (i, j) in zip(network.synapses, network.wiring) if j == n]
         weighted = [(synapse, i) for synapse, i in incoming if type(synapse) is not Identity]
         skipped = sum(layers[i] for synapse, i in incoming if type(synapse) is Identity)

@@ -50,7 +50,7 @@ def by_layer(values, layers, what):
     numbers = [real(value, what) for value in (values if np.ndim(values) else [values])]
     if len(numbers) == 1:
         numbers = numbers * layers
-    if len(numbers) == 2:
+    if len(numbers) == 2 <= layers:
         numbers = [numbers[0]] * (layers - 1) + [numbers[1]]
     if len(numbers) != layers or not min(numbers) > 0:
         raise EPError(f"expected one positive {what}, two (hidden layers, classes), or one for each of the {layers} layers: got "
@@ -108,7 +108,8 @@ def floats(array, what, ndim):
 def check_derivatives(synapse: Any, seed: int = 0) -> None:
     """Are the drives and `hebbian` of a synapse the derivatives of its `phi`? By central differences at random states.
 
-    In float64, on the host; states are from 0 to 1. Raises EPError that names what is no derivative.
+    And, but for a nonlinear one, are `linear_post` the adjoint of `drive_pre`, and `hebbian_down` the derivative of
+    < pre, drive_pre(post) >? In float64, on the host; states are from 0 to 1. Raises EPError that names what is not.
     """
     synapse, rng, h = copy.deepcopy(synapse), np.random.default_rng(seed), 1e-5
     theta = {name: np.asarray(w, dtype="float64") for name, w in synapse.parameters().items()}
@@ -116,22 +117,38 @@ def check_derivatives(synapse: Any, seed: int = 0) -> None:
     at = {"drive_pre": pre, "drive_post": post, **theta}
     along = {name: rng.standard_normal(a.shape) for name, a in at.items()}
 
-    def phi(moved=None, by=0.0):
-        """Phi, (3,), where one of its arguments has moved."""
-        now = {name: a + by * along[name] if name == moved else a for name, a in at.items()}
-        for name in theta:
-            setattr(synapse, name, now[name])
-        return synapse.phi(now["drive_pre"], now["drive_post"])
+    def slope(phi, moved):
+        """Of phi(pre, post), (3,), where one of its arguments moves `along`."""
+        def value(by):
+            now = {name: a + by * along[name] if name == moved else a for name, a in at.items()}
+            for name in theta:
+                setattr(synapse, name, now[name])
+            return phi(now["drive_pre"], now["drive_post"])
+        found = (value(h) - value(-h)) / (2 * h)
+        value(0.0)  # puts theta back
+        return found
 
-    slopes, size = {name: (phi(name, h) - phi(name, -h)) / (2 * h) for name in at}, abs(phi()).max()  # the last puts theta back
+    def unfit(phi, claims, names):
+        """Those of the names whose claim is not the slope of phi."""
+        size = abs(phi(pre, post)).max()
+        for name in names:
+            along_name, found = along[name], slope(phi, name)
+            if fits := name in claims and np.shape(claims[name]) == along_name.shape:
+                product = claims[name] * along_name
+                gap = product.sum() - found.sum() if name in theta else product.reshape(3, -1).sum(1) - found
+                fits = abs(gap).max() <= 1e-6 * (size + abs(found).max())
+            if not fits:
+                yield name
+
     up, switches = synapse.drive_post(pre) if synapse.bilinear else (synapse.drive_post(pre, post), None)
     down = synapse.drive_pre(post, switches) if synapse.bilinear else synapse.drive_pre(pre, post)
-    claims, wrong = {"drive_pre": down, "drive_post": up, **synapse.hebbian(pre, post, switches)}, []
-    for name, slope in slopes.items():
-        if fits := name in claims and np.shape(claims[name]) == along[name].shape:
-            product = claims[name] * along[name]
-            gap = product.sum() - slope.sum() if name in theta else product.reshape(3, -1).sum(1) - slope
-            fits = abs(gap).max() <= 1e-6 * (size + abs(slope).max())
-        wrong += [] if fits else [name]
+    wrong = [*unfit(synapse.phi, {"drive_pre": down, "drive_post": up, **synapse.hebbian(pre, post, switches)}, at)]
+    if synapse.bilinear and not wrong:
+        def phi_down(pre, post):
+            return (pre * synapse.drive_pre(post, switches)).reshape(3, -1).sum(1)
+        without_bias = {"drive_post": synapse.linear_post(pre, switches)} | {
+            name: np.zeros_like(w) for name, w in theta.items()} | synapse.hebbian_down(pre, post, switches)
+        names = {"drive_post": "linear_post (drive_post without the bias, the parameter b)"}
+        wrong = [names.get(name, f"hebbian_down of {name}") for name in unfit(phi_down, without_bias, ["drive_post", *theta])]
     if wrong:
         raise EPError(f"{type(synapse).__name__}: not the derivative of its phi: {', '.join(wrong)} (see ep/synapse.py)")

@@ -8,8 +8,8 @@ The nudged dynamics need only the force -dC/ds. Both costs have the same five me
     parameters()      weights that belong to the cost itself
     gradient(s, y)    dC/d(those), summed over the batch; EP takes it at the free state s*
 
-and a `name`. `readout` says whether a builder has to make the cost of weights W, b that lead from the last layer to the classes.
-A cost of one's own is a class with these.
+and a `name`. `readout` says whether a builder has to make the cost of weights W, b that lead from the last layer to the classes,
+for each of which b has a number. A cost of one's own is a class with these.
 """
 
 from .backend import Array, Gradient, array_module

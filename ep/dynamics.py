@@ -2,8 +2,9 @@
 
     s_n <- sigma( u_n - [n = L] beta dC/ds_L )          fixed point: s^beta, and s* = s^0                    (1)
 
-u_n is the drive of layer n (network.py). `iterate` is the loop over steps and layers, the only one in this package. `relax` and
-`deviate` tell it what drives a layer and how it moves; so do rbp.py and radius.py.
+u_n is the drive of layer n (network.py), and [n = L] is 1 for the last layer and 0 for the others. `iterate` is the loop over
+steps and layers, the only one in this package. `relax` and `deviate` tell it what drives a layer and how it moves; so do rbp.py
+and radius.py.
 
 A nudged phase relaxes the states s^beta themselves (`relax`), or their difference from s* (`deviate`, equation (11)). Layer n
 answers a nudge by about beta gamma^(L - n). Where feedback is weak, subtracting two float32 states leaves little of that but
@@ -157,6 +158,7 @@ def deviate(network: Network, y: Array, beta: complex, free: Relaxation, phase: 
     phase, beta, y = Phase.of(phase), checked_beta(network, beta), network.targets(y, free.states[-1].dtype)
     if len(y) != len(free.states[-1]):
         raise EPError(f"expected one label or target per image of the free phase: got {len(y)} for {len(free.states[-1])}")
+    start = start if start is None else started(network, start, free.states[-1])
     omega, sigmas, L = over_relaxation(network, phase), network.activations, len(free.states)
     factors = [min(max(w, 1 / LARGEST_FACTOR), LARGEST_FACTOR) for w in network.energy_factors]  # at gamma = 0: inf and 0
     u = free.u
@@ -435,13 +437,16 @@ def checked(network, x, y, beta, start=None):
     if beta != 0 and y is None:
         raise EPError("nudging (beta != 0) needs the targets y, one per input")
     x, y = (network.inputs(x), None) if y is None else network.examples(x, y)
-    expected = [(len(x), *shape) for shape in network.shapes[1:]]
-    start = None if start is None else [arrayed(s, "start") for s in start]
-    if start is not None and [s.shape for s in start] != expected:
+    return x, y, beta, start if start is None else started(network, start, x)
+
+
+def started(network, start, x):
+    """The states to start from, for as many images as x, and of its precision; EPError if they do not fit."""
+    start, expected = [arrayed(s, "start") for s in start], [(len(x), *shape) for shape in network.shapes[1:]]
+    if [s.shape for s in start] != expected:
         raise EPError(f"expected a start of states of the shapes {expected}: got {[s.shape for s in start]}")
-    if start is not None:
-        start = [s.astype(x.dtype) if s.dtype != x.dtype and s.dtype.kind == x.dtype.kind else s for s in start]
-    return x, y, beta, start
+    dtypes = [np.result_type(x.dtype, np.complex64) if s.dtype.kind == "c" else x.dtype for s in start]
+    return [s.astype(dtype) if s.dtype != dtype else s for s, dtype in zip(start, dtypes)]
 
 
 def checked_beta(network, beta):

@@ -7,13 +7,16 @@
 A first reading takes `eqprop_gradient` without its branch for deviations, then `nudged_phases` and `difference_of_states`.
 
 `Phases(..., deviations=True)` asks for a second form. (4) subtracts products of states that are almost equal, and where feedback
-is weak that loses digits. So the differences delta^beta = s^beta - s* are relaxed themselves (at weak feedback times a factor of
-their layer: `Network.parameter_adjoint`), and mu = - sum_k c_k delta^{beta_k} estimates - ds^beta/dbeta. dPhi/dtheta is a product
-of two states, so (3) has a term for each end that moves. For the synapse from layer i to layer j,
+is weak that loses digits. So the differences delta^beta = s^beta - s* are relaxed themselves, and mu = - sum_k c_k delta^{beta_k}
+estimates - ds^beta/dbeta. dPhi/dtheta is a product of two states, so (3) has a term for each end that moves. For the synapse from
+layer i to layer j,
 
-    dL/dtheta = hebbian(s_i*, mu_j) + hebbian_down(mu_i, s_j*)      hebbian_down: without the bias    (12)
+    dL/dtheta = hebbian(s_i*, mu_j) + w_j/w_i hebbian_down(mu_i, s_j*)      hebbian_down: without the bias    (12)
+
+w_n is a factor of layer n, by which delta_n is multiplied, too: 1 at full feedback, and else that of (10) and (11).
 """
 
+import math
 from collections.abc import Mapping
 
 from .backend import Array, States
@@ -63,7 +66,7 @@ def eqprop_from_states(network: Network, x: Array, y: Array, free: Relaxation | 
     x, y, nudging as for `eqprop_gradient`. The states of a phase are [s_1 ... s_L], each (N, *shape of the layer), or a
     `Relaxation`; max-pooling chooses its switches at states alone. An asymmetric network, which has no Phi, gets (7).
     free        s*; nudged {beta_k: s^{beta_k}} for every point of the nudging
-    Raises EPError for points without states, for states of a wrong shape, and where (4) has no finite factors w_n.
+    Raises EPError for points without states, for states of a wrong shape, for deviations, and where (4) has no finite w_n.
     """
     points = instance(nudging, Nudging, "nudging").points
     if missing := [beta for beta in points if beta not in nudged]:
@@ -77,13 +80,15 @@ def eqprop_from_states(network: Network, x: Array, y: Array, free: Relaxation | 
 
 
 def measured(network, x, states):
-    """A `Relaxation` as it is; states alone as one that ended in them."""
+    """A `Relaxation` as it is; states alone as one that ended in them, nobody knows how far from rest: its residual is NaN."""
     if isinstance(states, Relaxation):
+        if not states.u:
+            raise EPError("expected the states of a phase, and these are deviations from them: use Phases(..., deviations=False)")
         return states
     states = checked(network, x, None, 0.0, states)[3]
     layers = [x, *states]
     switches = [synapse.winners(layers[i]) for synapse, (i, _) in zip(network.synapses, network.wiring)]
-    return Relaxation(states, switches, 0, states)
+    return Relaxation(states, switches, 0, [s + math.nan for s in states])
 
 
 def nudged_phases(network, x, y, phases, nudging, free, inputs):

@@ -8,7 +8,7 @@ and for beta -> 0 each of them is what backpropagation through time adds in one 
 """
 
 from .backend import Array, Gradient, States
-from .dynamics import relax, response
+from .dynamics import relax, response, started
 from .eqprop import check_energy
 from .errors import EPError
 from .network import Network
@@ -26,6 +26,7 @@ def eqprop_increments(network: Network, x: Array, y: Array, states: States, step
     Raises EPError for an asymmetric network without deviations: there is no Phi to differentiate.
     """
     x, y = network.examples(x, y)
+    states = started(network, states, x)
     free = relax(network, x, 1, start=states)  # for u* and the switches: at a fixed point one more step changes nothing
     if not deviations:
         check_energy(network, transposed)

@@ -10,9 +10,9 @@ Such a network relaxes by itself, and an instrument reads its states. These thin
 n stands for standard normal numbers, others at each place, and rms for the root mean square. The *device* is the network that
 relaxes. The rule multiplies two states that were read, as if both ways were the same. The input is known, and is not read.
 
-All numbers are drawn from default_rng([seed, kind, phase, image, *place]), by each image for itself: they depend neither on
-threads nor on which images are relaxed together. Drift and mismatch are the same for all images. A CUDA graph must not record
-this: it would repeat the same numbers for ever.
+Noise is drawn from default_rng([seed, kind, phase, image, *place]), by each image for itself: it depends neither on threads nor
+on which images are relaxed together. Drift and mismatch are the same for all images, and mismatch for all phases and places. A
+CUDA graph must not record this: it would repeat the same numbers for ever.
 """
 
 import copy
@@ -109,13 +109,12 @@ class Imperfections:
         return disturb if self.update_noise or self.state_bits else None
 
     def read(self, relaxation: Relaxation, phase: int = 0) -> Relaxation:
-        """The relaxation, with its states as the instrument reads them. The switches are those of the device, on its way up."""
-        switches = [sw[0] if self.mismatch and isinstance(sw, tuple) else sw for sw in relaxation.switches]
+        """The relaxation, with its states as the instrument reads them."""
         states, sd = relaxation.states, self.read_noise / math.sqrt(self.readings)
         if sd:
             noise = self.noise(READ, phase, len(states[0]))
             states = [s + sd * noise(s) for s in states]
-        return replace(relaxation, states=states, switches=switches)
+        return replace(relaxation, states=states)
 
     def noise(self, kind, phase, images):
         """noise(a): standard normal numbers like a (images, ...), next time others; each image has a generator of its own."""
@@ -147,7 +146,10 @@ def imperfect_gradient(network: Network, x: Array, y: Array, phases: Phases, *, 
 
     def settled(k, phase, *nudge, start=None):
         device = same or prepared(imperfections.device(rule, k))
-        return relax(device, x, phase, *nudge, start=start, disturb=imperfections.disturbance(rule, k, len(x)))
+        ended = relax(device, x, phase, *nudge, start=start, disturb=imperfections.disturbance(rule, k, len(x)))
+        of_rule = [sw[0] if type(theirs) is Asymmetric and own.has_phi else sw
+                   for sw, theirs, own in zip(ended.switches, device.synapses, rule.synapses)]
+        return replace(ended, switches=of_rule)  # of a way down that differs the rule knows nothing
 
     free, tolerance = settled(0, phases.free), phases.free.tolerance
     nudged = [free if beta == 0 and tolerance > 0 and free.converged else

@@ -16,7 +16,7 @@ Weak feedback. Each layer gets a factor w_n, which says how much its part of the
 gamma is the *feedback gain*. At gamma = 1 all factors are 1. With gamma < 1 the lower layers weigh more. Setting dE/ds_n = 0 and
 dividing by w_n shows what this does: a drive that comes down from layer j to layer i is multiplied by w_j/w_i, which is gamma
 for the layer above and gamma^2 for a skip past one layer. So "dPhi/ds" reads "dPhi/ds_n, divided by w_n" here, and both are
-called the drives u. At gamma = 0 nothing comes down: this is the feed-forward network. It has drives, but no Phi and no E.
+called the drives u. At gamma = 0 nothing comes down: the feed-forward network, but for lateral synapses. It has no Phi and no E.
 
 Asymmetric synapses (vectorfield.py). There is no Phi and no E then, and the drives are all there is.
 
@@ -72,7 +72,7 @@ class Network:
         several = list(activation) if type(activation) in (list, tuple) else [activation]
         several = [named(one, ACTIVATIONS, "activation") for one in several]
         self.activation = several[0] if len(several) == 1 else several
-        wiring = wiring or [(k, k + 1) for k in range(len(self.synapses))]
+        wiring = [(k, k + 1) for k in range(len(self.synapses))] if wiring is None else wiring
         self.wiring = [tuple(whole(layer, "layer") for layer in ends) for ends in wiring]
         if not self.synapses or len(self.wiring) != len(self.synapses) or isinstance(cost, (str, type)):
             raise EPError("a network needs at least one synapse, one pair of layers for each, and a cost that has been made, "
@@ -83,10 +83,21 @@ class Network:
         if len(self.activations) != len(self.shapes) - 1:
             raise EPError(f"expected one activation, or one for each of the {len(self.shapes) - 1} layers: got {len(several)}")
         self.holomorphic = all(part.holomorphic for part in (*self.activations, *self.synapses))
-        negative = [one.name for one in self.activations if one.bounds[0] < 0]
-        if negative and any(getattr(s, "pool", None) == ops.MAX_POOL for s in self.synapses):
-            raise EPError(f"max-pooling needs states >= 0, and {negative[0]} has negative ones: use another activation, or "
-                          "average pooling")
+        self._check_parts()
+
+    def _check_parts(self):
+        """Raise EPError for parts that do not work together, though their shapes may fit."""
+        for sigma in [self.activations[j - 1] for synapse, (_, j) in zip(self.synapses, self.wiring)
+                      if getattr(synapse, "pool", None) == ops.MAX_POOL]:
+            if sigma.bounds[0] < 0:
+                raise EPError(f"max-pooling needs states >= 0, and {sigma.name} has negative ones: use another activation, or "
+                              "average pooling")
+        if any(isinstance(synapse, Asymmetric) and i == 0 for synapse, (i, _) in zip(self.synapses, self.wiring)):
+            raise EPError("nothing is fed back to the input: let an asymmetric synapse lead from another layer")
+        last, own = self.shapes[-1], type(self.cost) in COSTS.values()
+        if own and (len(self.cost.W) != math.prod(last) if self.cost.readout else len(last) > 1):
+            raise EPError(f"the {self.cost.name} cost does not fit to a last layer of shape {last}: squared error takes one axis,"
+                          " a unit for each class, and a readout has a row of W for each unit")
 
     def _layer_shapes(self):
         """[shape of x, shape of s_1, ...]; raises EPError where two synapses disagree about a layer."""
@@ -167,7 +178,7 @@ class Network:
         return sum(w_n * G(s).reshape(len(s), -1).sum(1) for w_n, G, s in layers) - self.phi(x, states)
 
     def check_energy(self):
-        if self.feedback == 0:
+        if self.feedback == 0 and math.inf in self.energy_factors:
             raise EPError("a network without feedback (gamma = 0) has no Phi and no energy: nothing comes down in it, so its "
                           "drives are the derivatives of no scalar; use a small gain, or nudge by deviations, which need none")
         dtype = self.any_parameter.dtype
@@ -206,11 +217,12 @@ class Network:
 
     def input_drives(self, x):
         """{k: drive_post(x)} for the bilinear synapses k that start at the input: constant while x is."""
-        self.check_input(x)
+        x = self.inputs(x)
         return {k: self.synapses[k].drive_post(x) for k, (i, _) in enumerate(self.wiring) if i == 0 and self.synapses[k].bilinear}
 
     def hebbian(self, x: Array, states: States, switches: list) -> Gradient:
         """dPhi/dtheta summed over the batch, a flat dictionary: w_j hebbian_k(s_i, s_j) for every synapse k: i -> j."""
+        self.check_energy()
         layers, w, products = [x, *states], [None, *self.energy_factors], {}
         for k, (i, j) in enumerate(self.wiring):
             for name, g in self.synapses[k].hebbian(layers[i], layers[j], switches[k]).items():
@@ -319,10 +331,11 @@ class Network:
         Raises EPError for another shape, for labels outside 0 ... classes - 1, and, on the host, for targets that are not finite.
         """
         some, labels = self.any_parameter, arrayed(labels, "the labels")
-        readout = self.cost.parameters()
-        classes = len(readout["b"]) if readout else self.shapes[-1][0]  # the readout's, or the units of the last layer
+        of_readout = getattr(self.cost, "readout", False)
+        classes = len(self.cost.parameters()["b"]) if of_readout else self.shapes[-1][0]  # or the units of the last layer
         xp, dtype = array_module(some), dtype or some.dtype
-        if labels.ndim == 2 and labels.shape[1] == classes and labels.dtype.kind in "biufc":
+        kinds = "biufc" if np.dtype(dtype).kind == "c" else "biuf"
+        if labels.ndim == 2 and labels.shape[1] == classes and labels.dtype.kind in kinds:
             if array_module(labels) is np and not np.isfinite(labels).all():
                 raise EPError("the targets have values that are NaN or infinite")
             return xp.asarray(labels, dtype=dtype)

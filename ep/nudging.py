@@ -6,6 +6,8 @@ So an EP estimator *is* a numerical differentiation formula, and a formula is da
     g = sum_k c_k f(beta_k) = f'(0) + bias,     with  sum_k c_k beta_k^m = [m == 1]  for m = 0, 1              (4)
                                                                          and  = 0    for 2 <= m < M
 
+([m == 1] is 1 for m = 1, and else 0.)
+
 Taylor: g = sum_{m <= M} f^(m)(0)/m! * moment(m) + remainder. The first moment after m = 1 that is not zero, m = M, leaves a
 bias O(beta^(M-1)): the `order` of the formula.
 """

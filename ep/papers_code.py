@@ -12,6 +12,7 @@ tests/test_papers_code.py). None of them is needed to understand EP.
 """
 
 from .backend import Array, Gradient
+from .checks import instance
 from .dynamics import Estimate, checked_beta, estimate, relax
 from .eqprop import check_energy
 from .network import Network
@@ -25,7 +26,8 @@ def papers_gradient(network: Network, x: Array, y: Array, phases: Phases, *, nud
     common: for asymmetric networks, the products that Kolen-Pollack adds up. Nudged phases are always states, whatever
     phases.deviations says.
     """
-    for beta in nudging.points:
+    instance(phases, Phases, "phases")
+    for beta in instance(nudging, Nudging, "nudging").points:
         checked_beta(network, beta)
     check_energy(network, transposed=False)
     x, y = network.examples(x, y)

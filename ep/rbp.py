@@ -38,7 +38,7 @@ def rbp_gradient(network: Network, x: Array, y: Array, phases: Phases, start: St
         return terms + [(1.0, dC)] if n == len(mu) else terms
 
     def update(n, terms):
-        new = slopes[n - 1] * total(terms)
+        new = slopes[n - 1] * total(terms) if terms else 0.0 * mu[n - 1]
         mu[n - 1] = new if omega == 1 else (1 - omega) * mu[n - 1] + omega * new
 
     iterate(network, phases.nudged, mu, drive, update)

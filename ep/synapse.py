@@ -36,8 +36,8 @@ class Synapse:
     """The contract of a synapse, and what follows from it. A synapse of one's own inherits from this class.
 
     It has `pre_shape` and `post_shape`, `drive_post` and `drive_pre`; if it has parameters, also `parameters` and `hebbian`; and
-    if it has a bias, `linear_post`. Everything else follows, and may be replaced by something faster. Switches are None, an
-    array whose first axis is that of the images, or a tuple of such.
+    if it has a bias, `linear_post`. The bias is the parameter "b", and "b" is no weight. Everything else follows, and may be
+    replaced by something faster. Switches are None, an array whose first axis is that of the images, or a tuple of such.
     """
 
     pre_shape: tuple

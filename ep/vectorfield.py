@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .backend import Array, Gradient, array_module, to_host
+from .checks import floats
 from .errors import EPError
 from .synapse import Synapse
 
@@ -49,6 +50,7 @@ class Asymmetric(Synapse):
     parts = ("forward", "feedback")
 
     def __init__(self, forward: Any, B: Array) -> None:
+        B = floats(B, "B", forward.W.ndim)
         if B.shape != forward.W.shape:
             raise EPError(f"feedback weights have the shape of the forward weights, {forward.W.shape}: got {B.shape}")
         self.forward, self.feedback = forward, copy.copy(forward)

@@ -234,7 +234,7 @@ def test_held_out_images_are_the_last_training_images(shapes):
     dataset = datasets.hold_out(shapes, 300)
     assert np.array_equal(np.concatenate([dataset.train_images, dataset.test_images]), shapes.train_images)
     assert np.array_equal(np.concatenate([dataset.train_labels, dataset.test_labels]), shapes.train_labels)
-    assert len(dataset.test_labels) == 300 and "300 images held out" in dataset.source and dataset.note == ""
+    assert len(dataset.test_labels) == 300 and "last 300 training images" in dataset.source and dataset.note == ""
     assert datasets.hold_out(shapes, 0) is shapes
     assert "training images" in sentence(datasets.hold_out, shapes, len(shapes.train_labels))
 

@@ -330,3 +330,88 @@ def test_parameters_of_several_types(name):
     x, _ = batch(net)
     found, expected = (ep.relax(one, x, 4).states for one in (engine.prepared(net), net))
     assert [s.dtype for s in found] == [s.dtype for s in expected] and relative(found, expected) < 1e-5
+
+
+# --- states that somebody brings ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind, expected", [("int64", "float32"), ("float64", "float32"), ("complex128", "complex64")])
+def test_a_start_takes_the_precision_of_the_network(kind, expected):
+    """In a free phase and in one by deviations; whatever its own type is."""
+    net = small(pool="average", activation="sigmoid")
+    x, y = batch(net)
+    start = [np.ones((4, *shape), kind) for shape in net.shapes[1:]]
+    found = ep.relax(net, x, 2, start=start), ep.deviate(net, y, 0.1, ep.relax(net, x, 2), 2, start=start)
+    assert {s.dtype for relaxation in found for s in relaxation.states} == {np.dtype(expected)}
+
+
+def test_a_start_of_other_images_is_refused():
+    net = small()
+    x, y = batch(net)
+    few = [s[:1] for s in ep.relax(net, x, 2).states]
+    for call in (lambda: ep.relax(net, x, 2, start=few), lambda: ep.deviate(net, y, 0.1, ep.relax(net, x, 2), 2, start=few),
+                 lambda: ep.eqprop_increments(net, x, y, few, 2, nudging=SYMMETRIC)):
+        assert "expected a start of states of the shapes" in sentence(call)
+
+
+def test_deviations_are_no_states():
+    """And states that are only read have no residual that anybody knows."""
+    net = small()
+    x, y = batch(net)
+    made = ep.eqprop_gradient(net, x, y, Phases(20, 8, deviations=True), nudging=SYMMETRIC)
+    nudged = dict(zip(SYMMETRIC.points, made.nudged))
+    assert "deviations" in sentence(ep.eqprop_from_states, net, x, y, made.free, nudged, SYMMETRIC)
+    states = {beta: ep.relax(net, x, 8, y, beta, start=made.free.states).states for beta in SYMMETRIC.points}
+    alone = ep.eqprop_from_states(net, x, y, made.free.states, states, SYMMETRIC).free
+    assert np.isnan(alone.residual) and not alone.converged and not alone.settled.any()
+
+
+# --- networks of unusual shapes ---------------------------------------------------------------------------------------------
+
+
+def test_a_layer_that_only_the_input_reaches():
+    """Recurrent backpropagation has nothing to tell it, as EP has not."""
+    rng = np.random.default_rng(0)
+    net = ep.Network([ep.Dense(rng.normal(size=(5, n)), np.zeros(n), (5,)) for n in (4, 3)], "sigmoid", SquaredError(),
+                     [(0, 1), (0, 2)])
+    x, y, phases = rng.random((6, 5)), np.arange(6) % 3, Phases(30, 30, deviations=True)
+    found = ep.rbp_gradient(net, x, y, phases).gradient
+    assert relative(found, ep.eqprop_gradient(net, x, y, phases, nudging=Nudging.symmetric(1e-3)).gradient) < 1e-5
+    assert not found["1.W"].any() and found["2.W"].any()
+
+
+def test_without_feedback_there_is_an_energy_of_one_layer_alone():
+    """Nothing could come down to it, so its drives are the derivatives of Phi at any gain; below a last layer they are not."""
+    x, y = np.random.default_rng(0).random((3, 6)), np.array([0, 1, 1])
+    one, two = (mlp(sizes, "sigmoid", SquaredError, feedback=0.0, dtype="float64") for sizes in ([6, 2], [6, 4, 2]))
+    states, exact = (call(one, x, y, Phases(5, 5), **options).gradient for call, options in (
+        (ep.eqprop_gradient, dict(nudging=Nudging.symmetric(1e-4))), (ep.bptt_gradient, {})))
+    assert relative(states, exact) < 1e-6
+    free = ep.relax(two, x, 5)
+    for call in (lambda: two.energy(x, free.states), lambda: two.hebbian(x, free.states, free.switches)):
+        assert "has no Phi" in sentence(call)
+
+
+def test_calibration_down_to_no_layer():
+    """depth=0: none is calibrated. Two numbers are for hidden layers and classes, so one layer refuses them."""
+    net = small()
+    before = {name: w.copy() for name, w in net.parameters().items()}
+    ep.builders.calibrate(net, batch(net)[0], 0.5, depth=0)
+    assert relative(net.parameters(), before) == 0
+    assert "one positive scale" in sentence(mlp, [4, 3], cost=SquaredError, scale=(2, 5))
+
+
+def test_complex_targets_and_costs_with_parameters_of_other_names():
+    net = small()
+    assert "expected integer labels" in sentence(net.targets, 1j * np.ones((2, 3)))
+
+    class Weighted(SquaredError):
+        """It learns how much each class counts."""
+
+        def parameters(self):
+            return {"a": self.a}
+
+    cost = Weighted()
+    cost.a = np.ones(2)
+    net = ep.Network(mlp([6, 2], cost=SquaredError).synapses, "clip", cost)
+    assert net.targets([1, 0]).tolist() == [[0, 1], [1, 0]]

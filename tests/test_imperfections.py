@@ -239,3 +239,23 @@ def test_what_cannot_be_is_refused():
     assert "shapes" in sentence(ep.eqprop_from_states, network, x, y, free, {-0.1: free, 0.1: free[:2]}, NUDGING)
     network.feedback = 0.0
     assert "gamma = 0" in sentence(gradient, network, x, y, read_noise=1e-3)
+
+
+class Paired(ep.Conv):
+    """A convolution that keeps its switches as the second of a pair."""
+
+    def drive_post(self, pre, switches=None):
+        drive, found = super().drive_post(pre, switches and switches[1])
+        return drive, (None, found)
+
+    def hebbian(self, pre, post, switches):
+        return super().hebbian(pre, post, switches[1])
+
+
+def test_mismatch_leaves_pairs_of_switches_that_are_not_its_own():
+    """Only synapses that a device exchanges have the switches of a way down that the rule does not know."""
+    network, x, y = example(np)
+    first = network.synapses[0]
+    network.synapses[0] = Paired(first.W, first.b, first.pre_shape, first.stride, first.padding, first.pool)
+    perfect, nearly = gradient(network, x, y), gradient(network, x, y, mismatch=1e-9)
+    assert relative(nearly.gradient, perfect.gradient) < 1e-6

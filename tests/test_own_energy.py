@@ -126,6 +126,82 @@ def test_what_is_no_derivative_is_named(kind, names):
     assert f"Wrong: not the derivative of its phi: {names} (" in said
 
 
+class Biased(ep.Synapse):
+    """< post, pre W + bias >, with the derivatives of that, under names of its own."""
+
+    def __init__(self, weight, bias):
+        self.V, self.b, self.c = weight, bias, bias
+        self.pre_shape, self.post_shape = weight.shape[:1], bias.shape
+
+    def parameters(self):
+        return {"V": self.V, "b": self.b}
+
+    def drive_post(self, pre, switches=None):
+        return pre @ self.V + self.b, None
+
+    def linear_post(self, pre, switches=None):
+        return pre @ self.V
+
+    def drive_pre(self, post, switches=None):
+        return post @ self.V.T
+
+    def hebbian(self, pre, post, switches=None):
+        return {"V": pre.T @ post, "b": post.sum(0)}
+
+
+class OtherBias(Biased):
+    """The bias has another name, by which nobody knows that it is one."""
+
+    def parameters(self):
+        return {"V": self.V, "c": self.c}
+
+    def drive_post(self, pre, switches=None):
+        return pre @ self.V + self.c, None
+
+    def hebbian(self, pre, post, switches=None):
+        return {"V": pre.T @ post, "c": post.sum(0)}
+
+
+class ForgetsLinear(Biased):
+    linear_post = ep.Synapse.linear_post
+
+
+class WeightCalledB(ep.Synapse):
+    """< post, b pre >: the weight has the name of a bias."""
+
+    def __init__(self, b):
+        self.b, self.pre_shape, self.post_shape = b, b.shape, b.shape
+
+    def parameters(self):
+        return {"b": self.b}
+
+    def drive_post(self, pre, switches=None):
+        return self.b * pre, None
+
+    def drive_pre(self, post, switches=None):
+        return self.b * post
+
+    def hebbian(self, pre, post, switches=None):
+        return {"b": (pre * post).sum(0)}
+
+
+@pytest.mark.parametrize("kind, named", [(OtherBias, "hebbian_down of c"), (ForgetsLinear, "linear_post"),
+                                         (WeightCalledB, "hebbian_down of b")])
+def test_a_bias_that_is_not_known_as_one_is_named(kind, named):
+    """Phi has the right derivatives, but deviations, BPTT and RBP would take a bias for a weight, or a weight for a bias."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.random((4, 3)), rng.random(3)]
+    ep.check_derivatives(Biased(*arrays))
+    said = sentence(ep.check_derivatives, kind(*arrays[-1:] if kind is WeightCalledB else arrays))
+    assert f"{kind.__name__}: not the derivative of its phi: {named}" in said
+
+
+def test_max_pooling_may_stand_below_negative_states():
+    """Only the layer that it leads to needs states >= 0: its own state pushes its winner up."""
+    conv = ep.Conv(np.ones((3, 3, 1, 1)), np.ones(1), (4, 4, 1))
+    ep.Network([conv, ep.Dense(np.eye(4), np.ones(4), (2, 2, 1))], ["clip", "tanh"], ep.SquaredError())
+
+
 # --- drives, steps and energy ----------------------------------------------------------------------------------------------
 
 
@@ -388,7 +464,10 @@ def test_a_device_keeps_each_layer_between_its_own_bounds():
     (lambda: ep.Network([ep.Conv(np.ones((3, 3, 1, 1)), np.ones(1), (4, 4, 1)), ep.Dense(np.eye(4), np.ones(4), (2, 2, 1))],
                         ["tanh", "clip"], ep.SquaredError()), "max-pooling needs states >= 0"),
     (lambda: ep.Network([dense(3, 3, 0)] * 3, "tanh", ep.SquaredError(), [(0, 1), (1, 2), (2, 1)]), "or join a layer to itself"),
-    (lambda: ep.Network([dense(3, 3, 0)] * 2, "tanh", ep.SquaredError(), [(0, 1), (0, 0)]), "leads into layer 0")])
+    (lambda: ep.Network([dense(3, 3, 0)] * 2, "tanh", ep.SquaredError(), [(0, 1), (0, 0)]), "leads into layer 0"),
+    (lambda: ep.Network([ep.Asymmetric(dense(3, 3, 0), np.eye(3))], "tanh", ep.SquaredError()), "fed back to the input"),
+    (lambda: ep.Network([ep.Identity((2, 2, 3))], "tanh", ep.SquaredError()), "takes one axis"),
+    (lambda: ep.Network([dense(3, 3, 0)], "tanh", ep.SoftmaxCrossEntropy(np.ones((4, 2)), np.ones(2))), "row of W")])
 def test_what_does_not_fit_is_refused(make, said):
     assert said in sentence(make)
 

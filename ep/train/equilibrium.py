@@ -62,8 +62,8 @@ def accuracies(network, images, labels, free, *, prepare, map=map, chunk=CHUNK):
 
         accuracy_at_T         after the phase `free`
         fixed_point_accuracy  after relaxing on, as `settled` says
-        changed_images        right at only one of them: whose number tells noise from a real difference
-        settled_images        that reached its tolerance
+        changed_images        share of those right at only one of them: it tells noise from a real difference
+        settled_images        share of those that reached its tolerance
         fixed_point_images    how many images
     """
     def one_chunk(part):
@@ -106,7 +106,7 @@ def regime(network: Network, x: Array, y: Array, free: Phase, exact: Estimate | 
 
 
 def without_feedback(network):
-    """The same network, and weights, with the gain 0: one sweep up is then all that it does."""
+    """The same network, and weights, with the gain 0: one sweep up is then all that it does (without lateral synapses)."""
     other = copy.copy(network)
     other.feedback = 0.0
     return other
