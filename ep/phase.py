@@ -42,7 +42,7 @@ class Phase:
         object.__setattr__(self, "omega", real(self.omega, "omega", 0))
         if not 0 < self.omega < 2 or self.omega != 1 and self.schedule == "synchronous":
             raise EPError(f"omega: over-relaxation takes a number between 0 and 2, and a schedule other than synchronous, where "
-                          f"the energy never rises: got {self.omega:g} and {self.schedule}")
+                          f"the energy never rises: got {self.omega:g} and {self.schedule}; use omega = 1, or another schedule")
         if self.check_every is not None:
             object.__setattr__(self, "check_every", whole(self.check_every, "check_every", 1))
 

@@ -124,6 +124,7 @@ def plot(images, titles, probabilities, classes, path):
             text.set(text=as_it_is(classes[k]), parse_math=False)
         axes[1, n].grid(alpha=0.3)
     axes[1, 0].set_ylabel("probability")
+    path = path if path.suffix else path.with_suffix(".png")  # as Matplotlib does
     figure.savefig(path, dpi=110)
     print(f"written: {path}")
 

@@ -237,6 +237,7 @@ def test_held_out_images_are_the_last_training_images(shapes):
     assert len(dataset.test_labels) == 300 and "last 300 training images" in dataset.source and dataset.note == ""
     assert datasets.hold_out(shapes, 0) is shapes
     assert "training images" in sentence(datasets.hold_out, shapes, len(shapes.train_labels))
+    assert "whole number of at least 0" in sentence(datasets.hold_out, shapes, -5)
 
 
 def test_held_out_classes_that_are_not_trained_are_told(shapes):

@@ -415,3 +415,23 @@ def test_complex_targets_and_costs_with_parameters_of_other_names():
     cost.a = np.ones(2)
     net = ep.Network(mlp([6, 2], cost=SquaredError).synapses, "clip", cost)
     assert net.targets([1, 0]).tolist() == [[0, 1], [1, 0]]
+
+
+# --- what trains, and what is said of it ------------------------------------------------------------------------------------
+
+
+def test_the_optimizer_of_another_network_is_refused():
+    """It would change that one, and leave the network that trains as it is; nothing is changed before."""
+    net, other = small(), small(seed=1)
+    x, y = batch(net)
+    before = {name: w.copy() for name, w in other.parameters().items()}
+    said = sentence(loop.train_epoch, net, x, y, lambda *arguments: pytest.fail("it began"), Adam(other, 1e-3), batch_size=2)
+    assert "another network" in said and relative(other.parameters(), before) == 0
+
+
+@pytest.mark.parametrize("preset, changes, said", [
+    ("recurrent", {}, "full feedback"), ("cpu", {}, "weak feedback"), ("cpu", dict(feedback=1.0), "feedback gain 1,"),
+    ("recurrent", dict(feedback=0.01), "feedback gain 0.01,"), ("recurrent", dict(algorithm="bptt"), "bptt")])
+def test_the_regime_is_that_of_the_settings(preset, changes, said):
+    config = experiment.resolve(datasets.load("synthetic"), preset, **changes)
+    assert said in experiment.regime(config) and bool(changes) == ("other settings" in experiment.regime(config))

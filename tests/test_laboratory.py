@@ -225,8 +225,8 @@ def test_a_record_is_the_last_epoch_of_three_seeds(tmp_path):
     """Their mean, not the best epoch's; fewer seeds are no record yet; the class is that of the feedback."""
     folders = [finished(tmp_path / str(seed), [0.86, last], seed=seed) for seed, last in enumerate((0.81, 0.80, 0.80))]
     assert raced(*folders) == [
-        "80%", "6.0", "", "80.3%", "", "1", "full: 100.0% settle, +6.0 points lost without feedback", "record", ""]
-    assert raced(*folders[:2])[-2] == "2 seeds, not yet a record"
+        "80%", "6.0", "", "80.3%", "", "1", "full: 100.0% settle, +6.0 points lost without feedback", "81.0, 80.0, 80.0", ""]
+    assert raced(*folders[:2])[-2] == "81.0, 80.0: not yet a record"
     assert raced(finished(tmp_path / "low", [0.749]))[0] == "none: below 75%"
 
 
@@ -285,11 +285,16 @@ def test_a_record_trains_what_is_missing(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(race, "mirrored", lambda folder, *others: 0.8 + 0.01 * int(folder.name[-1]))
     monkeypatch.setattr(race, "multiple", lambda *others: 2.0)
     monkeypatch.setattr(race.datasets, "load", lambda name, folder, download: None)
+    (tmp_path / "options.json").write_text(json.dumps("--preset cpu --epochs 1".split()))  # as its first call left it
     finished(tmp_path / "seed-1", [0.8], seed=1)
     monkeypatch.setattr(sys, "argv", ["race.py", str(tmp_path), *"--preset cpu --epochs 1".split()])
     race.main()
     assert asked == [["--preset", "cpu", "--epochs", "1", "--seed", seed] for seed in (0, 2)]
     assert capsys.readouterr().out.startswith("| 80% | 6.0 | 2.0 | 80.0% | 81.0% | 1 | full")
+    for options, said in (("--preset cpu --epochs 2", "runs with other options"), ("--seed 4", "leave that out")):
+        monkeypatch.setattr(sys, "argv", ["race.py", str(tmp_path), *options.split()])
+        with pytest.raises(ep.EPError, match=said):
+            race.main()
 
 
 # --- the screen ---------------------------------------------------------------------------------------------------------------

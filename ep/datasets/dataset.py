@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import Array
+from ..checks import whole
 from ..errors import EPError
 from .augment import CIFAR10_MEAN, CIFAR10_STD, normalise
 
@@ -69,7 +70,7 @@ def hold_out(dataset: Dataset, images: int) -> Dataset:
     Settings are chosen on these. Mean and std stay those of the whole data set. Where the images are sorted by class, the note
     says which are on which side. Raises EPError if that leaves no training image.
     """
-    if images >= len(dataset.train_labels):
+    if whole(images, "validation images") >= len(dataset.train_labels):
         raise EPError(f"validation images: {images} asked for, but {dataset.source} has {len(dataset.train_labels)} training "
                       "images")
     if images == 0:

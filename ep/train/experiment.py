@@ -123,8 +123,8 @@ def row(preset, dataset):
     if (preset, name) in PRESETS:
         return PRESETS[preset, name]
     if preset == "paper":
-        raise EPError(f"--preset paper is for CIFAR-10 and CIFAR-100, and refuses {dataset.source}: pass --data, or use --preset "
-                      "cpu")
+        raise EPError(f"--preset paper is for CIFAR-10 and CIFAR-100, and refuses {dataset.source}: name their folder with "
+                      "--data, or leave --preset out")
     train, test = len(dataset.train_labels), len(dataset.test_labels)
     return dict(dict(cpu=CPU, recurrent=RECURRENT)[preset], train_images=train, test_images=min(test, 2000),
                 final_test_images=test, epochs=min(50, max(5, VISITS // train)), flip=dataset.flip, pad=dataset.pad,
@@ -172,6 +172,16 @@ def resolve(dataset: Dataset, preset: str | None = None, device: str = "numpy", 
         if getattr(config, key) > len(labels):
             raise EPError(f"{key.replace('_', ' ')}: {getattr(config, key)} asked for, but {dataset.source} has {len(labels)}")
     return config
+
+
+def regime(config):
+    """The sentence about the preset, as long as it is true of these settings; else what they are."""
+    settles = config.tolerance > 0 or config.device != "numpy"
+    true = dict(cpu=config.feedback <= 0.02, recurrent=config.feedback == 1 and settles, paper=config.feedback == 1)
+    if config.algorithm == "eqprop" and true[config.preset]:
+        return REGIMES[config.preset]
+    return (f"preset {config.preset}, with other settings: {config.algorithm}, feedback gain {config.feedback:g}, at most "
+            f"{config.steps_free} {config.schedule} steps")
 
 
 def extended(config, epochs):

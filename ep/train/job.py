@@ -39,7 +39,7 @@ def main(description: str | None = None, **chosen: Any) -> None:
         loop.rehearse(network, gradient, prepare, *dataset[:2])  # bad settings end here, before anything is written
         run = runs.Run.resumed(args.resume, network, optimizer, world, config) if args.resume else runs.Run.started(
             args.out, config, network, optimizer, world)
-        print(experiment.REGIMES[config.preset], flush=True)
+        print(experiment.regime(config), flush=True)
         run.train(gradient, dataset, prepare, threads)
         run.finish()
 

@@ -31,10 +31,13 @@ def train_epoch(network: Network, images: Array, labels: Array, gradient: Callab
     """One pass over the images in an order drawn from (seed, epoch); `on_step` sees every step's number and `Step`.
 
     images (N, ...), labels (N,). first_step: skip the steps before it (to resume). An incomplete last batch is used too.
-    Raises EPError if there are no images or another number of labels; and (exit code 1), before any parameter has changed, if a
-    gradient is not finite.
+    Raises EPError if there are no images or another number of labels, or for the optimizer of another network; and (exit code 1),
+    before any parameter has changed, if a gradient is not finite.
     """
     (images, labels), batch_size = counted(images, labels), whole(batch_size, "batch size", 1)
+    theirs = getattr(optimizer, "network", network).parameters()
+    if any(theirs.get(name) is not w for name, w in network.parameters().items()):
+        raise EPError("this optimizer changes the parameters of another network: make one for this network")
     order = np.random.default_rng([whole(seed, "seed"), epoch]).permutation(len(labels))
     for number in range(first_step, steps_per_epoch(len(labels), batch_size)):
         batch = order[number * batch_size:(number + 1) * batch_size]

@@ -57,13 +57,26 @@ def main():
 
 
 def train(args, options):
-    """The runs that are not finished yet. Raises EPError if one ends otherwise than well; it has said why."""
+    """The runs that are not finished yet. Raises EPError if one ends otherwise than well, which has said why.
+
+    And, before any work, for options that this program gives itself, and others than those of the runs that are there.
+    """
+    if own := {"--seed", "--out", "--resume", "--device"} & {option.split("=")[0] for option in options}:
+        raise ep.EPError(f"{', '.join(sorted(own))}: a record has a seed and a folder for each run, and runs on a CPU; "
+                         "leave that out")
+    kept, said = args.folder / "options.json", json.dumps(options)
+    if not kept.exists() and not any(args.folder.glob("*/config.json")):
+        args.folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(said, encoding="utf-8")
+    if not kept.exists() or kept.read_text(encoding="utf-8") != said:
+        raise ep.EPError(f"{args.folder} has runs with other options: name another folder, or give none to read what is there")
     for seed in range(args.seeds):
         folder = args.folder / f"seed-{seed}"
         if not (folder / "result.json").exists():
             done = subprocess.run(list(map(str, main_job(folder, [*options, "--seed", seed], args.data, args.threads))))
             if done.returncode:
-                raise ep.EPError(f"the training in {folder} has ended early: the same command goes on", done.returncode)
+                and_now = "" if done.returncode == 2 else "; the same command goes on"
+                raise ep.EPError(f"the training in {folder} has ended early{and_now}", done.returncode)
 
 
 # --- what is measured -----------------------------------------------------------------------------------------------------
@@ -162,8 +175,8 @@ def row(runs, both=None, step=None):
     minutes = np.mean([sum(line["seconds"] for line in log) / 60 for _, log in runs])
     passed = max((goal for goal in GOALS if accuracy >= goal), default=None)
     goal = f"{passed:.0%}" if passed else f"none: below {GOALS[0]:.0%}"
-    missing = "" if len(runs) >= SEEDS else f"{len(runs)} seed{'s' * (len(runs) > 1)}, not yet a record"
-    config, seeds = runs[0][0], missing or "record"
+    each = ", ".join(f"{100 * line['test_accuracy']:.1f}" for line in last)
+    config, seeds = runs[0][0], each if len(runs) >= SEEDS else f"{each}: not yet a record"
     cells = [goal, f"{minutes:.1f}", "" if step is None else f"{step:.1f}", f"{accuracy:.1%}", "" if both is None else
              f"{both:.1%}", f"{config['feedback']:g}", regime(config, last), seeds, ""]
     return f"| {' | '.join(cells)} |"
