@@ -111,44 +111,40 @@ def check_derivatives(synapse: Any, seed: int = 0) -> None:
     And, but for a nonlinear one, are `linear_post` the adjoint of `drive_pre`, and `hebbian_down` the derivative of
     < pre, drive_pre(post) >? In float64, on the host; states are from 0 to 1. Raises EPError that names what is not.
     """
-    synapse, rng, h = copy.deepcopy(synapse), np.random.default_rng(seed), 1e-5
+    synapse, rng = copy.deepcopy(synapse), np.random.default_rng(seed)
     theta = {name: np.asarray(w, dtype="float64") for name, w in synapse.parameters().items()}
     pre, post = (rng.random((3, *shape)) for shape in (synapse.pre_shape, synapse.post_shape))
     at = {"drive_pre": pre, "drive_post": post, **theta}
     along = {name: rng.standard_normal(a.shape) for name, a in at.items()}
-
-    def slope(phi, moved):
-        """Of phi(pre, post), (3,), where one of its arguments moves `along`."""
-        def value(by):
-            now = {name: a + by * along[name] if name == moved else a for name, a in at.items()}
-            for name in theta:
-                setattr(synapse, name, now[name])
-            return phi(now["drive_pre"], now["drive_post"])
-        found = (value(h) - value(-h)) / (2 * h)
-        value(0.0)  # puts theta back
-        return found
-
-    def unfit(phi, claims, names):
-        """Those of the names whose claim is not the slope of phi."""
-        size = abs(phi(pre, post)).max()
-        for name in names:
-            along_name, found = along[name], slope(phi, name)
-            if fits := name in claims and np.shape(claims[name]) == along_name.shape:
-                product = claims[name] * along_name
-                gap = product.sum() - found.sum() if name in theta else product.reshape(3, -1).sum(1) - found
-                fits = abs(gap).max() <= 1e-6 * (size + abs(found).max())
-            if not fits:
-                yield name
-
     up, switches = synapse.drive_post(pre) if synapse.bilinear else (synapse.drive_post(pre, post), None)
     down = synapse.drive_pre(post, switches) if synapse.bilinear else synapse.drive_pre(pre, post)
-    wrong = [*unfit(synapse.phi, {"drive_pre": down, "drive_post": up, **synapse.hebbian(pre, post, switches)}, at)]
+    wrong = unfit(synapse, synapse.phi, at, along, {"drive_pre": down, "drive_post": up, **synapse.hebbian(pre, post, switches)})
     if synapse.bilinear and not wrong:
-        def phi_down(pre, post):
-            return (pre * synapse.drive_pre(post, switches)).reshape(3, -1).sum(1)
-        without_bias = {"drive_post": synapse.linear_post(pre, switches)} | {
-            name: np.zeros_like(w) for name, w in theta.items()} | synapse.hebbian_down(pre, post, switches)
+        claims = {"drive_pre": down, "drive_post": synapse.linear_post(pre, switches),
+                  **{name: np.zeros_like(w) for name, w in theta.items()}, **synapse.hebbian_down(pre, post, switches)}
+        wrong = unfit(synapse, lambda pre, post: (pre * synapse.drive_pre(post, switches)).reshape(3, -1).sum(1), at, along,
+                      claims)
         names = {"drive_post": "linear_post (drive_post without the bias, the parameter b)"}
-        wrong = [names.get(name, f"hebbian_down of {name}") for name in unfit(phi_down, without_bias, ["drive_post", *theta])]
+        wrong = [names.get(name, f"hebbian_down of {name}") for name in wrong]
     if wrong:
         raise EPError(f"{type(synapse).__name__}: not the derivative of its phi: {', '.join(wrong)} (see ep/synapse.py)")
+
+
+def unfit(synapse, phi, at, along, claims, h=1e-5):
+    """Names whose claim is not the slope of phi(pre, post), (3,), where what is `at` this name moves `along`."""
+    theta, wrong = at.keys() - {"drive_pre", "drive_post"}, []
+
+    def value(moved=None, by=0.0):
+        now = {name: a + by * along[name] if name == moved else a for name, a in at.items()}
+        for name in theta:
+            setattr(synapse, name, now[name])
+        return phi(now["drive_pre"], now["drive_post"])
+
+    for name in at:
+        slope, size = (value(name, h) - value(name, -h)) / (2 * h), abs(value()).max()  # the last puts theta back
+        if fits := name in claims and np.shape(claims[name]) == along[name].shape:
+            product = claims[name] * along[name]
+            gap = product.sum() - slope.sum() if name in theta else product.reshape(3, -1).sum(1) - slope
+            fits = abs(gap).max() <= 1e-6 * (size + abs(slope).max())
+        wrong += [] if fits else [name]
+    return wrong

@@ -4,7 +4,7 @@
 
 Symmetric equilibrium propagation, Laborieux et al. 2021 (arXiv:2006.03824), at full feedback, the paper's, with phases that
 settle. On two CPU cores 15 to 20 minutes and 78.0% on CIFAR-10, less than a minute and 99% on the embedded images
-(docs/results.md). --preset cpu has weak feedback: a step is 4 to 5 times faster, and nearly feed-forward.
+(docs/results.md). --preset cpu has weak feedback: a step is 5 to 6 times faster, and nearly feed-forward.
 It is `python -m ep.train` (ep/train/job.py), which needs no checkout. The run folder gets config.json, log.jsonl,
 curves.png, checkpoint.npz, network.npz and result.json.
 """

@@ -77,7 +77,7 @@ PRESETS = {  # (preset, data set) -> its settings; `row` says what any other dat
 NAMES = tuple(dict.fromkeys(preset for preset, _ in PRESETS))
 REGIMES = dict(  # a sentence about each, for the screen
     cpu="preset cpu: weak feedback. Two sweeps come near the equilibrium, and EP is nearly backpropagation",
-    recurrent="preset recurrent: full feedback, relaxed until it settles. A step of --preset cpu is 4 to 5 times faster; "
+    recurrent="preset recurrent: full feedback, relaxed until it settles. A step of --preset cpu is 5 to 6 times faster; "
               "its weak feedback makes it nearly feed-forward",
     paper="preset paper: full feedback, 250 steps and 25, which need not settle")
 CHOICES: list[tuple[tuple, dict, dict]] = [  # (presets, choice, what it brings with it)
