@@ -109,7 +109,8 @@ class Imperfections:
         return disturb if self.update_noise or self.state_bits else None
 
     def read(self, relaxation: Relaxation, phase: int = 0) -> Relaxation:
-        """The relaxation, with its states as the instrument reads them."""
+        """The relaxation, with its states as the instrument reads them. Its switches stay those of the device: where the two ways
+        differ, hand on the `states` alone."""
         states, sd = relaxation.states, self.read_noise / math.sqrt(self.readings)
         if sd:
             noise = self.noise(READ, phase, len(states[0]))
