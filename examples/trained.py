@@ -48,7 +48,7 @@ def network_and_images(args, feedback=None, steps=(15, 6)):
         raise ep.EPError("--train-images, --epochs and --feedback are for a network that is trained first: leave them out with "
                          f"{path.name}")
     network = ep.load(path) if path else None
-    if args.model and network.about and "classes" in network.about:
+    if args.model:
         datasets.check_seen(dataset, network.about)
     if network is None or (not args.model and gain not in (None, network.feedback)):
         n = args.train_images or 3000

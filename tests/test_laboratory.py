@@ -204,8 +204,8 @@ def test_backpropagation_through_fixed_filters():
 def finished(folder, accuracies, minutes=6.0, **settings):
     """A run folder with what race.py reads, made up."""
     folder.mkdir()
-    config = dict(dataset="cifar10", source="CIFAR-10 (official images)", validation_images=0, algorithm="eqprop",
-                  device="numpy", epochs=len(accuracies), extended=[],
+    config = dict(dataset="cifar10", source="CIFAR-10 (official images)", validation_images=0, final_test_images=10000,
+                  algorithm="eqprop", device="numpy", epochs=len(accuracies), extended=[],
                   seed=0, feedback=1.0, tolerance=1e-3, steps_free=60) | settings
     log = [dict(test_accuracy=accuracy, test_images=2000, seconds=60 * minutes / len(accuracies), accuracy_at_T=accuracy,
                 accuracy_without_feedback=accuracy - 0.06, converged=1.0) for accuracy in accuracies]
@@ -285,6 +285,7 @@ def test_a_record_trains_what_is_missing(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(race, "mirrored", lambda folder, *others: 0.8 + 0.01 * int(folder.name[-1]))
     monkeypatch.setattr(race, "multiple", lambda *others: 2.0)
     monkeypatch.setattr(race.datasets, "load", lambda name, folder, download: None)
+    monkeypatch.setattr(race, "planned", lambda options, data: json.loads((tmp_path / "seed-1" / "config.json").read_text()))
     (tmp_path / "options.json").write_text(json.dumps("--preset cpu --epochs 1".split()))  # as its first call left it
     finished(tmp_path / "seed-1", [0.8], seed=1)
     monkeypatch.setattr(sys, "argv", ["race.py", str(tmp_path), *"--preset cpu --epochs 1".split()])
@@ -295,6 +296,23 @@ def test_a_record_trains_what_is_missing(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", ["race.py", str(tmp_path), *options.split()])
         with pytest.raises(ep.EPError, match=said):
             race.main()
+
+
+def test_what_cannot_be_a_record_is_not_trained(monkeypatch, tmp_path):
+    """It is refused before the first training, by the settings that the options lead to."""
+    import race
+    images, blank = ep.datasets.load("synthetic"), np.zeros((50_000, 2, 2, 3), dtype=np.uint8)
+    official = images._replace(name="cifar10", source="CIFAR-10 (official images)", train_images=blank,
+                               train_labels=np.arange(50_000) % 10, test_images=blank[:10_000],
+                               test_labels=np.arange(10_000) % 10)
+    for options, dataset, said in (("--algorithm bptt", official, "not by equilibrium"), ("", images, "not of all 10,000"),
+                                   ("--validation-images 50 --train-images 9", official, "not of all 10,000"),
+                                   ("--beta", official, "--beta")):
+        monkeypatch.setattr(race.datasets, "load", lambda *places, dataset=dataset: dataset)
+        monkeypatch.setattr(sys, "argv", ["race.py", str(tmp_path / "new"), "--preset", "cpu", *options.split()])
+        with pytest.raises(ep.EPError, match=said):
+            race.main()
+    assert not (tmp_path / "new").exists()
 
 
 # --- the screen ---------------------------------------------------------------------------------------------------------------

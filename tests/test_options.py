@@ -157,6 +157,7 @@ def of_training(spy, module):
     spy(experiment, "eqprop_gradient", "papers_gradient", "bptt_gradient")
     spy.patch.setattr(equilibrium, "distance", lambda *arguments, **options: dict(SETTLING))
     spy.patch.setattr(runs, "plot_curves", lambda *arguments: None)
+    spy.patch.setattr(runs.Run, "lap", lambda self: 0.0)  # of seconds, which the screen shows
     started, finish = runs.Run.started.__func__, runs.Run.finish
 
     def noted_start(cls, folder, config, network, optimizer, world=None):
@@ -184,7 +185,8 @@ ASYMMETRIC = "--connections asymmetric"
 SYNCHRONOUS = "--steps-free 9 --steps-nudged 6 --schedule synchronous --schedule-nudged synchronous"
 BESIDE = {  # what is given in both runs
     "--feedback-update": ASYMMETRIC, "--conventions": "--nudged-phases states", "--tolerance": "--steps-free 50",
-    "--initial-radius": "--feedback 1", "--radius-limit": "--batch-size 1", "--network": "--preset cpu",
+    "--scale": "--initial-radius 0", "--initial-radius": "--feedback 1", "--radius-limit": "--batch-size 1",
+    "--network": "--preset cpu",
     "--blocks": "--preset cpu --network resnet", "--schedule": "--channels 2 3 4",
     "--steps-nudged": "--schedule-nudged synchronous",
     "--preset": "--dataset cifar10 --whitening 0 --steps-free 9 --steps-nudged 6",
@@ -226,7 +228,8 @@ SURROUNDINGS = {
     "--threads 3": "worker_threads(3)",
     "--resume run": ("!started(", "!evaluate(", lambda a, b: results(a)[2:] == results(b)[2:])}
 INERT = {  # the settings beside which an option of this kind has no effect
-    settings.RESIDUAL: "--network convnet", settings.UNCALIBRATED: "--initial-drive 0.5", settings.ASYMMETRIC: "",
+    settings.RESIDUAL: "--network convnet", settings.UNCALIBRATED: "--initial-drive 0.5",
+    settings.PROPORTIONS: "--feedback 1 --initial-radius 0.5", settings.ASYMMETRIC: "",
     settings.NUDGES: f"{SYNCHRONOUS} --algorithm bptt", settings.TWO_STATES: "--nudged-phases deviations",
     settings.NOT_OWN: f"{SYNCHRONOUS} --algorithm bptt {ASYMMETRIC}", settings.ADAM: "--optimizer sgd"}
 VALUES = {option: [value] for option, _, value in (row.partition(" ") for row in SETTINGS | SURROUNDINGS)} | {
@@ -381,20 +384,20 @@ def test_an_option_acts(traced, name, option):
 def test_what_is_refused_would_be_ignored(traced, monkeypatch, option, only):
     """One sentence names the option and what it is for; and if it is let through, the training is the one without it.
 
-    But for a factor, which calibration takes back to rounding, and for a contradiction, which `Phases` refuses.
+    But for a factor, which calibration takes back to rounding or to a percent, and for a contradiction, which `Phases` refuses.
     """
     value = "own" if only is settings.NOT_OWN else VALUES[option][-1]
     words = f"{BASE} {INERT[only]} {option} {value}"
     with pytest.raises(ep.EPError, match=re.escape(f"{option} is for {only.purpose}")):
         traced(MAIN, words)
     monkeypatch.setattr(experiment, "refuse_what_would_be_ignored", lambda config, given: None)
-    if only not in (settings.UNCALIBRATED, settings.TWO_STATES):
+    if only not in (settings.UNCALIBRATED, settings.PROPORTIONS, settings.TWO_STATES):
         assert results(traced.__wrapped__(MAIN, words)) == results(traced(MAIN, f"{BASE} {INERT[only]}"))
 
 
 BAD = {cli.count: ("0", "-1", "1.5"), cli.whole: ("-1", "x"), cli.pixels: ("-1", "1e3"),
        cli.number: ("nan", "inf", "x"), cli.positive: ("0", "-1", "nan"),
-       cli.not_negative: ("-1", "inf")}
+       cli.not_negative: ("-1", "inf"), cli.radius: ("-1", "1", "nan")}
 
 
 @pytest.mark.parametrize("name", OPTIONS)

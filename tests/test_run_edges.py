@@ -239,13 +239,15 @@ def finished(tmp_path_factory):
 
 
 def test_resuming_the_wrong_thing(start, finished, tmp_path):
-    """A file of the run, another folder for the output, fewer epochs; the same folder twice is no contradiction."""
+    """A file of the run, another folder for the output, other images; the same folder or images twice are no contradiction."""
     for options, named in ((["--resume", finished / "network.npz"], "is a file"), (["--resume", tmp_path], "No such file"),
+                           (["--resume", finished, "--dataset", "synthetic"], "dataset (npz in the run, synthetic asked for)"),
                            (["--resume", finished, "--out", tmp_path / "other"], "leave --out")):
         err = refused(start(*options))
         assert named in err and "damaged" not in err
     assert list(tmp_path.iterdir()) == []
-    assert start("--resume", finished, "--out", finished / ".." / "run")[0] == 0
+    same = "--out", finished / ".." / "run", "--dataset", finished.parent / "images.npz"
+    assert start("--resume", finished, *same)[0] == 0
 
 
 @pytest.mark.parametrize("change", [

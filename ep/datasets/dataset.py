@@ -84,9 +84,11 @@ def hold_out(dataset: Dataset, images: int) -> Dataset:
                             note="; ".join(filter(None, (dataset.note, note))))
 
 
-def check_seen(dataset: Dataset, about: dict) -> None:
-    """Raise EPError if a network that carries `about` was trained on other classes, or images of another shape."""
-    if list(dataset.classes) != about["classes"] or list(dataset.shape) != about["image_shape"]:
+def check_seen(dataset: Dataset, about: dict | None) -> None:
+    """Raise EPError if a network that carries `about`, as far as it does, was trained on other classes, or another shape."""
+    seen = about or {}
+    if list(dataset.classes) != seen.get("classes", list(dataset.classes)) or list(dataset.shape) != seen.get(
+            "image_shape", list(dataset.shape)):
         raise EPError(f"{dataset.source} has other classes or another shape than the images this network was trained on: name "
                        "these with --data")
 

@@ -52,6 +52,7 @@ def number(text, allowed=math.isfinite, expected="a finite number"):
 
 positive = partial(number, allowed=lambda value: value > 0, expected="a number above 0")
 not_negative = partial(number, allowed=lambda value: value >= 0, expected="a number of at least 0")
+radius = partial(number, allowed=lambda value: 0 <= value < 1, expected="a number from 0 to below 1, where networks settle")
 
 
 def path(text):

@@ -341,6 +341,8 @@ def stored(args):
         raise EPError(f"a run is continued in its own folder, {folder}: leave --out {args.out} out, or copy the folder to there")
     meta = read_meta(folder / "checkpoint.npz")
     config = config_of(meta, folder / "checkpoint.npz")
+    if config.dataset in ("folder", "npz") and not args.data and os.path.exists(args.dataset or ""):  # it names a path then
+        args.data, args.dataset = args.dataset, None
     refuse_changes(config, given(args, vars(config).keys() - {"device", "data", "epochs"}))
     epochs = args.epochs or config.epochs
     if epochs != config.epochs and meta["epoch"] < config.epochs:

@@ -24,7 +24,7 @@ from ..errors import EPError
 from ..nudging import NUDGINGS
 from ..vectorfield import FEEDBACK_UPDATES
 from . import loop
-from .commandline import count, not_negative, number, pixels, positive, whole
+from .commandline import count, not_negative, number, pixels, positive, radius, whole
 from .optimizers import OPTIMIZERS
 
 
@@ -58,10 +58,19 @@ def scaled_by_hand(scale, cost):
     return any(factor != 1 for factor in (scale[:-1] if readout else scale))
 
 
+def equal_by_hand(scale, cost):
+    """Whether there are such factors, and equal ones: their proportions are all that `calibrate_radius` keeps of them."""
+    own = scale[:-1] if cost != "squared-error" else scale
+    return scaled_by_hand(scale, cost) and len(set(own[1:] if len(scale) > 2 else own)) <= 1  # the first layer is in no loop
+
+
 CLIPPED = [name for name, sigma in ACTIVATIONS.items() if sigma.slope]  # the others have no over-relaxation
 RESIDUAL = Only(lambda config: config.network == "resnet", "--network resnet")
 UNCALIBRATED = Only(lambda config: config.initial_drive == 0 or not scaled_by_hand(config.scale, config.cost),
                     "initial weights that --initial-drive does not scale: give 1 for all but the readout, or --initial-drive 0")
+PROPORTIONS = Only(lambda config: config.initial_radius == 0 or not equal_by_hand(config.scale, config.cost),
+                   "hidden layers that differ: all of them are scaled to --initial-radius, so equal factors would change "
+                   "nothing. Give 1 for these, or --initial-radius 0")
 ASYMMETRIC = Only(lambda config: config.connections == "asymmetric",
                   "feedback weights of their own: add --connections asymmetric")
 NUDGES = Only(lambda config: config.algorithm == "eqprop", "--algorithm eqprop: bptt nudges nothing")
@@ -103,12 +112,12 @@ class Config:
     channels: tuple = option((32, 64, 128, 128), count, "of each convolution, or of each stage of a resnet")
     scale: tuple = option((1.0,), positive, "factor on the paper's initial weights: one, two (hidden layers, classes), or one "
                           "per layer; factors on hidden layers stand in the place of --initial-drive; --initial-radius "
-                          "keeps their proportions", UNCALIBRATED)
+                          "keeps their proportions", UNCALIBRATED, PROPORTIONS)
     initial_drive: float = option(0.0, not_negative, "scale the initial weights of every unit so that its drives vary this much "
                                   "over the first training images, around 0; 0: do not")
-    initial_radius: float = option(0.0, not_negative, "scale the initial hidden weights so that the spectral radius at the fixed "
+    initial_radius: float = option(0.0, radius, "scale the initial hidden weights so that the spectral radius at the fixed "
                                    "points of the first training images is this, below 1; 0: do not")
-    radius_limit: float = option(0.0, not_negative, "look at the radius every 20 updates, and scale the hidden weights down to "
+    radius_limit: float = option(0.0, radius, "look at the radius every 20 updates, and scale the hidden weights down to "
                                  "this one if it is larger, so that the network goes on settling; 0: do not")
     whitening: int = option(0, whole, "fixed filters, each with its negative, through which the first convolution sees an image: "
                             "the first principal components of 3x3 patches, whitened; 0: none")

@@ -36,11 +36,12 @@ INITIAL = dict(steps_free=[15, 25, 40, 80], steps_nudged=[4, 6, 8, 12, 16, 24, 3
 
 def main():
     args = options()
-    network, own = trained(args.run) if args.run else (ep.convnet(), INITIAL)
-    for name, value in own.items():
-        if getattr(args, name, None) is None:
-            setattr(args, name, value)
-    dataset = datasets.load("auto", args.data, download=False)
+    network, own, (name, place) = trained(args.run) if args.run else (ep.convnet(), INITIAL, ("auto", None))
+    for setting, value in own.items():
+        if getattr(args, setting, None) is None:
+            setattr(args, setting, value)
+    dataset = datasets.load(name, args.data or place, download=False)
+    datasets.check_seen(dataset, network.about)
     print(datasets.banner(dataset))
     x, y = dataset.normalise(dataset.train_images[-args.images:]), dataset.train_labels[-args.images:]
     with ep.worker_threads(args.threads) as threads:
@@ -94,20 +95,20 @@ def compared(found, exact, combined=dict):
 
 
 def trained(path):
-    """(network, how it was trained: values of INITIAL's keys) from the checkpoint of a run folder, or a file of Network.save."""
+    """(network, how it was trained: values of INITIAL's keys, (data set, where)) from a run folder, or a file of Network.save."""
     if Path(path).is_file():
         network = ep.load(path)
         about = network.about or {}  # it knows its free phase, and the rest is as the main job has it for such a phase
         alike = experiment.CPU if about.get("schedule") == "up" else experiment.RECURRENT
         own = experiment.Config(**alike | {key: about[key] for key in ("steps_free", "schedule", "omega") if key in about})
-        return network, around(own, "own" if network.has_phi else "exact")
+        return network, around(own, "own" if network.has_phi else "exact"), ("auto", None)
     checkpoint = Path(path) / "checkpoint.npz"
     config, arrays = experiment.Config(**read_meta(checkpoint)["config"]), read_npz(checkpoint)
     if config.whitening and not (Path(path) / "network.npz").exists():
         raise ep.EPError(f"the fixed filters of {path} are in its network.npz, which a run writes when it ends: finish it first")
     network = ep.load(Path(path) / "network.npz") if config.whitening else experiment.build_network(config)
     network.set_parameters({name: arrays[f"parameter/{name}"] for name in network.parameters()})
-    return network, around(config, config.feedback_update)
+    return network, around(config, config.feedback_update), (config.dataset, config.data)
 
 
 def around(config, feedback_update):
@@ -146,11 +147,12 @@ def options():
     add("--steps-free", type=cli.count, nargs="+", metavar="T", help="default: those that it was trained with, twice, four times")
     add("--steps-nudged", type=cli.count, nargs="+", metavar="K", help="likewise")
     add("--beta", type=cli.positive, nargs="+", help="default: from a fourth of what it was trained with to twice that")
-    add("--nudged-phases", choices=["states", "deviations"], help="default: as it was trained")
+    add("--nudged-phases", choices=["states", "deviations"], help="default: those of the run; of a file, those of the "
+        "preset that has such a free phase")
     add("--tolerance", type=cli.not_negative, default=0.0, help="end the free phase once the residual is below this")
     add("--tolerance-nudged", type=cli.not_negative, default=0.0, help="the same for the nudged phases")
     add("--images", type=cli.count, default=128, help="the last so many training images")
-    add("--data", type=cli.path, metavar="DIR", help="where the images are (default: as in the main job)")
+    add("--data", type=cli.path, metavar="DIR", help="where the images are (default: those of the run, or as in the main job)")
     add("--threads", type=cli.count, default=cli.cores())
     add("--out", type=cli.path, metavar="DIR", default="runs/gradient_quality")
     return parser.parse_args()

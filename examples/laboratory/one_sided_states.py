@@ -36,6 +36,7 @@ def main():
     if network.feedback == 0:
         raise ep.EPError(f"{args.network} has no feedback: nudged states do not differ from free ones")
     dataset = datasets.load(args.dataset, args.data, download=False)
+    datasets.check_seen(dataset, network.about)
     x, y = dataset.normalise(dataset.test_images[:args.images]).astype("float64"), dataset.test_labels[:args.images]
     exact, fast = equilibrium.exact_gradient(network, x, y, FREE), ep.engine.prepared(network)
     print(f"{args.images} test images of {dataset.source}\n"

@@ -25,7 +25,7 @@ from trainings import main_job
 
 import ep
 from ep import datasets, engine
-from ep.train import commandline as cli, experiment, loop
+from ep.train import commandline as cli, experiment, job, loop
 
 GOALS = (0.75, 0.80, 0.85, 0.88)
 SEEDS = 3
@@ -59,11 +59,14 @@ def main():
 def train(args, options):
     """The runs that are not finished yet. Raises EPError if one ends otherwise than well, which has said why.
 
-    And, before any work, for options that this program gives itself, and others than those of the runs that are there.
+    And, before any work, for options that this program gives itself, for a recipe that cannot be in the race, and for others
+    than those of the runs that are there.
     """
     if own := {"--seed", "--out", "--resume", "--device"} & {option.split("=")[0] for option in options}:
         raise ep.EPError(f"{', '.join(sorted(own))}: a record has a seed and a folder for each run, and runs on a CPU; "
                          "leave that out")
+    if reasons := barred(planned(options, args.data)):
+        raise ep.EPError(f"no run of this race: it would be one that {reasons[0]}")
     kept, said = args.folder / "options.json", json.dumps(options)
     if not kept.exists() and not any(args.folder.glob("*/config.json")):
         args.folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +80,12 @@ def train(args, options):
             if done.returncode:
                 and_now = "" if done.returncode == 2 else "; the same command goes on"
                 raise ep.EPError(f"the training in {folder} has ended early{and_now}", done.returncode)
+
+
+def planned(options, data):
+    """The settings of a training with these options, as its config.json will have them."""
+    words = [*options, *(["--data", str(data)] if data else []), "--no-download"]
+    return vars(job.configured(job.parser(None, {}).parse_args(words), np, ranks=1)[0])
 
 
 # --- what is measured -----------------------------------------------------------------------------------------------------
@@ -146,18 +155,25 @@ def read(folder):
         raise ep.EPError(f"{folder} holds no finished run ({Path(error.filename).name} is missing): let it finish, with "
                          f"--resume {folder}") from None
     config, result, log = json.loads(config), json.loads(result), [json.loads(line) for line in log.splitlines()]
+    reasons = barred(config)
+    if not result["epochs"] == len(log) == config["epochs"]:
+        reasons.append("has not made all of its epochs")
+    if reasons:
+        raise ep.EPError(f"{folder} is no run of this race: it {reasons[0]}")
+    return config, log
+
+
+def barred(config):
+    """What keeps a run with these settings out of the race: [reason, ...]."""
     reasons = {
-        "is not of all 10,000 test images of CIFAR-10": (config["dataset"], log[-1]["test_images"]) != ("cifar10", 10000),
+        "is not of all 10,000 test images of CIFAR-10": (config["dataset"], config["final_test_images"]) != ("cifar10", 10000),
         "is not of the official images": "official" not in config["source"],
         "held training images out": config["validation_images"] > 0,
         "is not by equilibrium propagation": config["algorithm"] != "eqprop",
         "is not of a CPU": config["device"] != "numpy",
-        "has not made all of its epochs": not result["epochs"] == len(log) == config["epochs"],
         "had its epochs extended": len(config["extended"]) > 0,
     }
-    for reason in (reason for reason, holds in reasons.items() if holds):
-        raise ep.EPError(f"{folder} is no run of this race: it {reason}")
-    return config, log
+    return [reason for reason, holds in reasons.items() if holds]
 
 
 def row(runs, both=None, step=None):

@@ -24,14 +24,15 @@ SPOILT = {"clean": (0, 0), "noise 5": (5, 0), "noise 10": (10, 0), "noise 20": (
 
 def main():
     args = options()
-    dataset = datasets.load(args.dataset, args.data, download=False)
+    dataset, networks = datasets.load(args.dataset, args.data, download=False), [ep.load(path) for path in args.networks]
+    for network in networks:
+        datasets.check_seen(dataset, network.about)
     images, labels = dataset.test_images[:args.images], dataset.test_labels[:args.images]
     spoilt = {name: dataset.normalise(spoil(images, *how)) for name, how in SPOILT.items()}
     print(f"{len(labels)} test images of {dataset.source}")
     print(f"{'right, %':>34}" + "".join(f"{name:>11}" for name in SPOILT))
     with loop.worker_threads(args.threads) as map:
-        for path in args.networks:
-            network = ep.load(path)
+        for path, network in zip(args.networks, networks):
             settle = ep.Phase(100, "checkerboard", 1e-3, omega=(network.about or {}).get("omega", 1.0))  # as it was trained
             for name, same, phase in (("with", network, settle),
                                       ("without", equilibrium.without_feedback(network), equilibrium.SWEEP)):
