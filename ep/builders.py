@@ -11,7 +11,7 @@ import numpy as np
 from . import ops
 from .activations import ACTIVATIONS, HARD_SIGMOID, RELU6, Activation
 from .backend import Array, array_module
-from .checks import by_layer, floats, named, real, whole, wholes
+from .checks import arrayed, by_layer, floats, named, real, whole, wholes
 from .cost import COSTS, SoftmaxCrossEntropy
 from .errors import EPError
 from .network import KINDS, Network
@@ -139,7 +139,9 @@ def whitening(x: Array, filters: int = 12, size: int = 3) -> Array:
     about the same strength: neighbouring pixels and colours are nearly alike, and what they have in common no longer drowns
     the rest. x (N, H, W, C). Rounded to five digits, so that no other machine rounds them otherwise.
     """
-    x, filters = np.asarray(x, dtype="float64"), whole(filters, "filters", 1)
+    x, filters = arrayed(x, "the images").astype("float64"), whole(filters, "filters", 1)
+    if x.ndim != 4:
+        raise EPError(f"filters whiten images (N, H, W, C): got shape {x.shape}")
     if filters > (most := size * size * x.shape[3]):
         raise EPError(f"patches of {size}x{size} pixels and {x.shape[3]} colours have {most} components: got {filters} filters")
     if min(x.shape[1:3]) < size or not x.std() > 0:

@@ -249,7 +249,8 @@ def test_held_out_classes_that_are_not_trained_are_told(shapes):
 
 
 def test_names_that_are_no_data_set(tmp_path):
-    assert "unknown data set 'imagenet': expected auto, cifar10, " in sentence(datasets.load, "imagenet")
+    for name in ("imagenet", 3):
+        assert f"unknown data set '{name}': expected auto, cifar10, " in sentence(datasets.load, name)
     assert "two places" in sentence(datasets.load, str(tmp_path), tmp_path)
     assert "the path of a folder" in sentence(datasets.load, "folder")  # what images of one's own are called
 

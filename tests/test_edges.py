@@ -12,6 +12,7 @@ from helpers import relative, sentence
 import ep
 from ep import EPError, Nudging, Phase, Phases, convnet, datasets, engine, mlp
 from ep.activations import ACTIVATIONS, HARD_SIGMOID, TANH
+from ep.builders import whitening
 from ep.cost import COSTS, SoftmaxCrossEntropy, SquaredError
 from ep.train import experiment, loop
 from ep.train.optimizers import OPTIMIZERS, SGD, Adam
@@ -120,6 +121,10 @@ def gradient(phases=Phases(5, 3), nudging=SYMMETRIC):  # noqa: B008 - constants
     (lambda: ep.rbp_gradient(NET, IMAGES, LABELS, 10), "phases.* 10"),
     (lambda: ep.relax(NET, IMAGES, 3, LABELS, None), "beta.* None"), (lambda: ep.relax(NET, IMAGES, 3, LABELS, np.nan), "nan"),
     (lambda: loop.chunks(5, 0), "got 0"), (lambda: ep.worker_threads(0).__enter__(), "threads"),
+    (lambda: ep.train_epoch(NET, IMAGES, LABELS, gradient, None, batch_size=4, epoch=-1), "epoch"),
+    (lambda: datasets.augment(np.zeros((2, 4, 4, 3), np.uint8), np.random.default_rng(0), pad=-1), "pad"),
+    (lambda: datasets.augment(np.zeros((4, 4, 3), np.uint8), np.random.default_rng(0)), r"\(4, 4, 3\)"),
+    (lambda: whitening(np.zeros((4, 4, 3))), r"\(4, 4, 3\)"),
     *((lambda seed=seed: ep.train_epoch(NET, IMAGES, LABELS, gradient, None, batch_size=4, seed=seed), "seed")
       for seed in (-1, 0.5, "1")),
     (lambda: ep.resnet().phi(*states_of(ep.resnet())), "float32 has no room"),

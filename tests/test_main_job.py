@@ -152,7 +152,7 @@ def test_interrupted_and_resumed_is_bit_for_bit(start, tmp_path, monkeypatch, st
 def test_validation_images_replace_the_test_images(start, tmp_path):
     """Evaluated on images held out of the training images, after resuming too."""
     out = tmp_path / "run"
-    code, printed, _ = start(*TINY, "--validation-images", 24, "--test-images", 24, "--scale", 3, 1, 1, 1, 2, "--out", out)
+    code, printed, _ = start(*TINY, "--validation-images", 24, "--test-images", 24, "--scale", 3, 1, 2, 1, 2, "--out", out)
     result = json.loads((out / "result.json").read_text())
     assert code == 0 and "(24 images)" in printed and "held out" in result["source"]
     assert start("--resume", out)[0] == 0

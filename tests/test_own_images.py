@@ -11,7 +11,7 @@ import ep
 from ep.datasets.synthetic import CLASSES, synthetic_images
 from ep.train import commandline as cli
 
-FEW = "--channels 4 4 --scale 2 --lr 0.01 --batch-size 8 --epochs 1 --threads 1 --device cpu".split()
+FEW = "--channels 4 4 --scale 1 2 --lr 0.01 --batch-size 8 --epochs 1 --threads 1 --device cpu".split()
 
 
 @pytest.fixture

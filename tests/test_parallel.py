@@ -27,7 +27,7 @@ slow = pytest.mark.slow
 TESTS = Path(__file__).parent
 JOB = TESTS.parent / "examples" / "cifar10_sym_ep.py"
 SMALL = ("--dataset synthetic --channels 4 4 4 8 --train-images 88 --test-images 40 --batch-size 40 --epochs 2 --steps-free 8 "
-         "--steps-nudged 6 --nudging random-sign --threads 1 --device cpu --scale 2").split()
+         "--steps-nudged 6 --nudging random-sign --threads 1 --device cpu --scale 1 2").split()
 
 
 @functools.cache

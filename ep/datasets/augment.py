@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..backend import Array, array_module
+from ..checks import whole
 from ..errors import EPError
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # per channel, of images from 0 to 1
@@ -32,7 +33,9 @@ def augment(images: Array, rng: np.random.Generator, pad: int = 4, flip: bool = 
     rng: a NumPy generator, from which the numbers of the whole batch are drawn in order of the images, on the host.
     Padding and cropping are one gather: output pixel i is input pixel clip(i + offset - pad, 0, H - 1).
     """
-    xp = array_module(images)
+    xp, pad = array_module(images), whole(pad, "pad")
+    if images.ndim != 4:
+        raise EPError(f"expected images (N, H, W, C): got shape {tuple(images.shape)}")
     N, H, W, _ = images.shape
     offsets = rng.integers(0, 2 * pad + 1, size=(N, 2)) - pad  # (down, right)
     rows = np.clip(np.arange(H) + offsets[:, :1], 0, H - 1)  # (N, H)

@@ -37,11 +37,12 @@ def load(name: str = "auto", folder: str | Path | None = None, download: bool = 
         return open_path(existing(folder))
     if name == "auto":
         return cifar10_or_synthetic(download)
-    if not (os.path.exists(os.path.expanduser(name)) or os.sep in str(name) or Path(name).suffix == ".npz"):
+    place = os.path.expanduser(str(name))
+    if not (os.path.exists(place) or os.sep in place or place.endswith(".npz")):
         raise EPError(f"unknown data set '{name}': expected {', '.join(NAMES)}, or the path of a folder or an .npz file")
     if folder is not None:
         raise EPError(f"two places to look for images: {name} and {folder}; give one of them")
-    return open_path(existing(name))
+    return open_path(existing(place))
 
 
 def cifar10_or_synthetic(download):

@@ -34,7 +34,7 @@ def train_epoch(network: Network, images: Array, labels: Array, gradient: Callab
     Raises EPError if there are no images or another number of labels, or for the optimizer of another network; and (exit code 1),
     before any parameter has changed, if a gradient is not finite.
     """
-    (images, labels), batch_size = counted(images, labels), whole(batch_size, "batch size", 1)
+    (images, labels), batch_size, epoch = counted(images, labels), whole(batch_size, "batch size", 1), whole(epoch, "epoch")
     theirs = getattr(optimizer, "network", network).parameters()
     if any(theirs.get(name) is not w for name, w in network.parameters().items()):
         raise EPError("this optimizer changes the parameters of another network: make one for this network")
