@@ -82,6 +82,9 @@ def arrayed(value, what, axes=1):
     """
     if array_module(value) is not np:
         return value
+    if np.ma.is_masked(value):
+        raise EPError(f"{what}: got a {type(value).__name__} with masked elements, and there is nothing to take for them: fill "
+                      "them, or leave them out")
     try:
         array = np.asarray(value)
     except Exception as error:  # ragged lists, and what __array__ of other libraries raises, as of tensors on a GPU

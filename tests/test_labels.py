@@ -74,7 +74,8 @@ LABELS = {**TYPES, "uint8": lambda a: a.astype(np.uint8), "array.array": lambda 
           "one-hot frame": lambda a: Foreign(np.eye(3)[a])}
 REFUSED = {"generator": lambda a: (k for k in a), "set": set, "dict": lambda a: dict(enumerate(a)), "map": lambda a: map(int, a),
            "str": str, "NoneType": lambda a: None, "int": len, "OnGPU": OnGPU, "ragged": lambda a: [[1], *([[1, 2]] * (N - 1))],
-           "names": lambda a: list("abcabc"), "objects": lambda a: np.array([None] * N)}
+           "names": lambda a: list("abcabc"), "objects": lambda a: np.array([None] * N),
+           "masked": lambda a: np.ma.masked_greater(a, 0)}
 
 
 def estimate(net, x, y, rng=None, phases=PHASES):
