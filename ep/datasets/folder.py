@@ -49,6 +49,8 @@ def load(path):
         absent = [one for label, one in enumerate(names) if label not in labels]
         if absent and (what == "training" or len(absent) == len(names)):
             raise EPError(f"{place} has no {what} image of the class {absent[0]}{note and f'; {note}'}")
+    if absent:  # of test images: tested last
+        note = "; ".join(filter(None, (note, f"without a test image: {short(absent)}")))
     mean, std = measured(splits[0])
     return recognised(Dataset(*splits, tuple(names), "folder", f"pictures in the folder {place.name}", str(place), note, mean,
                               std))
