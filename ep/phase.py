@@ -23,8 +23,8 @@ class Phase:
                  else only at the last
     omega        over-relaxation, s_n <- clip( s_n + omega (slope u_n - s_n) ), for sigma = clip(slope u, low, high). 1: none.
                  0 < omega < 2; in free steps the energy never rises (docs/theory/convergence.md), unless the units of a layer
-                 act on each other. Not with the synchronous schedule, nor above 1 with lateral or nonlinear synapses. An asymmetric
-                 network has no energy, and above 1 may not settle
+                 act on each other. Not with the synchronous schedule, nor above 1 with lateral or nonlinear synapses. An
+                 asymmetric network has no energy, and above 1 may not settle
     Raises EPError for numbers that make no sense, and for an unknown schedule.
     """
 

@@ -12,7 +12,7 @@ from ep import Nudging, Phase, Phases
 from ep.train import equilibrium
 from ep.train.equilibrium import accuracies, cosines, distance, exact_gradient
 from ep.train.experiment import Config
-from ep.train.watch import in_words, quiet_failures
+from ep.train.watch import in_words, no_network, quiet_failures
 
 
 def plain(images, rng):
@@ -157,3 +157,34 @@ def test_the_warnings_are_about_what_is_beyond_noise():
     assert warnings(own, **low) == [] and warnings(exact, **low) == ["smallest_cosine"]
     sentence = dict(quiet_failures({**LINE, **low}, Config()))["smallest_cosine"]
     assert "layer 2" in sentence and "0.20" in sentence
+
+
+def test_the_exact_gradient_is_combined_like_the_estimate():
+    network = ep.convnet([4, 6], (8, 8, 3), 3, paddings=[1, 1], scale=2.0, feedback=0.05)
+    phases = Phases(Phase(4, "up"), Phase(3, "down"), deviations=True)
+    right = partial(ep.eqprop_gradient, phases=phases, nudging=Nudging.symmetric(0.1))
+    found = distance(network, *images(network, 16), right, phases, prepare=plain,
+                     combined=lambda g: {**g, "2.W": -g["2.W"], "2.b": -g["2.b"]})
+    assert found["cosine_1"] > 0.99 and found["smallest_cosine"] == found["cosine_2"] < -0.99
+
+
+def test_the_exact_gradient_where_synchronous_steps_alternate():
+    x, y = np.random.default_rng(0).normal(size=(6, 4)), np.arange(6) % 3
+    network = ep.mlp([4, 6, 6, 3], scale=3.0, seed=2, dtype="float64")
+    assert not ep.relax(network, x, Phase(220, "synchronous", 1e-10)).converged
+    assert exact_gradient(network, x, y, Phase(20, "synchronous")).free.converged
+
+
+def test_a_tolerance_is_a_share_of_the_bound():
+    network = ep.convnet([2], (6, 6, 2), 3, activation="relu6")
+    assert equilibrium.settled(network).tolerance == pytest.approx(6 * equilibrium.SETTLED.tolerance)
+
+
+def test_thresholds_of_what_is_said():
+    line = dict(converged=0.6, residual=0.1, stuck_1=0.94, stuck_2=0.96, gradient_norm_1=1e-9, gradient_norm_2=0.0)
+    assert [kind for kind, _ in quiet_failures(line, Config(tolerance=1e-3))] == ["stuck_2", "gradient_norm_2"]
+    assert [kind for kind, _ in quiet_failures(dict(converged=0.4, residual=0.1), Config(tolerance=1e-3))] == ["converged"]
+    assert not list(quiet_failures(dict(converged=0.4, residual=0.1), Config(tolerance=0.0)))
+    network = ep.mlp([2, 3, 2])
+    network.parameters()["1.W"][0, 0] = -1e7
+    assert "1.W is up to 1e+07" in no_network(network)

@@ -9,6 +9,7 @@ import pytest
 import ep
 from ep.datasets import cifar
 from ep.datasets.dataset import Dataset, hold_out
+from ep.dynamics import Phase, Phases
 from ep.train import experiment
 from ep.train.experiment import PRESETS, Config, resolve
 
@@ -174,3 +175,51 @@ def test_adam_is_annealed_over_all_steps():
     """Its last update is the last of the training: steps per epoch come from images and batch size."""
     config = resolve(dataset(), train_images=70, batch_size=32, epochs=4, test_images=10)
     assert experiment.build(config)[1].anneal_steps == 4 * 3
+
+
+def test_norms_are_those_of_the_combined_gradient():
+    config = resolve(dataset(), channels=[4, 4, 4, 4], connections="asymmetric")
+    network, _, gradient = experiment.build(config)
+    x, y = np.random.default_rng(0).random((20, 32, 32, 3), dtype=np.float32), np.arange(20) % 10
+    step = gradient(network, x, y, np.random.default_rng(0))
+    assert step.squares == pytest.approx({name: float((g * g).sum()) for name, g in step.gradient.items()}, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["convnet", "resnet"])
+def test_the_first_drives_beside_a_radius(kind, monkeypatch):
+    """Their deviation and mean; the biases of a residual network start at zero."""
+    monkeypatch.setattr(experiment, "calibrate_radius", lambda *arguments: None)
+    config = resolve(dataset(), "recurrent", network=kind, channels=[4, 5, 6], initial_radius=0.6, scale=[1.0], lr=[1e-3],
+                     **(dict(blocks=3) if kind == "resnet" else {}))
+    x = np.random.default_rng(1).normal(size=(24, 32, 32, 3)).astype(np.float32)
+    network = experiment.build_network(config, x)
+    u = network.synapses[0].drive_post(x)[0]
+    assert u.std((0, 1, 2)) == pytest.approx(1.7, rel=1e-3) and u.mean((0, 1, 2)) == pytest.approx(0.55, abs=1e-3)
+    biases = [w for name, w in network.parameters().items() if name.endswith(".b") and name != "1.b"]
+    assert any(b.any() for b in biases) == (kind == "convnet")
+
+
+def test_paddings_epochs_and_filters_of_other_images():
+    sides = {32: 0, 28: 1, 64: 0}
+    assert {side: experiment.paddings(Config(channels=(8,) * 4, image_shape=(side, side, 3)))[-1] for side in sides} == sides
+    assert [experiment.row("cpu", dataset("own", n, 10))["epochs"] for n in (100, 4000, 60000)] == [50, 10, 5]
+    grey = dataset("own", 100, 10)._replace(train_images=np.zeros((100, 28, 28, 1), np.uint8))
+    assert experiment.row("recurrent", grey)["whitening"] == 9
+
+
+def test_phases_are_those_of_the_settings():
+    config = Config(steps_free=7, schedule="up", tolerance=1e-3, steps_nudged=3, schedule_nudged="down", omega=1.2, check_every=5,
+                    nudged_phases="deviations")
+    free, nudged = Phase(7, "up", 1e-3, check_every=5, omega=1.2), Phase(3, "down", check_every=5, omega=1.2)
+    assert experiment.phases(config) == Phases(free, nudged, deviations=True)
+    assert experiment.about(config, dataset()).items() >= dict(steps_free=7, schedule="up", omega=1.2).items()
+
+
+def test_kolen_pollack_of_the_paper_is_the_common_update():
+    config = resolve(dataset(), "paper", channels=[2, 2, 2, 2], scale=[1.0], lr=[0.1], steps_free=6, steps_nudged=3,
+                     connections="asymmetric")
+    network, x, y = experiment.build_network(config), np.random.default_rng(0).random((2, 32, 32, 3), "float32"), np.array([1, 2])
+    found = experiment.estimator(config)(network, x, y).gradient
+    common, own = (ep.papers_gradient(network, x, y, experiment.phases(config), nudging=experiment.nudging(config), common=one)
+                   .gradient for one in (True, False))
+    assert all((found[name] == common[name]).all() for name in found) and any((common[name] != own[name]).any() for name in own)

@@ -222,6 +222,26 @@ def test_read_noise_costs_more_at_a_small_beta(xp):
     assert abs(error(0.01) / error(0.01, 25) - 5) < 0.1
 
 
+def test_noisy_states_have_levels():
+    """What is noisy is rounded, too, and last."""
+    network, x, _ = example(np)
+    noisy = Imperfections(update_noise=0.1, state_bits=4).disturbance(network, 0, len(x))
+    s = 15 * flat(ep.relax(network, x, 6, disturb=noisy).states)
+    assert abs(s - s.round()).max() < 1e-9
+
+
+def test_phases_have_update_noise_of_their_own():
+    """By tanh: clipping would add a bias that all phases share."""
+    network, rng = ep.mlp([4, 30, 30, 3], activation="tanh", scale=0.5, dtype="float64"), np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 4)), np.arange(8) % 3
+    noisy, quiet = (gradient(network, x, y, ep.Phases(12, 12, deviations=False), Nudging.symmetric(1e-6), update_noise=size)
+                    for size in (1e-3, 0.0))
+    errors = [flat(a.states) - flat(b.states) for a, b in zip((noisy.free, *noisy.nudged), (quiet.free, *quiet.nudged))]
+    assert abs(np.corrcoef(errors) - np.eye(3)).max() < 0.3
+
+
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------------
 
 

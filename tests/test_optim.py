@@ -222,3 +222,16 @@ def test_decay_is_what_happens_to_a_difference(name):
     left = pair[0].decay("1", epochs, steps)
     assert 0.5 < left < 0.99
     np.testing.assert_allclose(end, left * start, rtol=1e-9)
+
+
+def test_muon_anneals_in_a_straight_line():
+    """And stays at zero: a negative rate would climb."""
+    optimizer = Muon(convnet([4], (6, 6, 2), 3), 0.1, anneal_steps=4, warm_up=1)
+    assert [optimizer.rate("1", t) for t in range(6)] == pytest.approx([0.05, 0.075, 0.05, 0.025, 0.0, 0.0])
+
+
+def test_optimizers_are_made_as_their_row_says():
+    """(network, rates, decay, epochs, steps of an epoch, warm-up): Adam and Muon are annealed by the step."""
+    sgd, adam, muon = (OPTIMIZERS[name](mlp([2, 3, 2]), 0.1, 0.01, 100, 7, 5) for name in ("sgd", "adam", "muon"))
+    assert (sgd.momentum, sgd.weight_decay, sgd.anneal_epochs) == (0.9, 0.01, 100)
+    assert all((one.weight_decay, one.anneal_steps, one.warm_up) == (0.01, 700, 5) for one in (adam, muon))

@@ -116,3 +116,10 @@ def test_broken_files(tmp_path, write, match):
 
 def test_channels_that_no_picture_has(tmp_path):
     assert "not 2" in sentence(pictures.read, tmp_path / "a.png", (32, 32, 2))
+
+
+def test_a_fine_pattern_is_averaged(tmp_path):
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 200
+    Image.fromarray(stripes).save(tmp_path / "a.png")
+    assert abs(pictures.read(tmp_path / "a.png")[:, 1:-1].astype(int) - 100).max() <= 8

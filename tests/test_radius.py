@@ -289,3 +289,24 @@ def test_a_smooth_sigma_is_refused():
     network = ep.mlp([3, 4, 2], ep.SHIFTED_SIGMOID)
     with pytest.raises(ep.EPError, match="over-relaxation"):
         ep.relax(network, np.zeros((1, 3), "float32"), ep.Phase(3, "up", omega=1.3))
+
+
+@pytest.mark.parametrize("connections", ["symmetric", "asymmetric"])
+def test_nudged_images_that_have_settled_leave(connections):
+    """By states, and by deviations through either Jacobian, each image with its own label."""
+    network = ep.CONNECTIONS[connections](ep.convnet([4, 5], (8, 8, 2), 3, paddings=[1, 1], scale=1.6, dtype="float64"))
+    x = np.random.default_rng(2).random((20, 8, 8, 2)) * np.linspace(0, 2, 20)[:, None, None, None]
+    y, phase = np.arange(20) % 3, ep.Phase(300, "checkerboard", 1e-9)
+    free, alone = ep.relax(network, x, phase), [ep.relax(network, x[k:k + 1], phase) for k in range(20)]
+
+    def by_states(k, free):
+        return ep.relax(network, x[k], phase, y[k], 0.5, start=free.states)
+
+    def by_deviations(k, free, transposed):
+        return ep.deviate(network, y[k], 0.5, free, phase, transposed)
+
+    for nudged in (by_states, partial(by_deviations, transposed=False), partial(by_deviations, transposed=True)):
+        together, ones = nudged(slice(None), free), [nudged(slice(k, k + 1), alone[k]) for k in range(20)]
+        assert together.converged and together.mean_steps < together.steps
+        for n, s in enumerate(together.states):
+            np.testing.assert_allclose(s, np.concatenate([one.states[n] for one in ones]), rtol=0, atol=1e-6)

@@ -165,6 +165,17 @@ def test_a_difference_of_states_fails_at_depth():
         cosines_of(6, phases)
 
 
+def test_convolutions_beside_an_identity_share_the_variance():
+    net = resnet(6, (4, 4, 4), (32, 32, 3))
+    pairs = list(zip(net.synapses[2::3], net.synapses[3::3]))
+    assert sum(type(skip) is Identity for _, skip in pairs) == 4
+    for second, skip in pairs:
+        bound = (6 / 36) ** 0.5 * (0.5 if type(skip) is Identity else 1.0)
+        assert 0.9 * bound < abs(second.W).max() <= bound * (1 + 1e-6)
+
+
+
+
 # --- full feedback ------------------------------------------------------------------------------------------------------------
 
 

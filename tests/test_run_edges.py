@@ -23,6 +23,7 @@ from ep import EPError, datasets
 from ep.npz import read_npz
 from ep.train import curves, experiment, job, machine, runs
 from ep.train.claim import claim, new_folder, release
+from ep.train.step import Step
 
 ONE = [*TINY, "--epochs", "1"]
 JOB = f"{sys.executable} {EXAMPLES / 'cifar10_sym_ep.py'} {' '.join(ONE)} --preset cpu --dataset images.npz --out run"
@@ -296,6 +297,46 @@ def test_the_output_folder_has_a_name(start, tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["-1e-1", "-.5", "-1.", "-2E+3", "-0.1"])
 def test_negative_numbers_on_the_command_line(text):
     assert job.parser("", {}).parse_args(["--beta", text]).beta == float(text)
+
+
+# --- what a run counts ----------------------------------------------------------------------------------------------------
+
+
+def step(images, loss=0.0, correct=0, steps=0.0, residual=0.0, converged=0.0, history=(), stuck=(), squares=None):
+    return Step({}, loss, correct, images, steps, residual, converged, list(history), list(stuck), squares or {})
+
+
+def test_the_numbers_of_an_epoch():
+    """Means over images, norms and shares over steps; the largest residual; the first step that passed 1e-6, where one did."""
+    totals = {}
+    runs.accumulate(totals, step(30, 2.0, 3, 4.0, 0.1, 0.5, [(1, 0.1), (3, 1e-7), (4, 1e-8)], [0.25],
+                                 {"1.W": 9.0, "1.b": 16.0}), 1.5)
+    runs.accumulate(totals, step(10, 6.0, 5, 8.0, 0.01, 1.0, [(8, 0.01)], [0.75], {"1.W": 1.0, "1.b": 0.0}), 2.5)
+    assert runs.averages(totals) == pytest.approx(dict(
+        train_loss=3.0, train_accuracy=0.2, seconds=4.0, steps_free=5.0, residual=0.1, converged=0.625, settled_step=3.0,
+        gradient_norm_1=3.0, stuck_1=0.5))
+
+
+@pytest.mark.parametrize("steps", [100, 50, 25, 10])
+def test_the_radius_is_looked_at_every_so_many_updates(monkeypatch, steps):
+    """However short the epochs are."""
+    run, looks = object.__new__(runs.Run), []
+    monkeypatch.setattr(runs.Run, "limit_radius", lambda self: looks.append(self.epoch * steps + self.step))
+    vars(run).update(config=experiment.Config(radius_limit=0.9), world=runs.World(), saved_at=time.monotonic(), steps=steps,
+                     clock=time.monotonic(), warned=set(), bar=Mock(), totals={})
+    for run.epoch in range(100 // steps):
+        for number in range(steps):
+            run.on_step(number, step(2))
+    assert looks == [20, 40, 60, 80, 100]
+
+
+def test_a_result_has_the_seconds_of_all_epochs(start, tmp_path):
+    assert start(*TINY, "--epochs", 2, "--out", tmp_path / "run")[0] == 0
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert len(log) == 2 and result["seconds"] == pytest.approx(sum(line["seconds"] for line in log))
+
+
 
 
 # --- more epochs ----------------------------------------------------------------------------------------------------------

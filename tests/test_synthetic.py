@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from ep.builders import convnet
-from ep.datasets import normalise
+from ep.datasets import normalise, synthetic
 from ep.datasets.synthetic import CLASSES, synthetic_images
 from ep.dynamics import Phase, relax
 
@@ -81,3 +81,9 @@ def features(splits):
 
     x, y, test_x, test_y = splits
     return last_layer(x), y, last_layer(test_x), test_y
+
+
+def test_shapes_are_lighter_and_stripes_have_their_period():
+    back, front = synthetic._colours(1000, np.random.default_rng(0))
+    assert ((front - back) @ synthetic.LIGHTNESS).min() >= 0.3
+    assert np.allclose(synthetic._waves(np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.5])), [-0.5, 0.0, 0.5, 0.0, -0.5, 0.5])

@@ -194,3 +194,16 @@ def test_learns_a_separable_task_by_ep_and_by_bptt():
             ep.train_epoch(network, x, y, lambda network, x, y, rng, one=one: one(network, x, y, Phases(20, 8)), optimizer,
                            batch_size=16, epoch=epoch)
         assert ep.evaluate(network, x, y, partial(ep.relax, phase=20))[0] == 1.0
+
+
+def test_an_epoch_is_trained_at_its_rate():
+    """SGD that has been annealed by epoch 1 moves by its smallest rate there, and by the full one in epoch 0."""
+    x, y, moved = np.random.default_rng(0).random((8, 4), "float32"), np.arange(8) % 3, []
+    gradient = partial(ep.eqprop_gradient, phases=Phases(6, 3), nudging=Nudging.symmetric(0.5))
+    for epoch in (0, 1):
+        network = ep.mlp([4, 5, 3], dtype="float64")
+        before = network.parameters()["readout.W"].copy()
+        ep.train_epoch(network, x, y, lambda network, x, y, rng: gradient(network, x, y), ep.SGD(network, 0.1, anneal_epochs=1),
+                       batch_size=8, epoch=epoch)
+        moved.append(abs(network.parameters()["readout.W"] - before).max())
+    assert moved[1] / moved[0] == pytest.approx(ep.SGD.FLOOR / 0.1, rel=1e-3)

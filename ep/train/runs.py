@@ -149,7 +149,7 @@ class Run:
         """Count one training step; save if it is time to, or if a signal asks to stop."""
         self.step = number + 1
         accumulate(self.totals, step, self.lap())
-        if self.config.radius_limit and self.step % LOOK == 0:
+        if self.config.radius_limit and (self.epoch * self.steps + self.step) % LOOK == 0:  # updates of all epochs
             self.limit_radius()
         mean = averages(self.totals)
         self.bar.set_postfix_str(f"loss {mean['train_loss']:.3f}, accuracy {mean['train_accuracy']:.1%}, "
