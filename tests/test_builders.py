@@ -348,6 +348,7 @@ def test_whitening():
     assert np.diag(covariance)[9:] == pytest.approx(np.full(3, 0.09 / (0.09 + 5e-4 * 27.09)), abs=0.02)  # and three that differ
     assert abs(covariance - np.diag(np.diag(covariance))).max() < 0.01
     assert (whitening(x + 1e-13 * rng.normal(size=x.shape), 12) == filters).all()  # on another machine, too
+    assert (filters.reshape(27, 12).max(0) >= -filters.reshape(27, 12).min(0)).all()  # of the two signs, this one
     with pytest.raises(EPError, match="27 components: got 28"):
         whitening(x, 28)
     for small in (x[:, :2], x[:, :, :1], 0 * x):
