@@ -192,7 +192,7 @@ def test_two_ranks_on_gpus(tmp_path, xp):
     if not running() and xp.cuda.runtime.getDeviceCount() < 2:
         pytest.skip("two GPUs are needed")
     stand_in = f"sys.path.insert(0, {str(TESTS)!r}); from cupy_on_cpu import executed" if running() else ""
-    options = ("--dataset synthetic --channels 4 6 --scale 2 --lr 0.04 --train-images 40 --test-images 20 --batch-size 40 "
+    options = ("--dataset synthetic --channels 4 6 --scale 1 2 --lr 0.04 --train-images 40 --test-images 20 --batch-size 40 "
                "--chunk 16 --epochs 1 --steps-free 8 --steps-nudged 6 --device cuda").split()
     for R in (1, 2):
         code, out, err = job(R, *options, "--out", tmp_path / f"{R}", plant=FLOAT64 + stand_in)
