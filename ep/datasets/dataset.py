@@ -86,9 +86,8 @@ def hold_out(dataset: Dataset, images: int) -> Dataset:
 
 def check_seen(dataset: Dataset, about: dict | None) -> None:
     """Raise EPError if a network that carries `about`, as far as it does, was trained on other classes, or another shape."""
-    seen = about or {}
-    if list(dataset.classes) != seen.get("classes", list(dataset.classes)) or list(dataset.shape) != seen.get(
-            "image_shape", list(dataset.shape)):
+    own = dict(classes=list(dataset.classes), image_shape=list(dataset.shape))
+    if any(value != own.get(key, value) for key, value in (about or {}).items()):
         raise EPError(f"{dataset.source} has other classes or another shape than the images this network was trained on: name "
                        "these with --data")
 

@@ -162,13 +162,16 @@ class Run:
             self.save()
 
     def limit_radius(self):
-        """Scale the hidden weights down to the radius limit if they are beyond it. The log says how often, the screen that."""
+        """Multiply the hidden weights by limit / r if r is beyond the limit. The log says how often, the screen that.
+
+        In a chain r is then about the limit. In a network with identities it stays above: their share of r is not scaled.
+        """
         r, limit = settled_radius(self.network, self.watched, engine.prepared), self.config.radius_limit
         self.totals["radius_limited"] = self.totals.get("radius_limited", 0) + (r > limit)
         if r > limit:
             scale_hidden(self.network, limit / r)
             self.warn_once("radius_limit", f"the spectral radius has reached {r:.3f}, beyond --radius-limit {limit:g}: hidden "
-                           "weights are scaled down to it now, and every time this happens; the log counts (radius_limited)")
+                           "weights are multiplied by limit / radius now, and every time; the log counts (radius_limited)")
 
     def end_epoch(self, test_accuracy, test_loss, test_images, distance):
         """Write the epoch's line to the log, the picture and a checkpoint. distance: see `equilibrium.distance`."""

@@ -117,8 +117,8 @@ class Config:
                                   "over the first training images, around 0; 0: do not")
     initial_radius: float = option(0.0, radius, "scale the initial hidden weights so that the spectral radius at the fixed "
                                    "points of the first training images is this, below 1; 0: do not")
-    radius_limit: float = option(0.0, radius, "look at the radius every 20 updates, and scale the hidden weights down to "
-                                 "this one if it is larger, so that the network goes on settling; 0: do not")
+    radius_limit: float = option(0.0, radius, "look at the radius every 20 updates, and multiply the hidden weights by "
+                                 "limit / radius if it is larger, so that the network goes on settling; 0: do not")
     whitening: int = option(0, whole, "fixed filters, each with its negative, through which the first convolution sees an image: "
                             "the first principal components of 3x3 patches, whitened; 0: none")
     feedback: float = option(1.0, not_negative, "the feedback gain gamma: 1 is the paper's network, and below it what comes down "
